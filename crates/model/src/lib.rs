@@ -1,0 +1,28 @@
+//! The nouns of Tidegate: ids, names, sequence numbers, extents, bookmarks, checksums, and the
+//! limits that formats share.
+//!
+//! Owns what two or more crates must agree on and nothing that waits: no I/O, no async, no clock.
+//! The words are those of docs/ARCHITECTURE.md, "Words"; one noun means one thing everywhere.
+
+mod bookmark;
+mod checksum;
+mod codec;
+mod disk;
+mod ids;
+pub mod limits;
+mod log;
+mod name;
+mod remedy;
+mod sequence;
+mod units;
+
+pub use bookmark::{Bookmark, BookmarkKind};
+pub use checksum::{Checksum, ChecksumState};
+pub use codec::{Reader, Short, Writer};
+pub use disk::{Disk, DiskNumber, DiskNumberError, Extent};
+pub use ids::{BlockName, IdError, Incarnation, PackId, RunId, VaultId};
+pub use log::{FrameNumber, LogId, LogName, PackNumber};
+pub use name::{Name, NameError};
+pub use remedy::Remedy;
+pub use sequence::{Epoch, Lsn, Micros, Piece, Point, PointError};
+pub use units::{HumanBytes, parse_bytes};

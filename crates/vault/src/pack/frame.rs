@@ -1,0 +1,163 @@
+//! Frames: kept bytes of one machine, compressed and sealed as one. docs/formats/pack.md, "Frame".
+//!
+//! A frame carries its identity (key version, log, number) in front of it and authenticates it, so
+//! that its sealed bytes can be copied to another object and still be known for what they are.
+
+use tidegate_model::limits::FRAME_BYTES_MAX;
+use tidegate_model::{FrameNumber, LogId, Reader, RunId, Writer};
+
+use super::error::{PackError, reserved};
+use crate::seal::{LogCiphers, TAG_BYTES};
+
+/// Bytes in front of a frame's ciphertext.
+pub const FRAME_HEADER_BYTES: usize = 48;
+/// Bytes that a frame takes beyond its content: header and tag.
+pub const FRAME_OVERHEAD_BYTES: usize = FRAME_HEADER_BYTES + TAG_BYTES;
+const MAGIC: [u8; 4] = *b"TGFR";
+const FORMAT: u8 = 1;
+
+/// How a frame's bytes were made smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Codec {
+    /// Not at all.
+    Raw,
+    /// One zstd frame.
+    Zstd,
+}
+
+impl Codec {
+    pub(super) const fn code(self) -> u8 {
+        match self {
+            Self::Raw => 0,
+            Self::Zstd => 1,
+        }
+    }
+
+    pub(super) const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Raw),
+            1 => Some(Self::Zstd),
+            _ => None,
+        }
+    }
+}
+
+/// A frame's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// How its bytes were made smaller.
+    pub codec: Codec,
+    /// The log in which it was written first.
+    pub log: LogId,
+    /// Its number there.
+    pub number: FrameNumber,
+    /// The root key version under which it is sealed.
+    pub key_version: u32,
+    /// Bytes of its content.
+    pub plain_bytes: u32,
+    /// Bytes after the header: ciphertext and tag.
+    pub sealed_bytes: u32,
+}
+
+impl FrameHeader {
+    /// The header's bytes, which are also the frame's additional authenticated data.
+    #[must_use]
+    pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES);
+        Writer::new(&mut bytes)
+            .bytes(&MAGIC)
+            .u8(FORMAT)
+            .u8(self.codec.code())
+            .u16(self.log.shard)
+            .bytes(self.log.run.as_bytes())
+            .u64(self.number.0)
+            .u32(self.key_version)
+            .u32(self.plain_bytes)
+            .u32(self.sealed_bytes)
+            .zeros(4);
+        let mut array = [0; FRAME_HEADER_BYTES];
+        array.copy_from_slice(&bytes);
+        array
+    }
+
+    /// Reads a header.
+    ///
+    /// # Errors
+    /// [`PackError`] when it is none of ours.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PackError> {
+        let mut reader = Reader::new(bytes);
+        if reader.array::<4>()? != MAGIC {
+            return Err(PackError::Field("a frame's first bytes are not those of one"));
+        }
+        let format = reader.u8()?;
+        if format != FORMAT {
+            return Err(PackError::Format(u16::from(format)));
+        }
+        let codec = Codec::from_code(reader.u8()?)
+            .ok_or(PackError::Field("a frame's compression is unknown"))?;
+        let shard = reader.u16()?;
+        let header = Self {
+            codec,
+            log: LogId { run: RunId::from_bytes(reader.array()?), shard },
+            number: FrameNumber(reader.u64()?),
+            key_version: reader.u32()?,
+            plain_bytes: reader.u32()?,
+            sealed_bytes: reader.u32()?,
+        };
+        reserved(&mut reader, 4)?;
+        if header.plain_bytes == 0 || header.plain_bytes > FRAME_BYTES_MAX {
+            return Err(PackError::Field("a frame states an impossible size"));
+        }
+        let content = (header.sealed_bytes as usize).checked_sub(TAG_BYTES);
+        match content {
+            Some(1..) if header.sealed_bytes <= FRAME_BYTES_MAX + 1024 => Ok(header),
+            _ => Err(PackError::Field("a frame states an impossible sealed size")),
+        }
+    }
+}
+
+/// Opens a frame into `plain`, which then holds exactly the frame's content. `sealed` is the
+/// frame's ciphertext and tag and is overwritten.
+///
+/// # Errors
+/// [`PackError`] when the frame isn't the one its header states, unchanged.
+pub fn open_frame(
+    header: &FrameHeader,
+    ciphers: &LogCiphers,
+    sealed: &mut [u8],
+    plain: &mut Vec<u8>,
+) -> Result<(), PackError> {
+    if sealed.len() != header.sealed_bytes as usize || sealed.len() <= TAG_BYTES {
+        return Err(PackError::Field("a frame's length is another than its header states"));
+    }
+    let (content, tag_bytes) = sealed.split_at_mut(sealed.len() - TAG_BYTES);
+    let mut tag = [0; TAG_BYTES];
+    tag.copy_from_slice(tag_bytes);
+    ciphers.open_frame(header.number, &header.encode(), content, tag)?;
+    expand(header.codec, content, header.plain_bytes, plain)
+}
+
+/// Undoes the compression; `plain` ends up with exactly `plain_bytes` bytes.
+pub(super) fn expand(
+    codec: Codec,
+    content: &[u8],
+    plain_bytes: u32,
+    plain: &mut Vec<u8>,
+) -> Result<(), PackError> {
+    let expected = plain_bytes as usize;
+    let refuse = || PackError::Decompress { expected: plain_bytes };
+    plain.clear();
+    match codec {
+        Codec::Raw if content.len() == expected => plain.extend_from_slice(content),
+        Codec::Raw => return Err(refuse()),
+        Codec::Zstd => {
+            plain.resize(expected, 0);
+            let got = zstd::bulk::decompress_to_buffer(content, plain.as_mut_slice())
+                .map_err(|_| refuse())?;
+            if got != expected {
+                return Err(refuse());
+            }
+        }
+    }
+    Ok(())
+}

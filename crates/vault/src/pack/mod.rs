@@ -1,0 +1,31 @@
+//! Packs: the objects that hold everything. docs/formats/pack.md describes them byte by byte.
+//!
+//! ```text
+//! header 160 | sealed index | frame 0 | frame 1 | ...
+//! ```
+//!
+//! Owns the bytes of headers, frames and indexes, their limits and their checks, for writers and
+//! readers alike. Doesn't own where packs lie (`layout`, `store`), which of them count (`log`), or
+//! when one closes (the pipeline).
+//!
+//! Invariants: what a reader gets from here was authenticated, and every number in it is within
+//! its limit and points at something that exists within the pack.
+
+mod error;
+mod frame;
+mod header;
+mod index;
+mod index_codec;
+mod record_codec;
+mod writer;
+
+pub use error::PackError;
+pub use frame::{Codec, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader, open_frame};
+pub use header::{HEADER_BYTES, PackHeader, PackKind};
+pub use index::{Content, FrameEntry, MachineEntry, PackIndex, Record, Target, TargetLog};
+pub use index_codec::open_index;
+pub use record_codec::RECORD_BYTES;
+pub use writer::{ClosedPack, PackClose, PackWriter, RecordHead};
+
+#[cfg(test)]
+mod tests;
