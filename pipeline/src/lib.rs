@@ -1,1 +1,40 @@
-//! placeholder
+//! The data path of a process server: from records of a machine's stream to packs ready to put.
+//!
+//! ```text
+//!  session           any idle core                        the session's shard
+//!  records ─▶ Unit ─▶ verify, split, zero, hash, look up,  ─▶ in order ─▶ pack ─▶ (put) ─▶ commit
+//!             │       compress, seal                          │                    │
+//!             └ Admission: buffer, output, place in a pack    └ PackBuffer         └ acknowledge
+//! ```
+//!
+//! Owns the stages, their order and their memory. Doesn't own sockets, files, the object store,
+//! clocks or executors: the program hosts it (src/server) and tells it the time.
+//!
+//! Invariants: a frame number is given once, in the order of dispatch, and its frame is packed in
+//! that order; nothing is acknowledged before its pack and all before it in the log are stored;
+//! nothing waits for memory that only it can free.
+
+mod buffers;
+mod known;
+mod ledger;
+mod logs;
+mod memory;
+mod packer;
+mod process;
+mod queue;
+mod shard;
+mod split;
+mod stats;
+mod unit;
+
+pub use buffers::{Buffer, BufferPool, PackBuffer};
+pub use known::{Known, KnownBlocks};
+pub use ledger::Committed;
+pub use logs::{LogSlot, Logs};
+pub use memory::{MemoryError, MemoryPlan, MemoryTerm};
+pub use packer::{FullPack, FullPackBytes};
+pub use process::{Worker, WorkerSetup};
+pub use queue::{Mailbox, MailboxFull};
+pub use shard::{Admission, Homecoming, Shard, ShardSetup};
+pub use stats::{Stage, StageTimes, StreamTotals};
+pub use unit::{Entry, EntryKind, Stream, Unit, UnitBuilder};

@@ -1,0 +1,198 @@
+//! The table of known blocks: by a block's name, where its bytes are kept.
+//!
+//! One table for all shards, of fixed size, 24 bytes an entry: 16 of the name (128 bits decide
+//! that two blocks are the same; fewer never do), 8 of the place. It may forget (the least
+//! recently used of a bucket goes first), which costs space only. It says where a block was kept,
+//! not that it may be referred to: [`crate::Logs`] knows which frames count.
+
+use std::sync::{Mutex, PoisonError};
+
+use tidegate_model::{BlockName, FrameNumber};
+
+use crate::logs::LogSlot;
+
+/// Entries of a bucket: three cache lines.
+const BUCKET: usize = 8;
+/// Locks; far more than cores, so that two hardly ever meet.
+const STRIPES: usize = 1024;
+/// Bits of an entry's place.
+const SLOT_BITS: u32 = 12;
+const ORDINAL_BITS: u32 = 13;
+const FRAME_BITS: u32 = 64 - SLOT_BITS - ORDINAL_BITS;
+
+/// Where a block's bytes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// The log.
+    pub log: LogSlot,
+    /// The frame there.
+    pub frame: FrameNumber,
+    /// Which of the frame's kept records.
+    pub ordinal: u32,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    name: [u8; 16],
+    /// 0 where the entry is empty: places are stored plus one.
+    place: u64,
+}
+
+type Bucket = [Entry; BUCKET];
+
+/// The table.
+pub struct KnownBlocks {
+    stripes: Box<[Mutex<Box<[Bucket]>>]>,
+    buckets_per_stripe: u64,
+}
+
+impl KnownBlocks {
+    /// A table of at most `bytes` bytes (at least one bucket a stripe, 192 KiB).
+    #[must_use]
+    pub fn new(bytes: usize) -> Self {
+        let buckets = (bytes / (STRIPES * size_of::<Bucket>())).max(1);
+        let stripe = || {
+            let mut entries = Vec::new();
+            entries.resize(buckets, [Entry::default(); BUCKET]);
+            Mutex::new(entries.into_boxed_slice())
+        };
+        Self {
+            stripes: (0..STRIPES).map(|_| stripe()).collect(),
+            buckets_per_stripe: buckets as u64,
+        }
+    }
+
+    /// How many blocks it can know.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.stripes.len() * BUCKET * usize::try_from(self.buckets_per_stripe).unwrap_or(usize::MAX)
+    }
+
+    /// Where the block is kept, if `usable` says that the place may be referred to; otherwise
+    /// `mine` becomes what the table knows, and `None` comes back: the caller keeps the block.
+    pub fn find_or_insert(
+        &self,
+        name: BlockName,
+        mine: Known,
+        usable: impl Fn(Known) -> bool,
+    ) -> Option<Known> {
+        self.with_bucket(name, |bucket| {
+            let found = bucket.iter().position(|entry| entry.is(name));
+            if let Some(at) = found {
+                let known = unpack(bucket[at].place);
+                bucket[..=at].rotate_right(1);
+                if usable(known) {
+                    return Some(known);
+                }
+            } else {
+                bucket.rotate_right(1);
+            }
+            if let Some(place) = pack(mine) {
+                bucket[0] = Entry { name: *name.as_bytes(), place };
+            } else {
+                bucket[0] = Entry::default();
+            }
+            None
+        })
+    }
+
+    /// Makes a block known, as at start from the vault's packs.
+    pub fn insert(&self, name: BlockName, known: Known) {
+        self.find_or_insert(name, known, |_| true);
+    }
+
+    fn with_bucket<T>(&self, name: BlockName, act: impl FnOnce(&mut Bucket) -> T) -> T {
+        let bytes = name.as_bytes();
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        };
+        // Names are uniform: any bits of them choose evenly.
+        let stripe = usize::try_from(word(0) % STRIPES as u64).unwrap_or(0);
+        let bucket = usize::try_from(word(8) % self.buckets_per_stripe).unwrap_or(0);
+        // A panic elsewhere can't leave an entry half written: entries are plain values.
+        let mut entries = self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut entries[bucket])
+    }
+}
+
+impl Entry {
+    fn is(&self, name: BlockName) -> bool {
+        self.place != 0 && self.name == *name.as_bytes()
+    }
+}
+
+/// `None` when the place doesn't fit its bits: such a block stays unknown.
+fn pack(known: Known) -> Option<u64> {
+    let fits = known.frame.0 < (1 << FRAME_BITS) - 1 && known.ordinal < 1 << ORDINAL_BITS;
+    let log = u64::from(known.log.0) << (FRAME_BITS + ORDINAL_BITS);
+    fits.then(|| (log | known.frame.0 << ORDINAL_BITS | u64::from(known.ordinal)) + 1)
+}
+
+fn unpack(place: u64) -> Known {
+    let bits = place - 1;
+    let mask = |count: u32| (1_u64 << count) - 1;
+    let log = u16::try_from(bits >> (FRAME_BITS + ORDINAL_BITS)).unwrap_or(0);
+    let ordinal = u32::try_from(bits & mask(ORDINAL_BITS)).unwrap_or(0);
+    Known {
+        log: LogSlot(log),
+        frame: FrameNumber(bits >> ORDINAL_BITS & mask(FRAME_BITS)),
+        ordinal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(n: u64) -> BlockName {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&blake3::hash(&n.to_le_bytes()).as_bytes()[..16]);
+        BlockName::from_bytes(bytes)
+    }
+
+    fn at(frame: u64, ordinal: u32) -> Known {
+        Known { log: LogSlot(4095), frame: FrameNumber(frame), ordinal }
+    }
+
+    #[test]
+    fn an_entry_has_24_bytes() {
+        assert_eq!(size_of::<Entry>(), 24);
+    }
+
+    #[test]
+    fn places_survive_packing_up_to_their_limits() {
+        for known in [at(0, 0), at((1 << FRAME_BITS) - 2, 8191)] {
+            assert_eq!(unpack(pack(known).unwrap()), known);
+        }
+        assert_eq!(pack(at((1 << FRAME_BITS) - 1, 0)), None);
+        assert_eq!(pack(at(0, 8192)), None);
+    }
+
+    #[test]
+    fn a_known_block_is_found_only_where_it_may_be_used() {
+        let table = KnownBlocks::new(0);
+        assert_eq!(table.find_or_insert(name(1), at(7, 3), |_| true), None);
+        assert_eq!(table.find_or_insert(name(1), at(8, 0), |_| true), Some(at(7, 3)));
+        // Not usable: the newcomer's place replaces it.
+        assert_eq!(table.find_or_insert(name(1), at(9, 0), |known| known != at(7, 3)), None);
+        assert_eq!(table.find_or_insert(name(1), at(10, 0), |_| true), Some(at(9, 0)));
+    }
+
+    #[test]
+    fn a_full_table_forgets_the_least_recently_used_and_never_lies() {
+        let table = KnownBlocks::new(0);
+        let blocks = table.capacity() as u64 * 2;
+        for n in 0..blocks {
+            table.insert(name(n), at(n, 0));
+        }
+        let found = (0..blocks)
+            .filter(|n| {
+                let known = table.find_or_insert(name(*n), at(*n, 1), |_| true);
+                known.inspect(|known| assert_eq!(known.frame.0, *n)).is_some()
+            })
+            .count();
+        assert!(found > 0 && found <= table.capacity());
+    }
+}

@@ -1,0 +1,131 @@
+//! The logs that this process knows: its own, and older ones of the vault to which it may refer.
+//!
+//! Each has a slot; a slot's committed mark says below which frame number everything is stored,
+//! with all before it. The mark is the one thing that shards read of each other's logs.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tidegate_model::{FrameNumber, LogId, LogName, PackNumber};
+
+/// Most logs that the process knows at once: as many as a slot's 12 bits in an entry of
+/// [`crate::KnownBlocks`] tell apart.
+pub(crate) const LOGS_MAX: usize = 1 << 12;
+
+/// A log's place in [`Logs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogSlot(pub(crate) u16);
+
+/// All logs that this process knows.
+#[derive(Clone, Default)]
+pub struct Logs(Arc<RwLock<Vec<Arc<Log>>>>);
+
+struct Log {
+    name: LogName,
+    committed: AtomicU64,
+    /// (lowest frame number, pack), rising: which pack a frame is in.
+    packs: RwLock<Vec<(FrameNumber, PackNumber)>>,
+}
+
+impl Logs {
+    /// Makes a log known; the same slot again when it already is. `None` when there is no slot
+    /// left: the log then can't be referred to, which costs space only.
+    #[must_use]
+    pub fn add(&self, name: &LogName) -> Option<LogSlot> {
+        let mut logs = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let place = logs.iter().position(|log| log.name.id == name.id).unwrap_or(logs.len());
+        if place == LOGS_MAX {
+            return None;
+        }
+        if place == logs.len() {
+            logs.push(Arc::new(Log {
+                name: name.clone(),
+                committed: AtomicU64::new(0),
+                packs: RwLock::default(),
+            }));
+        }
+        u16::try_from(place).ok().map(LogSlot)
+    }
+
+    /// The name of a log.
+    #[must_use]
+    pub fn name(&self, slot: LogSlot) -> Option<LogName> {
+        self.get(slot).map(|log| log.name.clone())
+    }
+
+    /// The slot of a log, if it is known.
+    #[must_use]
+    pub fn slot(&self, id: LogId) -> Option<LogSlot> {
+        let logs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let place = logs.iter().position(|log| log.name.id == id)?;
+        u16::try_from(place).ok().map(LogSlot)
+    }
+
+    /// Tells that pack `pack` of the log has no frame below `first`. Called in the order of packs.
+    pub fn place_pack(&self, slot: LogSlot, first: FrameNumber, pack: PackNumber) {
+        let Some(log) = self.get(slot) else { return };
+        let mut packs = log.packs.write().unwrap_or_else(PoisonError::into_inner);
+        match packs.binary_search(&(first, pack)) {
+            Ok(_) => {}
+            Err(place) => packs.insert(place, (first, pack)),
+        }
+    }
+
+    /// The pack that has this frame.
+    #[must_use]
+    pub fn pack_of(&self, slot: LogSlot, frame: FrameNumber) -> Option<PackNumber> {
+        let log = self.get(slot)?;
+        let packs = log.packs.read().unwrap_or_else(PoisonError::into_inner);
+        let after = packs.partition_point(|(first, _)| *first <= frame);
+        after.checked_sub(1).map(|place| packs[place].1)
+    }
+
+    /// Moves the committed mark: all frames below `frame` are stored.
+    pub fn commit(&self, slot: LogSlot, frame: FrameNumber) {
+        if let Some(log) = self.get(slot) {
+            log.committed.fetch_max(frame.0, Ordering::Release);
+        }
+    }
+
+    /// Whether this frame and all before it are stored.
+    #[must_use]
+    pub fn is_committed(&self, slot: LogSlot, frame: FrameNumber) -> bool {
+        self.get(slot).is_some_and(|log| frame.0 < log.committed.load(Ordering::Acquire))
+    }
+
+    fn get(&self, slot: LogSlot) -> Option<Arc<Log>> {
+        let logs = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        logs.get(usize::from(slot.0)).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_model::RunId;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_found_in_their_packs_and_count_below_the_mark() {
+        let logs = Logs::default();
+        let name = |shard| LogName {
+            node: "n".parse().unwrap(),
+            id: LogId { run: RunId::from_bytes([1; 16]), shard },
+        };
+        let slot = logs.add(&name(0)).unwrap();
+        assert_eq!(logs.add(&name(0)), Some(slot));
+        assert_ne!(logs.add(&name(1)), Some(slot));
+        for (pack, first) in [(0, 0), (1, 10), (2, 10), (3, 15)] {
+            logs.place_pack(slot, FrameNumber(first), PackNumber(pack));
+        }
+        let pack = |frame| logs.pack_of(slot, FrameNumber(frame)).map(|pack| pack.0);
+        assert_eq!(
+            [pack(0), pack(9), pack(10), pack(14), pack(99)].map(Option::unwrap),
+            [0, 0, 2, 2, 3]
+        );
+        logs.commit(slot, FrameNumber(10));
+        logs.commit(slot, FrameNumber(5));
+        assert!(logs.is_committed(slot, FrameNumber(9)));
+        assert!(!logs.is_committed(slot, FrameNumber(10)));
+    }
+}

@@ -1,0 +1,220 @@
+//! The memory of a process server, reserved at start as a sum of named terms.
+//!
+//! The bound is the user's; the plan divides it. Fixed needs first (executors, sessions,
+//! compressors, the store client), then the table of known blocks, packs, and units' buffers from
+//! what is left. Below the minimum there is no plan.
+
+use tidegate_model::limits::{FRAME_BYTES_DEFAULT, PACK_CLOSE_BYTES_DEFAULT};
+use tidegate_model::{HumanBytes, Remedy};
+
+use crate::packer::Packer;
+use crate::unit::BUFFER_OVERHEAD_BYTES;
+
+/// The program itself: code, stacks of its threads, allocator, logging.
+const PROGRAM_BYTES: usize = 48 << 20;
+/// One executor: its io_uring rings, its own buffers, its tasks' stacks.
+const EXECUTOR_BYTES: usize = 6 << 20;
+/// One session beside its payload: TLS records both ways, frames to send, its task.
+const SESSION_BYTES: usize = 96 << 10;
+/// The store client: its threads, connections, and what a put copies on its way out.
+const STORE_BYTES: usize = 32 << 20;
+/// A compressor at the levels used here (zstd's own estimate for level 12 and 256 KiB is 5 MiB).
+const COMPRESSOR_BYTES: usize = 6 << 20;
+/// Sessions: one for each so many bytes of the bound.
+const BYTES_PER_SESSION: usize = 1 << 20;
+const SESSIONS_MIN: usize = 16;
+const SESSIONS_MAX: usize = 4096;
+/// The table takes this part of the bound.
+const TABLE_PART: usize = 8;
+/// Packs take this part of what is left.
+const PACK_PART: usize = 2;
+/// Fewer pack buffers a shard than this, and filling waits for putting.
+const PACKS_PER_SHARD_MIN: usize = 4;
+/// More than this and a shard holds more than a second of anything.
+const PACKS_PER_SHARD_MAX: usize = 16;
+/// Smaller packs than this cost more in requests than they save in memory.
+const PACK_BYTES_MIN: usize = 1 << 20;
+/// Fewer unit buffers a shard than this, and a single stream can't keep the cores busy.
+const UNITS_PER_SHARD_MIN: usize = 16;
+
+/// A named part of the memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryTerm {
+    /// What for.
+    pub name: &'static str,
+    /// How much, in bytes.
+    pub bytes: usize,
+}
+
+/// There is too little.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{given} of memory are too little for {shards} shards: give at least {needed} (--memory), or use fewer shards",
+    given = HumanBytes(*given as u64), needed = HumanBytes(*needed as u64)
+)]
+pub struct MemoryError {
+    /// What was given, in bytes.
+    pub given: usize,
+    /// What is needed at least, in bytes.
+    pub needed: usize,
+    /// For so many shards.
+    pub shards: usize,
+}
+
+impl MemoryError {
+    /// A person must give more.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        Remedy::Refuse
+    }
+}
+
+/// How the memory is divided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// Most sessions at once.
+    pub sessions: usize,
+    /// Bytes of the table of known blocks.
+    pub table_bytes: usize,
+    /// Bytes of a small unit buffer: one record of the largest size. One is there for each session.
+    pub small_buffer_bytes: usize,
+    /// How many small ones.
+    pub small_buffers: usize,
+    /// Bytes of a large unit buffer: one frame.
+    pub large_buffer_bytes: usize,
+    /// How many large ones, over all shards.
+    pub large_buffers: usize,
+    /// A pack closes at so many bytes of frames.
+    pub pack_close_bytes: usize,
+    /// Bytes of a pack buffer.
+    pub pack_buffer_bytes: usize,
+    /// How many a shard.
+    pub pack_buffers_per_shard: usize,
+    /// The sum.
+    pub terms: Vec<MemoryTerm>,
+}
+
+impl MemoryPlan {
+    /// Divides `bound` bytes among `shards` shards, for records of at most `record_bytes`.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when it is too little, with what would be enough.
+    pub fn new(bound: usize, shards: usize, record_bytes: usize) -> Result<Self, MemoryError> {
+        let needed = Self::minimum(shards, record_bytes);
+        if bound < needed {
+            return Err(MemoryError { given: bound, needed, shards });
+        }
+        let large = FRAME_BYTES_DEFAULT as usize + BUFFER_OVERHEAD_BYTES;
+        let small = record_bytes + BUFFER_OVERHEAD_BYTES;
+        let sessions = sessions_for(bound);
+        let table_bytes = bound / TABLE_PART;
+        let left = bound - fixed(shards, sessions, small, large) - table_bytes;
+        let for_packs = left / PACK_PART / shards;
+        let pack_close_bytes = (for_packs / PACKS_PER_SHARD_MIN)
+            .saturating_sub(large)
+            .clamp(PACK_BYTES_MIN, PACK_CLOSE_BYTES_DEFAULT as usize);
+        let pack_buffer_bytes = pack_close_bytes + large;
+        let pack_buffers_per_shard =
+            (for_packs / pack_buffer_bytes).clamp(PACKS_PER_SHARD_MIN, PACKS_PER_SHARD_MAX);
+        let pack_bytes = pack_buffers_per_shard * pack_buffer_bytes * shards;
+        let large_buffers = (left - pack_bytes) / large;
+        let mut plan = Self {
+            sessions,
+            table_bytes,
+            small_buffer_bytes: small,
+            small_buffers: sessions + shards,
+            large_buffer_bytes: large,
+            large_buffers: large_buffers + shards,
+            pack_close_bytes,
+            pack_buffer_bytes,
+            pack_buffers_per_shard,
+            terms: Vec::new(),
+        };
+        plan.terms = plan.sum(shards);
+        Ok(plan)
+    }
+
+    /// The least with which `shards` shards can work.
+    #[must_use]
+    pub fn minimum(shards: usize, record_bytes: usize) -> usize {
+        let large = FRAME_BYTES_DEFAULT as usize + BUFFER_OVERHEAD_BYTES;
+        let small = record_bytes + BUFFER_OVERHEAD_BYTES;
+        let packs = PACKS_PER_SHARD_MIN * (PACK_BYTES_MIN + large);
+        let left = shards * (packs + UNITS_PER_SHARD_MIN * large) * PACK_PART;
+        // Sessions and table are parts of the bound themselves: grow it until they fit.
+        let mut bound = left;
+        loop {
+            let fixed = fixed(shards, sessions_for(bound), small, large);
+            let needed = fixed + bound / TABLE_PART + left;
+            if needed <= bound {
+                return bound.next_multiple_of(1 << 20);
+            }
+            bound = needed.next_multiple_of(1 << 20);
+        }
+    }
+
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.terms.iter().map(|term| term.bytes).sum()
+    }
+
+    fn sum(&self, shards: usize) -> Vec<MemoryTerm> {
+        let term = |name, bytes| MemoryTerm { name, bytes };
+        vec![
+            term("program", PROGRAM_BYTES),
+            term("executors", shards * EXECUTOR_BYTES),
+            term("compressors", shards * COMPRESSOR_BYTES),
+            term("store client", STORE_BYTES),
+            term("sessions", self.sessions * SESSION_BYTES),
+            term("indexes of open packs", shards * Packer::index_bytes_max()),
+            term("table of known blocks", self.table_bytes),
+            term("small buffers", self.small_buffers * self.small_buffer_bytes),
+            term("unit buffers", self.large_buffers * self.large_buffer_bytes),
+            term("packs", shards * self.pack_buffers_per_shard * self.pack_buffer_bytes),
+        ]
+    }
+}
+
+fn sessions_for(bound: usize) -> usize {
+    (bound / BYTES_PER_SESSION).clamp(SESSIONS_MIN, SESSIONS_MAX)
+}
+
+/// What doesn't depend on the bound, but for the sessions; a worker's spares among it.
+fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
+    PROGRAM_BYTES
+        + STORE_BYTES
+        + shards * (EXECUTOR_BYTES + COMPRESSOR_BYTES + Packer::index_bytes_max() + small + large)
+        + sessions * (SESSION_BYTES + small)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn below_the_minimum_there_is_no_plan_and_the_error_says_what_is_enough() {
+        let needed = MemoryPlan::minimum(2, 65536);
+        assert!(MemoryPlan::new(needed, 2, 65536).is_ok());
+        let error = MemoryPlan::new(needed - 1, 2, 65536).unwrap_err();
+        assert_eq!(error.needed, needed);
+        assert!(needed < 256 << 20, "{needed}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_terms_never_add_up_to_more_than_the_bound(
+            bound in 1_usize << 27..1 << 36,
+            shards in 1_usize..64,
+            record in prop::sample::select(vec![65536_usize, 262_144]),
+        ) {
+            if let Ok(plan) = MemoryPlan::new(bound, shards, record) {
+                prop_assert!(plan.total() <= bound);
+                prop_assert!(plan.pack_buffers_per_shard >= PACKS_PER_SHARD_MIN);
+                prop_assert!(plan.large_buffers >= shards * UNITS_PER_SHARD_MIN);
+            }
+        }
+    }
+}

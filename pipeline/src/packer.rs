@@ -1,0 +1,257 @@
+//! The open pack of a log: units come home to it in order, and it closes as an object to put.
+
+use std::sync::Arc;
+
+use tidegate_model::{FrameNumber, LogName, Lsn, Micros, PackId, PackNumber, Piece};
+use tidegate_vault::pack::{
+    Content, PackClose, PackHeader, PackWriter, RECORD_BYTES, RecordHead, Target, TargetLog,
+};
+
+use crate::buffers::{BufferPool, PackBuffer};
+use crate::known::Known;
+use crate::ledger::{Closed, Committed};
+use crate::logs::{LogSlot, Logs};
+use crate::stats::StreamTotals;
+use crate::unit::{Outcome, OutcomeKind, Stream, Unit};
+
+/// A pack that is ready to put: `head`, then `frames`, as one object.
+pub struct FullPack {
+    /// Its log.
+    pub log: LogName,
+    /// Its header; its id and digest tell it from another of its number.
+    pub header: PackHeader,
+    /// Header and sealed index.
+    pub head: Vec<u8>,
+    /// The frames; `None` when there are none.
+    pub frames: Option<FullPackBytes>,
+}
+
+/// The frames of a pack; returns its buffer to the pool when it is dropped.
+pub struct FullPackBytes {
+    buffer: PackBuffer,
+    filled: usize,
+}
+
+impl AsRef<[u8]> for FullPackBytes {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+}
+
+/// Why a unit can't be packed yet; it comes back.
+pub(crate) enum Wait {
+    /// The open pack must close first.
+    Close,
+    /// No pack buffer is free.
+    Buffer,
+}
+
+/// The open pack of a shard's log.
+pub(crate) struct Packer {
+    writer: PackWriter,
+    slot: LogSlot,
+    logs: Logs,
+    pool: BufferPool,
+    buffer: Option<PackBuffer>,
+    filled: usize,
+    /// One past the number of the last unit that was packed.
+    frames_end: FrameNumber,
+    opened: Option<Micros>,
+    /// Whether there is anything that somebody waits for, or only time records.
+    urgent: bool,
+    streams: Vec<Packed>,
+}
+
+/// What of one stream is in the open pack.
+struct Packed {
+    stream: Arc<Stream>,
+    lsn: Option<Lsn>,
+    totals: StreamTotals,
+    records: usize,
+}
+
+impl Packer {
+    pub(crate) fn new(writer: PackWriter, slot: LogSlot, logs: Logs, pool: BufferPool) -> Self {
+        logs.place_pack(slot, writer.first_frame(), writer.number());
+        Self {
+            writer,
+            slot,
+            logs,
+            pool,
+            buffer: None,
+            filled: 0,
+            frames_end: FrameNumber(0),
+            opened: None,
+            urgent: false,
+            streams: Vec::new(),
+        }
+    }
+
+    /// The number of the open pack.
+    pub(crate) const fn number(&self) -> PackNumber {
+        self.writer.number()
+    }
+
+    /// When the open pack's first record came in.
+    pub(crate) const fn opened(&self) -> Option<Micros> {
+        self.opened
+    }
+
+    /// Whether the open pack has more than time records.
+    pub(crate) const fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Whether the open pack's frames have reached `bytes`.
+    pub(crate) const fn has_reached(&self, bytes: usize) -> bool {
+        self.filled >= bytes
+    }
+
+    /// Makes sure that the open pack has room for the unit.
+    pub(crate) fn prepare(&mut self, unit: &Unit) -> Result<(), Wait> {
+        let records = u32::try_from(unit.outcomes.len()).unwrap_or(u32::MAX);
+        if !self.writer.has_room(records, records) {
+            return Err(Wait::Close);
+        }
+        let Some(frame) = &unit.frame else { return Ok(()) };
+        match &self.buffer {
+            Some(buffer) if buffer.len() - self.filled < frame.bytes => Err(Wait::Close),
+            Some(_) => Ok(()),
+            None => {
+                self.buffer = Some(self.pool.take().ok_or(Wait::Buffer)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Packs a unit for which there is room. Its buffer is free afterwards.
+    pub(crate) fn add(&mut self, unit: &mut Unit, now: Micros) {
+        let place = unit.place.expect("only dispatched units come home");
+        self.opened.get_or_insert(now);
+        let frame = unit.frame.map(|frame| {
+            let sealed = unit.buffer.as_ref().expect("a sealed frame lies in its unit's buffer");
+            let buffer = self.buffer.as_mut().expect("prepare took one");
+            buffer[self.filled..self.filled + frame.bytes].copy_from_slice(&sealed[..frame.bytes]);
+            self.filled += frame.bytes;
+            self.writer.frame(&frame.header, frame.tag)
+        });
+        unit.buffer = None;
+        self.frames_end = place.frame.next();
+
+        let machine = self.writer.machine(&unit.stream.machine, unit.stream.epoch);
+        let mut complete = None;
+        for outcome in unit.outcomes.drain(..) {
+            let Outcome { lsn, time, piece, kind } = outcome;
+            self.urgent |= kind != OutcomeKind::Time;
+            if Piece::is_last(piece) {
+                complete = Some(lsn);
+            }
+            let content = self.content(kind, frame);
+            self.writer.record(RecordHead { machine, lsn, piece, time }, content);
+        }
+        self.count(unit, complete);
+    }
+
+    fn content(&mut self, kind: OutcomeKind, frame: Option<u32>) -> Content {
+        match kind {
+            OutcomeKind::Kept { extent, checksum, name, offset } => {
+                let frame = frame.expect("kept bytes are in the unit's frame");
+                Content::Kept { extent, checksum, name, frame, offset }
+            }
+            OutcomeKind::Known { extent, checksum, name, known } => {
+                Content::Reference { extent, checksum, name, target: self.target(known) }
+            }
+            OutcomeKind::Zero(extent) => Content::Zero(extent),
+            OutcomeKind::Disk(disk) => Content::Disk(disk),
+            OutcomeKind::Bookmark(bookmark) => Content::Bookmark(bookmark),
+            OutcomeKind::Time => Content::Time,
+        }
+    }
+
+    /// Where a known block lies. Its pack is known by now: it is this one, one before it, or a
+    /// committed one of another log.
+    fn target(&mut self, known: Known) -> Target {
+        let pack = self.logs.pack_of(known.log, known.frame);
+        let log = if known.log == self.slot {
+            TargetLog::Own
+        } else {
+            let name = self.logs.name(known.log).expect("a log is known before its blocks are");
+            TargetLog::Other(self.writer.other_log(&name))
+        };
+        Target {
+            log,
+            pack: pack.expect("a log's packs are known before its blocks are"),
+            frame: known.frame,
+            ordinal: known.ordinal,
+        }
+    }
+
+    fn count(&mut self, unit: &Unit, complete: Option<Lsn>) {
+        let known = self.streams.iter_mut().find(|packed| packed.stream == unit.stream);
+        let packed = if let Some(packed) = known {
+            packed
+        } else {
+            let stream = unit.stream.clone();
+            let totals = StreamTotals::default();
+            self.streams.push(Packed { stream, lsn: None, totals, records: 0 });
+            self.streams.last_mut().expect("it was just pushed")
+        };
+        packed.lsn = complete.or(packed.lsn);
+        packed.totals.add(&unit.totals);
+        packed.records += unit.entries.len();
+    }
+
+    /// Closes the open pack; `None` when nothing is in it.
+    pub(crate) fn close(&mut self, close: &CloseRequest) -> Option<(FullPack, Closed)> {
+        if self.writer.is_empty() && !close.last {
+            return None;
+        }
+        let number = self.writer.number();
+        let closed = self.writer.close(&PackClose {
+            id: close.id,
+            last: close.last,
+            condemned_list: close.condemned_list,
+            committed_packs: close.committed_packs,
+            closed: close.now,
+            frame_bytes: self.filled as u64,
+        });
+        self.logs.place_pack(self.slot, self.writer.first_frame(), self.writer.number());
+        let filled = std::mem::take(&mut self.filled);
+        let frames = self.buffer.take().map(|buffer| FullPackBytes { buffer, filled });
+        let ledger_entry = Closed {
+            number,
+            frames_end: self.frames_end,
+            opened: self.opened.take().unwrap_or(close.now),
+            streams: self.share_out(closed.head.len()),
+        };
+        self.urgent = false;
+        let log = self.writer.log().clone();
+        Some((FullPack { log, header: closed.header, head: closed.head, frames }, ledger_entry))
+    }
+
+    /// Each stream bears the part of the head that its records are of all.
+    fn share_out(&mut self, head_bytes: usize) -> Vec<Committed> {
+        let records: usize = self.streams.iter().map(|packed| packed.records).sum();
+        let share = |packed: Packed| {
+            let mut totals = packed.totals;
+            totals.stored_bytes += (head_bytes * packed.records / records.max(1)) as u64;
+            Committed { stream: packed.stream, lsn: packed.lsn, totals }
+        };
+        self.streams.drain(..).map(share).collect()
+    }
+
+    /// An upper bound of the memory that the index of one open pack takes.
+    pub(crate) const fn index_bytes_max() -> usize {
+        // The records, twice: as gathered and as written out before they are compressed.
+        2 * RECORD_BYTES * tidegate_model::limits::PACK_RECORDS_MAX as usize
+    }
+}
+
+/// What is decided when a pack closes, but for its frames.
+pub(crate) struct CloseRequest {
+    pub id: PackId,
+    pub last: bool,
+    pub condemned_list: u64,
+    pub committed_packs: u64,
+    pub now: Micros,
+}

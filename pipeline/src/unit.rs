@@ -1,0 +1,235 @@
+//! A unit: records of one stream, in order, and the bytes of the one frame that they may fill.
+//!
+//! The session builds it, any core works on it, its shard packs it. It is recycled whole, so that
+//! in steady state nothing is allocated.
+
+use std::sync::Arc;
+
+use tidegate_model::{
+    BlockName, Bookmark, Checksum, Disk, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, Name,
+    Piece,
+};
+use tidegate_vault::pack::FrameHeader;
+
+use crate::buffers::Buffer;
+use crate::known::Known;
+use crate::logs::LogSlot;
+use crate::stats::StreamTotals;
+
+/// Most records in a unit: so that the entries of a unit of nothing but zeros stay small.
+pub(crate) const UNIT_RECORDS_MAX: usize = 1024;
+
+/// Whose records a unit holds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The machine.
+    pub machine: Name,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Tells this session's stream from every other of its shard.
+    pub id: u64,
+}
+
+/// One record as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number.
+    pub lsn: Lsn,
+    /// When it happened.
+    pub time: Micros,
+    /// What it says.
+    pub kind: EntryKind,
+}
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EntryKind {
+    /// Bytes, which lie in the unit's buffer from `at`.
+    Write {
+        /// Where they belong.
+        extent: Extent,
+        /// Where they begin in the unit's buffer.
+        at: usize,
+        /// Their checksum, as the agent computed it.
+        checksum: Checksum,
+    },
+    /// Zeros.
+    Zero(Extent),
+    /// A disk is there.
+    Disk(Disk),
+    /// A bookmark.
+    Bookmark(Bookmark),
+    /// Time passed.
+    Time,
+}
+
+/// A piece of a record, once the unit has been worked on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub lsn: Lsn,
+    pub time: Micros,
+    pub piece: Piece,
+    pub kind: OutcomeKind,
+}
+
+/// What became of a piece.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum OutcomeKind {
+    Kept { extent: Extent, checksum: Checksum, name: Option<BlockName>, offset: u32 },
+    Known { extent: Extent, checksum: Checksum, name: BlockName, known: Known },
+    Zero(Extent),
+    Disk(Disk),
+    Bookmark(Bookmark),
+    Time,
+}
+
+/// The place in its log that a unit gets at dispatch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The shard that packs it.
+    pub shard: u16,
+    pub log: LogId,
+    pub slot: LogSlot,
+    /// The frame that its kept bytes become.
+    pub frame: FrameNumber,
+}
+
+/// A frame, sealed, as it lies at the beginning of the unit's buffer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SealedFrame {
+    pub header: FrameHeader,
+    pub tag: [u8; 16],
+    /// Header, ciphertext and tag.
+    pub bytes: usize,
+}
+
+/// Records of one stream on their way.
+pub struct Unit {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) buffer: Option<Buffer>,
+    pub(crate) filled: usize,
+    /// Close the pack as soon as this unit is in it.
+    pub(crate) flush: bool,
+    pub(crate) place: Option<Place>,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) frame: Option<SealedFrame>,
+    pub(crate) totals: StreamTotals,
+    /// The record whose bytes aren't those that the agent sent.
+    pub(crate) spoiled: Option<Lsn>,
+}
+
+impl Unit {
+    /// The shard whose log the unit belongs to, once it has been dispatched.
+    #[must_use]
+    pub fn home(&self) -> Option<u16> {
+        self.place.map(|place| place.shard)
+    }
+}
+
+/// Gathers the records of one stream into units.
+pub struct UnitBuilder {
+    stream: Arc<Stream>,
+    unit: Option<Unit>,
+    record_bytes_max: usize,
+}
+
+impl UnitBuilder {
+    /// A builder for one stream whose records have at most `record_bytes_max` bytes.
+    #[must_use]
+    pub fn new(stream: Arc<Stream>, record_bytes_max: usize) -> Self {
+        Self { stream, unit: None, record_bytes_max }
+    }
+
+    /// Whether a record with so many bytes needs a buffer first: [`Self::give_buffer`].
+    #[must_use]
+    pub fn needs_buffer(&self, bytes: usize) -> bool {
+        bytes > 0 && self.unit.as_ref().is_none_or(|unit| unit.buffer.is_none())
+    }
+
+    /// Whether the unit must be closed before a record with so many bytes: [`Self::close`].
+    #[must_use]
+    pub fn must_close(&self, bytes: usize) -> bool {
+        self.unit.as_ref().is_some_and(|unit| {
+            let room = unit.buffer.as_ref().map_or(usize::MAX, |b| payload_room(b) - unit.filled);
+            unit.entries.len() == UNIT_RECORDS_MAX || bytes > room
+        })
+    }
+
+    /// Whether no further record of the largest size fits: close it now rather than later.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.must_close(self.record_bytes_max)
+    }
+
+    /// Whether there is nothing to close.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.unit.as_ref().is_none_or(|unit| unit.entries.is_empty())
+    }
+
+    /// The buffer into which the next writes go.
+    pub fn give_buffer(&mut self, buffer: Buffer) {
+        let unit = self.open();
+        debug_assert!(unit.buffer.is_none(), "a unit has one buffer");
+        unit.buffer = Some(buffer);
+    }
+
+    /// Where the next bytes of the record being received go: `received` of them are there already.
+    ///
+    /// # Panics
+    /// If there is no buffer or no room: the caller asked [`Self::must_close`] and
+    /// [`Self::needs_buffer`] with the record's length.
+    pub fn space(&mut self, received: usize, bytes: usize) -> &mut [u8] {
+        let unit = self.unit.as_mut().expect("give_buffer opened a unit");
+        let buffer = unit.buffer.as_mut().expect("give_buffer gave it one");
+        let begin = unit.filled + received;
+        assert!(begin + bytes <= payload_room(buffer), "must_close was asked first");
+        &mut buffer[begin..begin + bytes]
+    }
+
+    /// Adds a write whose bytes have all been put into [`Self::space`].
+    pub fn add_write(&mut self, lsn: Lsn, time: Micros, extent: Extent, checksum: Checksum) {
+        let unit = self.open();
+        let kind = EntryKind::Write { extent, at: unit.filled, checksum };
+        unit.filled += usize::try_from(extent.length).expect("a write fits its buffer");
+        unit.entries.push(Entry { lsn, time, kind });
+    }
+
+    /// Adds a record without bytes.
+    pub fn add(&mut self, entry: Entry) {
+        self.open().entries.push(entry);
+    }
+
+    /// The unit so far, to be dispatched; `None` when it has no record. With `flush`, its pack
+    /// closes behind it. An unused buffer goes back to its pool.
+    pub fn close(&mut self, flush: bool) -> Option<Unit> {
+        let mut unit = self.unit.take()?;
+        unit.flush = flush;
+        (!unit.entries.is_empty()).then_some(unit)
+    }
+
+    fn open(&mut self) -> &mut Unit {
+        self.unit.get_or_insert_with(|| Unit {
+            stream: self.stream.clone(),
+            entries: Vec::with_capacity(8),
+            buffer: None,
+            filled: 0,
+            flush: false,
+            place: None,
+            outcomes: Vec::with_capacity(8),
+            frame: None,
+            totals: StreamTotals::default(),
+            spoiled: None,
+        })
+    }
+}
+
+/// Bytes of payload that a unit's buffer takes: the rest is for the frame's header and tag, since
+/// the sealed frame ends up in a buffer of the same size.
+pub(crate) fn payload_room(buffer: &[u8]) -> usize {
+    buffer.len() - BUFFER_OVERHEAD_BYTES
+}
+
+/// What a unit's buffer must have beyond its payload.
+pub(crate) const BUFFER_OVERHEAD_BYTES: usize = tidegate_vault::pack::FRAME_OVERHEAD_BYTES;
