@@ -1,0 +1,23 @@
+//! The limits of the protocol.
+
+use tidegate_model::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX};
+
+/// The version that this program speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Most payload bytes of a frame that isn't a write: the longest is a disk's name or a refusal's
+/// two texts.
+pub const CONTROL_BYTES_MAX: usize = 4096;
+
+/// Most bytes of each text of a refusal.
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 1024;
+
+/// Most credit that an agent may hold, in bytes: a server that grants more is broken.
+pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
+
+const _: () = {
+    assert!(TEXT_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
+    assert!(NAME_BYTES_MAX + 128 <= CONTROL_BYTES_MAX);
+    assert!(2 * REFUSAL_TEXT_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
+    assert!(CONTROL_BYTES_MAX <= RECORD_BYTES_MAX as usize);
+};

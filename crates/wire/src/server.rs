@@ -1,0 +1,228 @@
+//! The server's end of a session.
+//!
+//! ```text
+//! Hello ──hello()──▶ Grant ──grant()──▶ Streaming ──bye()──▶ Ended
+//! ```
+//!
+//! It decides whether what the agent says is allowed, and writes what the server says. The caller
+//! moves bytes, grants the epoch, and carries records on.
+
+use tidegate_model::limits::DISKS_MAX;
+use tidegate_model::{DiskNumber, Extent, Lsn, Micros, Remedy, VaultId};
+
+use crate::limits::PROTOCOL_VERSION;
+use crate::{
+    Ack, DecodeError, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow, Totals,
+    Welcome,
+};
+
+/// The server's end.
+pub struct Session {
+    vault: VaultId,
+    state: State,
+    record_bytes_max: u32,
+    received: Lsn,
+    committed: Lsn,
+    last_time: Micros,
+    credit_bytes: u64,
+    disks: [Option<u64>; DISKS_MAX],
+    totals: Totals,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Hello,
+    Grant,
+    Streaming,
+    Ended,
+}
+
+fn broken(cause: &str) -> Refusal {
+    let advice = "use an agent and a server of the same release; if they are, this is a fault in \
+                  one of them";
+    Refusal::new(RefusalCode::Protocol, Remedy::Stop, cause, advice)
+}
+
+/// What is said of a stream that can't be decoded.
+impl From<DecodeError> for Refusal {
+    fn from(error: DecodeError) -> Self {
+        broken(&format!("the agent's stream can't be understood: {error}"))
+    }
+}
+
+impl Session {
+    /// A session that waits for its hello.
+    #[must_use]
+    pub fn new(vault: VaultId) -> Self {
+        Self {
+            vault,
+            state: State::Hello,
+            record_bytes_max: 0,
+            received: Lsn::NONE,
+            committed: Lsn::NONE,
+            last_time: Micros(0),
+            credit_bytes: 0,
+            disks: [None; DISKS_MAX],
+            totals: Totals::default(),
+        }
+    }
+
+    /// The agent's first message.
+    ///
+    /// # Errors
+    /// A refusal when it is no hello, or one for another vault or version.
+    pub fn hello(&mut self, message: Message) -> Result<Hello, Refusal> {
+        let Message::Hello(hello) = message else {
+            return Err(broken("the agent's first frame is no hello"));
+        };
+        if self.state != State::Hello {
+            return Err(broken("the agent said hello twice"));
+        }
+        if hello.version != PROTOCOL_VERSION {
+            let cause = format!(
+                "the agent speaks version {} of the protocol, this server version {PROTOCOL_VERSION}",
+                hello.version
+            );
+            let advice = "install the same release on both";
+            return Err(Refusal::new(RefusalCode::Version, Remedy::Refuse, &cause, advice));
+        }
+        if hello.vault != self.vault {
+            let cause = format!("this server serves vault {}, not {}", self.vault, hello.vault);
+            let advice = "connect to a server of the vault that issued the identity";
+            return Err(Refusal::new(RefusalCode::Vault, Remedy::Refuse, &cause, advice));
+        }
+        self.state = State::Grant;
+        Ok(hello)
+    }
+
+    /// The epoch is granted: writes the welcome.
+    ///
+    /// # Panics
+    /// If nobody waits for a grant.
+    pub fn grant(&mut self, welcome: &Welcome, out: &mut Vec<u8>) {
+        assert_eq!(self.state, State::Grant, "a grant answers a hello");
+        self.state = State::Streaming;
+        self.received = welcome.committed;
+        self.committed = welcome.committed;
+        self.credit_bytes = welcome.credit_bytes;
+        self.record_bytes_max = welcome.record_bytes_max;
+        Message::Welcome(*welcome).encode(out);
+    }
+
+    /// A record, or the beginning of a write. Gives whether it is new; false for a disk that is
+    /// only restated after a reconnect (LSN 0), which takes no number and needn't be carried on.
+    ///
+    /// # Errors
+    /// A refusal when it isn't allowed; the session must end then.
+    pub fn record(&mut self, record: &Record) -> Result<bool, Refusal> {
+        if self.state != State::Streaming {
+            return Err(broken("the agent sent a record before its welcome or after its goodbye"));
+        }
+        if record.lsn == Lsn::NONE
+            && let RecordKind::Disk(disk) = &record.kind
+        {
+            self.disks[disk.number.index()] = Some(disk.bytes);
+            return Ok(false);
+        }
+        if record.lsn != self.received.next() {
+            let (lsn, expected) = (record.lsn, self.received.next());
+            return Err(broken(&format!("the agent sent LSN {lsn} where {expected} was next")));
+        }
+        if record.time < self.last_time {
+            return Err(broken("the agent's time went back within an epoch"));
+        }
+        match &record.kind {
+            RecordKind::Disk(disk) => self.disks[disk.number.index()] = Some(disk.bytes),
+            RecordKind::Write(extent, _) => {
+                self.check_extent(extent)?;
+                self.spend(extent.length)?;
+            }
+            RecordKind::Zero(extent) => self.check_extent(extent)?,
+            RecordKind::Bookmark(_) | RecordKind::Time => {}
+        }
+        self.received = record.lsn;
+        self.last_time = record.time;
+        Ok(true)
+    }
+
+    fn check_extent(&self, extent: &Extent) -> Result<(), Refusal> {
+        let number: DiskNumber = extent.disk;
+        let Some(bytes) = self.disks[number.index()] else {
+            return Err(broken(&format!("the agent wrote to disk {number} before declaring it")));
+        };
+        if extent.lies_within(bytes) {
+            Ok(())
+        } else {
+            Err(broken(&format!("the agent wrote beyond the end of disk {number}")))
+        }
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), Refusal> {
+        if bytes > u64::from(self.record_bytes_max) {
+            return Err(broken("the agent sent a longer write than welcome allows"));
+        }
+        match self.credit_bytes.checked_sub(bytes) {
+            Some(left) => {
+                self.credit_bytes = left;
+                Ok(())
+            }
+            None => Err(broken("the agent sent more than it had credit for")),
+        }
+    }
+
+    /// The agent says that nothing follows.
+    ///
+    /// # Errors
+    /// A refusal when it has no session yet.
+    pub fn bye(&mut self) -> Result<(), Refusal> {
+        if self.state != State::Streaming {
+            return Err(broken("the agent said goodbye before its welcome"));
+        }
+        self.state = State::Ended;
+        Ok(())
+    }
+
+    /// Gives the agent the right to send more.
+    pub fn credit(&mut self, bytes: u64, out: &mut Vec<u8>) {
+        self.credit_bytes += bytes;
+        Message::Credit(bytes).encode(out);
+    }
+
+    /// The last LSN that was received.
+    #[must_use]
+    pub const fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// The last LSN that is committed.
+    #[must_use]
+    pub const fn committed(&self) -> Lsn {
+        self.committed
+    }
+
+    /// Credit that the agent has left, in bytes.
+    #[must_use]
+    pub const fn credit_bytes(&self) -> u64 {
+        self.credit_bytes
+    }
+
+    /// Tells the agent that everything up to `lsn` is stored. `totals` are those of the session's
+    /// committed records, all together.
+    pub fn ack(&mut self, lsn: Lsn, totals: Totals, out: &mut Vec<u8>) {
+        self.committed = self.committed.max(lsn);
+        self.totals = totals;
+        let (received, committed) = (self.received, self.committed);
+        Message::Ack(Ack { received, committed, totals }).encode(out);
+    }
+
+    /// Tells the agent why it takes so long.
+    pub fn slow(&self, slow: Slow, out: &mut Vec<u8>) {
+        Message::Slow(slow).encode(out);
+    }
+
+    /// Refuses; the session has ended.
+    pub fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
+        self.state = State::Ended;
+        Message::Refuse(refusal.clone()).encode(out);
+    }
+}
