@@ -127,7 +127,6 @@ impl Packer {
     /// Packs a unit for which there is room. Its buffer is free afterwards.
     pub(crate) fn add(&mut self, unit: &mut Unit, now: Micros) {
         let place = unit.place.expect("only dispatched units come home");
-        self.opened.get_or_insert(now);
         let frame = unit.frame.map(|frame| {
             let sealed = unit.buffer.as_ref().expect("a sealed frame lies in its unit's buffer");
             let buffer = self.buffer.as_mut().expect("prepare took one");
@@ -137,6 +136,11 @@ impl Packer {
         });
         unit.buffer = None;
         self.frames_end = place.frame.next();
+        if unit.outcomes.is_empty() {
+            // Spoiled from its first record on, or abandoned: the pack stays as it is.
+            return;
+        }
+        self.opened.get_or_insert(now);
 
         let machine = self.writer.machine(&unit.stream.machine, unit.stream.epoch);
         let mut complete = None;

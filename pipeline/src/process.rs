@@ -69,9 +69,11 @@ impl Worker {
     /// Works on a unit that was dispatched.
     ///
     /// # Panics
-    /// If the unit wasn't dispatched.
+    /// If the unit wasn't dispatched, or was worked on before: its frame would be sealed twice
+    /// under one nonce.
     pub fn process(&mut self, unit: &mut Unit) {
         let place = unit.place.expect("a unit is dispatched before it is worked on");
+        assert!(unit.outcomes.is_empty() && unit.frame.is_none(), "a unit is worked on once");
         let mut clock = UnitClock::start();
         let kept_bytes = self.decide(unit, place, &mut clock);
         if kept_bytes > 0 {

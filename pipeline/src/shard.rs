@@ -61,7 +61,8 @@ pub struct Homecoming {
     pub stream: Arc<Stream>,
     /// Bytes of payload that it had brought: credit that returns.
     pub payload_bytes: usize,
-    /// The record whose bytes weren't those that the agent had sent; the stream must end.
+    /// The record whose bytes weren't those that the agent had sent. The stream must end: nothing
+    /// of it counts from this record on.
     pub spoiled: Option<Lsn>,
 }
 
@@ -79,6 +80,8 @@ pub struct Shard {
     homeward: VecDeque<Option<Unit>>,
     /// A packed unit asked for its pack to be closed.
     flush: bool,
+    /// Streams that had a spoiled record, as long as anything of them may still come.
+    ended: Vec<Arc<Stream>>,
     pack_ids: Box<dyn FnMut() -> PackId + Send>,
 }
 
@@ -116,6 +119,7 @@ impl Shard {
             home_frame: FrameNumber(0),
             homeward: VecDeque::new(),
             flush: false,
+            ended: Vec::new(),
             pack_ids: setup.pack_ids,
         }
     }
@@ -197,18 +201,16 @@ impl Shard {
         self.packer.opened().map(|opened| Micros(opened.0.saturating_add(age)))
     }
 
-    /// Whether everything that was dispatched is committed.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.homeward.is_empty() && self.packer.opened().is_none() && self.ledger.len() == 0
-    }
-
-    /// Closes the log's last pack, which says that the log ends there. Nothing may follow.
+    /// Closes the log's last pack, which says that the log ends there. Nothing may follow. `None`
+    /// when the log has no pack at all: then it needs no end.
     ///
     /// # Panics
     /// If units are still on their way.
     pub fn finish(&mut self, now: Micros) -> Option<FullPack> {
         assert!(self.homeward.is_empty(), "units are still on their way");
+        if self.packer.number() == PackNumber(0) && self.packer.opened().is_none() {
+            return None;
+        }
         self.close_pack(now, true)
     }
 
@@ -231,6 +233,7 @@ impl Shard {
     fn pack_first(&mut self, now: Micros, home: &mut Vec<Homecoming>) {
         let Some(Some(mut unit)) = self.homeward.pop_front() else { return };
         self.home_frame = self.home_frame.next();
+        self.end_spoiled(&mut unit);
         self.packer.add(&mut unit, now);
         self.flush |= unit.flush;
         home.push(Homecoming {
@@ -238,6 +241,18 @@ impl Shard {
             payload_bytes: unit.filled,
             spoiled: unit.spoiled,
         });
+    }
+
+    /// Nothing of a stream counts behind a spoiled record, or an LSN would be acknowledged with one
+    /// missing before it: units of it that were under way by then are abandoned.
+    fn end_spoiled(&mut self, unit: &mut Unit) {
+        if self.ended.contains(&unit.stream) {
+            unit.abandon();
+        } else if unit.spoiled.is_some() {
+            // Who is alone in holding a stream waits for no more of its units.
+            self.ended.retain(|stream| Arc::strong_count(stream) > 1);
+            self.ended.push(unit.stream.clone());
+        }
     }
 
     /// False when as many packs as may be are on their way.

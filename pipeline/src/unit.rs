@@ -18,6 +18,11 @@ use crate::stats::StreamTotals;
 
 /// Most records in a unit: so that the entries of a unit of nothing but zeros stay small.
 pub(crate) const UNIT_RECORDS_MAX: usize = 1024;
+/// Most records with a text (disks, bookmarks) in a unit: for so many at their longest
+/// `PackWriter::has_room` keeps room, whatever else the unit holds.
+const UNIT_TEXTS_MAX: usize = 256;
+/// What stands in for the piece of a record that isn't packed: it never becomes complete.
+const UNFINISHED: Piece = Piece { number: 0, count: 2 };
 
 /// Whose records a unit holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,6 +114,8 @@ pub struct Unit {
     pub(crate) entries: Vec<Entry>,
     pub(crate) buffer: Option<Buffer>,
     pub(crate) filled: usize,
+    /// How many of the entries have a text.
+    texts: usize,
     /// Close the pack as soon as this unit is in it.
     pub(crate) flush: bool,
     pub(crate) place: Option<Place>,
@@ -124,6 +131,15 @@ impl Unit {
     #[must_use]
     pub fn home(&self) -> Option<u16> {
         self.place.map(|place| place.shard)
+    }
+
+    /// Its stream has ended with an earlier record, so that none of these may count. Bytes that
+    /// were kept stay what they are, for others may refer to them: as pieces without an end.
+    pub(crate) fn abandon(&mut self) {
+        self.outcomes.retain(|outcome| matches!(outcome.kind, OutcomeKind::Kept { .. }));
+        self.outcomes.iter_mut().for_each(|outcome| outcome.piece = UNFINISHED);
+        let stored_bytes = self.totals.stored_bytes;
+        self.totals = StreamTotals { stored_bytes, ..StreamTotals::default() };
     }
 }
 
@@ -152,7 +168,8 @@ impl UnitBuilder {
     pub fn must_close(&self, bytes: usize) -> bool {
         self.unit.as_ref().is_some_and(|unit| {
             let room = unit.buffer.as_ref().map_or(usize::MAX, |b| payload_room(b) - unit.filled);
-            unit.entries.len() == UNIT_RECORDS_MAX || bytes > room
+            let is_full = unit.entries.len() == UNIT_RECORDS_MAX || unit.texts == UNIT_TEXTS_MAX;
+            is_full || bytes > room
         })
     }
 
@@ -198,7 +215,9 @@ impl UnitBuilder {
 
     /// Adds a record without bytes.
     pub fn add(&mut self, entry: Entry) {
-        self.open().entries.push(entry);
+        let unit = self.open();
+        unit.texts += usize::from(matches!(entry.kind, EntryKind::Disk(_) | EntryKind::Bookmark(_)));
+        unit.entries.push(entry);
     }
 
     /// The unit so far, to be dispatched; `None` when it has no record. With `flush`, its pack
@@ -215,6 +234,7 @@ impl UnitBuilder {
             entries: Vec::with_capacity(8),
             buffer: None,
             filled: 0,
+            texts: 0,
             flush: false,
             place: None,
             outcomes: Vec::with_capacity(8),

@@ -1,1 +1,33 @@
-//! placeholder
+//! The agent: copies a machine's disks, as one stream of records, to a process server.
+//!
+//! ```text
+//! source ──▶ reader ──▶ session::feed ──▶ window ──▶ session ──▶ connect
+//! (disks)   (io_uring,   (disks, data,    (until it   (frames,   (TLS, or a
+//!            a thread)    bookmark)       is committed) credit)    pipe)
+//! ```
+//!
+//! - [`source`]: opening a disk, what it is, who uses it, whether it changed.
+//! - [`reader`]: its bytes through io_uring, cut into records; the pool that bounds memory. The
+//!   only unsafe code of the crate is in `reader/pool.rs`, `reader/ring.rs`, `reader/residency.rs`.
+//! - [`window`]: records that aren't committed, for reconnects; pure.
+//! - [`copy()`]: the driver of `agent copy` and of the agent's half of `replicate`.
+//! - `session`: one connection of it.
+//! - [`connect`]: where connections come from.
+//!
+//! The crate knows no vault: how identities are issued and judged is the program's. Time and chance
+//! come in through [`CopyRequest`]. It needs a tokio runtime, and makes one thread, the reader's.
+
+pub mod connect;
+mod copy;
+mod error;
+mod progress;
+pub mod reader;
+mod retry;
+mod session;
+pub mod source;
+pub mod window;
+
+pub use copy::{Clock, CopyReport, CopyRequest, copy};
+pub use error::CopyError;
+pub use progress::{Progress, ProgressSnapshot};
+pub use retry::RetryPolicy;

@@ -7,5 +7,31 @@
 //! Owns formats, keys, certificates, reading, verifying. Doesn't own connections, disks, or the
 //! stages that turn a machine's stream into packs (the pipeline uses [`pack`] for that).
 
+pub mod authority;
+pub mod chain;
+pub mod description;
+pub mod error;
+pub mod grant;
+pub mod identity;
+pub mod keys;
+pub mod layout;
+pub mod location;
+pub mod log;
+pub mod meta;
 pub mod pack;
+mod pem;
+pub mod points;
+mod private_file;
+pub mod restore;
+mod rfc3339;
 pub mod seal;
+pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod usage;
+pub mod vault;
+pub mod verify;
+
+pub use error::VaultError;
+pub use location::Location;
+pub use vault::{InitOptions, Vault};

@@ -3,11 +3,14 @@
 //! The payload of a write is handed on in the pieces in which it arrives, without a copy and
 //! unchecked: the receiver compares it with its checksum once it lies whole in its own memory. All
 //! other payloads are short; they are gathered here, and compared.
+//!
+//! Memory: one header, or one payload of at most [`crate::limits::CONTROL_BYTES_MAX`] bytes. After
+//! an error it gives the same error for ever.
 
 use tidegate_model::limits::RECORD_BYTES_MAX;
 use tidegate_model::{Checksum, Reader, Short};
 
-use crate::limits::CONTROL_BYTES_MAX;
+use crate::limits::PROTOCOL_VERSION;
 use crate::{HEADER_BYTES, Header, Kind, Message, Record};
 
 /// Why bytes are no frames.
@@ -25,6 +28,17 @@ pub enum DecodeError {
     /// A reserved byte isn't 0.
     #[error("a reserved byte of a header is set")]
     Reserved,
+    /// A field that the kind doesn't use isn't 0.
+    #[error("the field '{field}' is set in a frame of kind {kind:?}, which doesn't have it")]
+    Unused {
+        /// The frame's kind.
+        kind: Kind,
+        /// The field.
+        field: &'static str,
+    },
+    /// A hello of another version of the protocol.
+    #[error("it speaks version {0} of the protocol, not {PROTOCOL_VERSION}")]
+    Version(u16),
     /// The payload is longer than its kind allows.
     #[error("a payload of {bytes} bytes is longer than the {most} that are allowed")]
     Long {
@@ -88,6 +102,8 @@ enum State {
     Control(Header),
     /// Bytes of a write's payload that are to come.
     Payload(usize),
+    /// Nothing can be decoded any more: where the next frame begins isn't known.
+    Failed(DecodeError),
 }
 
 impl Decoder {
@@ -106,15 +122,24 @@ impl Decoder {
     /// Takes the next item off the front of `input`; `None` when it holds no further one.
     ///
     /// # Errors
-    /// [`DecodeError`] when the stream isn't what it must be; it can't be decoded any further.
+    /// [`DecodeError`] when the stream isn't what it must be; it can't be decoded any further, and
+    /// every later call gives the same error.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Item<'a>>, DecodeError> {
+        let result = self.decode(input);
+        if let Err(error) = &result {
+            self.state = State::Failed(error.clone());
+        }
+        result
+    }
+
+    fn decode<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Item<'a>>, DecodeError> {
         loop {
             match self.state {
                 State::Header => {
                     let Some(header) = self.header(input)? else { return Ok(None) };
                     if header.kind == Kind::Write {
-                        self.state = State::Payload(header.payload_bytes as usize);
                         let record = Record::decode(&header, &mut Reader::new(&[]))?;
+                        self.state = State::Payload(header.payload_bytes as usize);
                         return Ok(Some(Item::Write(record)));
                     }
                     self.state = State::Control(header);
@@ -123,15 +148,13 @@ impl Decoder {
                     if !self.gather(input, header.payload_bytes as usize) {
                         return Ok(None);
                     }
-                    self.state = State::Header;
-                    let fits = Checksum::of(&self.gathered) == header.checksum;
-                    let message = Message::decode(&header, &self.gathered);
+                    if Checksum::of(&self.gathered) != header.checksum {
+                        return Err(DecodeError::Checksum);
+                    }
+                    let message = Message::decode(&header, &self.gathered)?;
                     self.gathered.clear();
-                    return if fits {
-                        Ok(Some(Item::Message(message?)))
-                    } else {
-                        Err(DecodeError::Checksum)
-                    };
+                    self.state = State::Header;
+                    return Ok(Some(Item::Message(message)));
                 }
                 State::Payload(0) => {
                     self.state = State::Header;
@@ -144,6 +167,7 @@ impl Decoder {
                     self.state = State::Payload(left - part.len());
                     return Ok(Some(Item::Payload(part)));
                 }
+                State::Failed(ref error) => return Err(error.clone()),
             }
         }
     }
@@ -162,15 +186,12 @@ impl Decoder {
 
     /// Refuses a frame by its header alone, before anything is kept of its payload.
     fn check(&self, header: &Header) -> Result<(), DecodeError> {
-        let from_agent = (header.kind as u8) < Kind::Welcome as u8;
-        if from_agent != (self.side == Side::Server) {
+        if header.kind.is_from_agent() != (self.side == Side::Server) {
             return Err(DecodeError::Side(header.kind));
         }
         let most = match header.kind {
             Kind::Write => self.record_bytes_max as usize,
-            Kind::Hello | Kind::Disk | Kind::Bookmark => CONTROL_BYTES_MAX,
-            Kind::Welcome | Kind::Ack | Kind::Slow | Kind::Refuse => CONTROL_BYTES_MAX,
-            Kind::Zero | Kind::Time | Kind::Bye | Kind::Credit => 0,
+            kind => kind.payload_bytes_max(),
         };
         if header.payload_bytes as usize > most {
             return Err(DecodeError::Long { bytes: header.payload_bytes, most });

@@ -1,8 +1,11 @@
 //! The 56 bytes in front of every frame. docs/formats/wire.md, "Header".
 
+use tidegate_model::limits::{RECORD_BYTES_MAX, TEXT_BYTES_MAX};
 use tidegate_model::{Checksum, Lsn, Micros, Reader};
 
 use crate::DecodeError;
+use crate::limits::{CONTROL_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX};
+use crate::message::CLEAN;
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 56;
@@ -59,6 +62,55 @@ impl Kind {
             _ => return None,
         })
     }
+
+    /// Whether the agent says it; otherwise the server does.
+    #[must_use]
+    pub const fn is_from_agent(self) -> bool {
+        (self as u8) < 64
+    }
+
+    /// Most bytes of its payload, in any session. A hello may be longer than this version needs,
+    /// so that one of a later version is understood as far as its version.
+    #[must_use]
+    pub const fn payload_bytes_max(self) -> usize {
+        match self {
+            Self::Write => RECORD_BYTES_MAX as usize,
+            Self::Hello => CONTROL_BYTES_MAX,
+            Self::Disk => TEXT_BYTES_MAX,
+            Self::Bookmark => 1 + TEXT_BYTES_MAX,
+            Self::Welcome => 54,
+            Self::Ack => 40,
+            Self::Slow => 9,
+            Self::Refuse => 7 + 2 * REFUSAL_TEXT_BYTES_MAX,
+            Self::Zero | Self::Time | Self::Bye | Self::Credit => 0,
+        }
+    }
+
+    /// Which fields of the header it uses; all others are 0.
+    const fn fields(self) -> Fields {
+        let none = Fields { flags: 0, disk: false, lsn: false, place: false, length: false };
+        match self {
+            Self::Hello | Self::Bye | Self::Welcome | Self::Slow | Self::Refuse => none,
+            Self::Disk => Fields { disk: true, lsn: true, length: true, ..none },
+            Self::Write | Self::Zero => {
+                Fields { disk: true, lsn: true, place: true, length: true, ..none }
+            }
+            Self::Bookmark => Fields { flags: CLEAN, lsn: true, ..none },
+            Self::Time | Self::Ack => Fields { lsn: true, ..none },
+            Self::Credit => Fields { length: true, ..none },
+        }
+    }
+}
+
+/// What a kind uses of a header.
+struct Fields {
+    /// The flags that it has.
+    flags: u8,
+    disk: bool,
+    lsn: bool,
+    /// The offset.
+    place: bool,
+    length: bool,
 }
 
 /// A frame's header, as it lies on the wire.
@@ -121,14 +173,35 @@ impl Header {
     /// Reads a header.
     ///
     /// # Errors
-    /// [`DecodeError`] when its check doesn't fit, its kind is unknown, or a reserved byte is set.
+    /// [`DecodeError`] when its check doesn't fit, its kind is unknown, or a byte that is reserved
+    /// or that the kind doesn't use is set.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, DecodeError> {
         let mut check = [0; 8];
         check.copy_from_slice(&bytes[CHECKED_BYTES..]);
         if Checksum::of(&bytes[..CHECKED_BYTES]).0 != u64::from_le_bytes(check) {
             return Err(DecodeError::HeaderCheck);
         }
-        Self::fields(&mut Reader::new(bytes))
+        let header = Self::fields(&mut Reader::new(bytes))?;
+        header.check_unused()?;
+        Ok(header)
+    }
+
+    fn check_unused(&self) -> Result<(), DecodeError> {
+        let used = self.kind.fields();
+        // A disk that is restated has no number, and so no time of its own.
+        let has_time = used.lsn && self.kind != Kind::Ack && self.lsn != Lsn::NONE;
+        let fields = [
+            ("flags", self.flags & !used.flags == 0),
+            ("disk", used.disk || self.disk == 0),
+            ("lsn", used.lsn || self.lsn == Lsn::NONE),
+            ("offset", used.place || self.offset == 0),
+            ("length", used.length || self.length == 0),
+            ("time", has_time || self.time == Micros(0)),
+        ];
+        match fields.into_iter().find(|(_, is_right)| !is_right) {
+            Some((field, _)) => Err(DecodeError::Unused { kind: self.kind, field }),
+            None => Ok(()),
+        }
     }
 
     fn fields(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -196,6 +269,61 @@ mod tests {
     }
 
     #[test]
+    fn a_field_that_a_kind_does_not_use_must_be_zero() {
+        let all = [
+            "Hello flags disk lsn offset length time",
+            "Disk flags offset",
+            "Write flags",
+            "Zero flags",
+            "Bookmark disk offset length",
+            "Time flags disk offset length",
+            "Bye flags disk lsn offset length time",
+            "Welcome flags disk lsn offset length time",
+            "Ack flags disk offset length time",
+            "Credit flags disk lsn offset time",
+            "Slow flags disk lsn offset length time",
+            "Refuse flags disk lsn offset length time",
+        ];
+        let kinds: Vec<Kind> = (0..=u8::MAX).filter_map(Kind::from_code).collect();
+        assert_eq!(kinds.len(), all.len());
+        for (kind, expected) in kinds.into_iter().zip(all) {
+            let mut plain = Header::of(kind);
+            if kind.fields().lsn {
+                plain.lsn = Lsn(1);
+            }
+            assert_eq!(Header::decode(&plain.encode()), Ok(plain));
+            let set = [
+                ("flags", Header { flags: 1, ..plain }),
+                ("disk", Header { disk: 1, ..plain }),
+                ("lsn", Header { lsn: Lsn(2), ..plain }),
+                ("offset", Header { offset: 1, ..plain }),
+                ("length", Header { length: 1, ..plain }),
+                ("time", Header { time: Micros(1), ..plain }),
+            ];
+            let mut refused = vec![format!("{kind:?}")];
+            for (field, header) in set {
+                match Header::decode(&header.encode()) {
+                    Ok(_) => {}
+                    Err(error) => {
+                        assert_eq!(error, DecodeError::Unused { kind, field });
+                        refused.push(field.to_owned());
+                    }
+                }
+            }
+            assert_eq!(refused.join(" "), expected);
+        }
+    }
+
+    #[test]
+    fn a_restated_disk_has_no_time() {
+        let restated = Header { length: 4096, ..Header::of(Kind::Disk) };
+        assert_eq!(Header::decode(&restated.encode()), Ok(restated));
+        let wrong = Header { time: Micros(1), ..restated };
+        let unused = DecodeError::Unused { kind: Kind::Disk, field: "time" };
+        assert_eq!(Header::decode(&wrong.encode()), Err(unused));
+    }
+
+    #[test]
     fn unknown_kinds_and_reserved_bytes_are_refused() {
         let with = |at: usize, value: u8| {
             let mut bytes = header().encode();
@@ -206,5 +334,7 @@ mod tests {
         };
         assert_eq!(with(0, 7), Err(DecodeError::Kind(7)), "hashes are reserved");
         assert_eq!(with(3, 1), Err(DecodeError::Reserved));
+        let unused = DecodeError::Unused { kind: Kind::Write, field: "flags" };
+        assert_eq!(with(1, 1), Err(unused));
     }
 }

@@ -1,5 +1,7 @@
 //! The HTTP/1.1 upgrade with which a session over TLS opens: texts only.
 
+use crate::refusal::is_printable;
+
 /// The path that is asked for.
 pub const PATH: &str = "/replicate";
 /// The token of the `Upgrade` header.
@@ -52,16 +54,28 @@ pub fn parse_answer(bytes: &[u8], ended: bool) -> Option<Answer> {
         .unwrap_or(0);
     let body = &bytes[head_end + 4..];
     match status {
+        101 if !switches_to_us(&bytes[..head_end]) => {
+            let text = format!("the consent isn't to {PROTOCOL}");
+            Some(Answer::Refused { status, text })
+        }
         101 => Some(Answer::Switching(head_end + 4)),
         _ if ended => Some(Answer::Refused { status, text: clean(body) }),
         _ => None,
     }
 }
 
+/// Whether a head names our protocol: a consent to another one is none to us.
+fn switches_to_us(head: &[u8]) -> bool {
+    let head = String::from_utf8_lossy(head);
+    head.lines().filter_map(|line| line.split_once(':')).any(|(name, value)| {
+        name.trim().eq_ignore_ascii_case("upgrade") && value.trim().eq_ignore_ascii_case(PROTOCOL)
+    })
+}
+
 fn clean(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
     let cleaned: String =
-        text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT_CHARS_MAX).collect();
+        text.chars().map(|c| if is_printable(c) { c } else { ' ' }).take(TEXT_CHARS_MAX).collect();
     cleaned.trim().to_owned()
 }
 
@@ -86,6 +100,16 @@ mod tests {
         assert_eq!(parse_answer(bytes, true), Some(Answer::Refused { status: 403, text }));
         let text = "SSH-2.0".to_owned();
         assert_eq!(parse_answer(b"SSH-2.0", true), Some(Answer::Refused { status: 0, text }));
+    }
+
+    #[test]
+    fn consent_to_another_protocol_is_none() {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nupgrade: WEBSOCKET\r\n\r\n";
+        let answer = parse_answer(head.as_bytes(), false);
+        assert!(matches!(answer, Some(Answer::Refused { status: 101, .. })), "{answer:?}");
+        let ours = head.replace("WEBSOCKET", "Tidegate/1");
+        let switching = Answer::Switching(ours.len());
+        assert_eq!(parse_answer(ours.as_bytes(), false), Some(switching));
     }
 
     #[test]

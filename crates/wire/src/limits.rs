@@ -5,14 +5,16 @@ use tidegate_model::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX};
 /// The version that this program speaks.
 pub const PROTOCOL_VERSION: u16 = 1;
 
-/// Most payload bytes of a frame that isn't a write: the longest is a disk's name or a refusal's
-/// two texts.
+/// Most payload bytes of a frame that isn't a write, and so all that a decoder ever gathers. The
+/// longest that this version has are a refusal's two texts; a later version's hello may be longer.
+/// Each kind has its own limit besides ([`crate::Kind::payload_bytes_max`]).
 pub const CONTROL_BYTES_MAX: usize = 4096;
 
 /// Most bytes of each text of a refusal.
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 1024;
 
-/// Most credit that an agent may hold, in bytes: a server that grants more is broken.
+/// Most credit that an agent may hold, in bytes: a server that grants more is broken. 1 TiB is far
+/// above the memory of any server, and no sum of two such numbers overflows.
 pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
 
 const _: () = {

@@ -71,7 +71,7 @@ impl Refusal {
     /// A refusal; texts that are too long are cut.
     #[must_use]
     pub fn new(code: RefusalCode, remedy: Remedy, cause: &str, advice: &str) -> Self {
-        Self { code, remedy, cause: cut(cause), advice: cut(advice) }
+        Self { code, remedy, cause: cut(cause).to_owned(), advice: cut(advice).to_owned() }
     }
 
     /// The server stops.
@@ -86,7 +86,8 @@ impl Refusal {
         let mut writer = Writer::new(buffer);
         writer.u16(self.code as u16).u8(self.remedy.code());
         for text in [&self.cause, &self.advice] {
-            let length = u16::try_from(text.len()).expect("texts are cut to their limit");
+            let text = cut(text);
+            let length = u16::try_from(text.len()).expect("the limit of a text fits 16 bits");
             writer.u16(length).bytes(text.as_bytes());
         }
     }
@@ -97,19 +98,27 @@ impl Refusal {
         let mut text = || {
             let length = usize::from(reader.u16()?);
             let bytes = reader.bytes(length)?;
-            // It is shown to a person: no control characters, and it needn't be perfect.
+            // It is shown to a person: it needn't be perfect, but it must be safe to print.
             let text = String::from_utf8_lossy(bytes);
-            Ok::<_, DecodeError>(text.chars().filter(|c| !c.is_control()).collect::<String>())
+            let safe: String = text.chars().filter(|c| is_printable(*c)).collect();
+            Ok::<_, DecodeError>(cut(&safe).to_owned())
         };
         Ok(Self { code, remedy, cause: text()?, advice: text()? })
     }
 }
 
 /// Cuts a text to the limit, between characters.
-fn cut(text: &str) -> String {
+fn cut(text: &str) -> &str {
     let mut end = text.len().min(REFUSAL_TEXT_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    text[..end].to_owned()
+    &text[..end]
+}
+
+/// Whether a character leaves a terminal and the order of a line alone.
+pub(crate) fn is_printable(c: char) -> bool {
+    // Line and paragraph separators, and the marks that turn the direction of what follows.
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !c.is_control() && !turns
 }

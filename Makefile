@@ -1,0 +1,66 @@
+# What there is to run. `make test` is the whole gate, on a machine with the Rust toolchain and apt;
+# CI calls it (.ci/run) and nothing else.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Debian keeps mkfs and losetup where people who aren't root don't look.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+# bench: the image, how many rounds count, and which settings (see benches/README.md).
+IMAGE ?= $(or $(TIDEGATE_CORPUS),/var/tmp/tidegate-corpus)/os.img
+ROUNDS ?= 5
+SETTINGS ?= all
+# fuzz: inputs for each property. soak: rounds, each with a seed of its own.
+FUZZ_CASES ?= 200000
+SOAK_ROUNDS ?= 50
+
+.PHONY: help demo test bench fuzz soak fmt lint tools
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
+
+demo: ## The main job end to end: a real file system over TLS into a vault and back.
+	$(CARGO) run --locked --release -- demo
+
+test: tools ## The whole gate: format, clippy, documentation, import rules, licences, tests.
+	$(CARGO) fetch --locked
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	# The runner that closes the output is the one that ran the tests, so documents go first.
+	$(CARGO) test --locked --workspace --doc --quiet
+	if $(CARGO) nextest --version >/dev/null 2>&1; then
+	  $(CARGO) nextest run --locked --workspace --no-fail-fast
+	else
+	  $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
+	fi
+
+bench: ## replicate and recover against restic, borg and rustic on one image.
+	$(CARGO) build --locked --release
+	[ -e '$(IMAGE)' ] || benches/peers/corpus --out '$(dir $(IMAGE))'
+	benches/peers/run --image '$(IMAGE)' --rounds '$(ROUNDS)' --settings '$(SETTINGS)' \
+	  --tidegate "$${CARGO_TARGET_DIR:-target}/release/tidegate"
+
+fuzz: ## The properties of every decoder and state machine, with FUZZ_CASES inputs each.
+	PROPTEST_CASES='$(FUZZ_CASES)' $(CARGO) test --locked --workspace --lib
+
+soak: tools ## The tests that kill processes, SOAK_ROUNDS times, each with a seed of its own.
+	$(CARGO) test --locked --tests --no-run
+	for round in $$(seq '$(SOAK_ROUNDS)'); do
+	  seed=$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
+	  echo "soak: round $$round of $(SOAK_ROUNDS), TIDEGATE_SEED=$$seed"
+	  TIDEGATE_SEED=$$seed $(CARGO) test --locked --tests -- kill
+	done
+
+fmt: ## Format the code.
+	$(CARGO) fmt --all
+
+lint: ## Only format and clippy, as the gate runs them.
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+tools: ## Install what the gate needs and isn't there.
+	tests/support/tools

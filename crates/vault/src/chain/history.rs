@@ -1,0 +1,173 @@
+//! The history of a machine: the tree of its epochs, and what their logs say.
+
+use std::collections::BTreeMap;
+
+use tidegate_model::{Disk, DiskNumber, Epoch, LogName, Lsn, Name, PackNumber, Point};
+
+use super::trace::{Trace, Traces};
+use crate::log::LogError;
+use crate::meta::{Begins, EpochRecord, SessionRecord};
+
+/// One epoch of a machine.
+#[derive(Debug, Clone)]
+pub struct EpochHistory {
+    /// What the vault granted.
+    pub record: EpochRecord,
+    /// Its reconnects, in order.
+    pub sessions: Vec<SessionRecord>,
+    /// What its logs say.
+    pub trace: Trace,
+}
+
+impl EpochHistory {
+    /// The highest LSN that was ever known to be committed: a session record says so, or it is
+    /// there, whole chain or not.
+    #[must_use]
+    pub fn reached(&self) -> Lsn {
+        let committed = self.sessions.iter().map(|session| session.committed).max();
+        committed.unwrap_or_default().max(self.trace.chain.highest())
+    }
+
+    /// Whether a session record proves that something was committed and is lost.
+    #[must_use]
+    pub fn lost(&self) -> bool {
+        self.sessions.iter().any(|session| session.committed > self.trace.chain.end())
+    }
+
+    /// The first LSNs (first, last) that are missing below what was reached; `None` when the chain
+    /// is whole. Sessions begin where the chain before them ended, so a hole is a loss.
+    #[must_use]
+    pub fn hole(&self) -> Option<(Lsn, Lsn)> {
+        let end = self.trace.chain.end();
+        let last = self.trace.chain.holes().next().map_or(self.reached(), |(_, last)| last);
+        (self.reached() > end).then_some((end.next(), last))
+    }
+}
+
+/// A machine, its epochs, and what is wrong with the logs that hold them.
+#[derive(Debug, Clone)]
+pub struct MachineHistory {
+    /// The machine.
+    pub machine: Name,
+    /// Its epochs.
+    pub epochs: BTreeMap<Epoch, EpochHistory>,
+    /// What couldn't be read of its logs.
+    pub losses: Vec<LogError>,
+}
+
+/// Why a point has no whole history behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// There is no such epoch.
+    #[error("there is no epoch {0}")]
+    NoEpoch(Epoch),
+    /// LSNs are missing.
+    #[error("the chain of epoch {epoch} ends at LSN {end}, and LSN {wanted} is needed")]
+    Ends {
+        /// The epoch.
+        epoch: Epoch,
+        /// The last LSN before which nothing is missing.
+        end: Lsn,
+        /// What is needed of it.
+        wanted: Lsn,
+    },
+    /// An epoch that continues another doesn't say which, or names a later one.
+    #[error("epoch {0} continues another, but names none before it")]
+    NoParent(Epoch),
+}
+
+impl MachineHistory {
+    /// A machine of which only the records of its epochs and sessions are known.
+    #[must_use]
+    pub fn new(machine: Name, epochs: Vec<EpochRecord>, sessions: Vec<SessionRecord>) -> Self {
+        let told = |record: EpochRecord| {
+            let of_epoch = |session: &&SessionRecord| session.epoch == record.epoch;
+            let sessions = sessions.iter().filter(of_epoch).cloned().collect();
+            (record.epoch, EpochHistory { record, sessions, trace: Trace::default() })
+        };
+        Self { machine, epochs: epochs.into_iter().map(told).collect(), losses: Vec::new() }
+    }
+
+    /// Moves what the logs say of this machine's epochs over here.
+    pub fn take_traces(&mut self, traces: &mut Traces) {
+        for (epoch, told) in &mut self.epochs {
+            if let Some(trace) = traces.0.remove(&(self.machine.clone(), *epoch)) {
+                told.trace = trace;
+            }
+        }
+    }
+
+    /// The logs in which the machine's records are, each with the first pack to look at; the log
+    /// of the newest session first. Read in this order a history that grows meanwhile shows no
+    /// hole: what a session stands on was stored before the session began.
+    #[must_use]
+    pub fn logs(&self) -> Vec<(LogName, PackNumber)> {
+        let begins = self.epochs.values().flat_map(|epoch| {
+            let sessions = epoch.sessions.iter().map(|session| (&session.log, session.pack));
+            std::iter::once((&epoch.record.log, epoch.record.pack)).chain(sessions)
+        });
+        let mut logs: Vec<(LogName, PackNumber)> = Vec::new();
+        for (log, pack) in begins.collect::<Vec<_>>().into_iter().rev() {
+            match logs.iter_mut().find(|(known, _)| known == log) {
+                Some((_, first)) => *first = pack.min(*first),
+                None => logs.push((log.clone(), pack)),
+            }
+        }
+        logs
+    }
+
+    /// The points whose records make up the state at `point`, oldest epoch first: its own epoch,
+    /// and those that it continues, each as far as it is continued. Nothing is said of chains.
+    ///
+    /// # Errors
+    /// [`Broken`] when an epoch isn't there.
+    pub fn lineage(&self, point: Point) -> Result<Vec<Point>, Broken> {
+        let mut lineage = vec![point];
+        let mut next = point;
+        loop {
+            let epoch = self.epochs.get(&next.epoch).ok_or(Broken::NoEpoch(next.epoch))?;
+            if epoch.record.begins == Begins::Copy {
+                lineage.reverse();
+                return Ok(lineage);
+            }
+            // Epochs are numbered as they are granted: going only to earlier ones, this ends.
+            let parent = epoch.record.parent.filter(|parent| parent.epoch < next.epoch);
+            next = parent.ok_or(Broken::NoParent(next.epoch))?;
+            lineage.push(next);
+        }
+    }
+
+    /// The lineage of `point`, if every chain in it is whole.
+    ///
+    /// # Errors
+    /// [`Broken`] says what is missing.
+    pub fn whole_lineage(&self, point: Point) -> Result<Vec<Point>, Broken> {
+        let lineage = self.lineage(point)?;
+        for Point { epoch, lsn } in &lineage {
+            let end = self.epochs[epoch].trace.chain.end();
+            if end < *lsn {
+                return Err(Broken::Ends { epoch: *epoch, end, wanted: *lsn });
+            }
+        }
+        Ok(lineage)
+    }
+
+    /// The end of the newest epoch's chain.
+    #[must_use]
+    pub fn newest(&self) -> Option<Point> {
+        let (epoch, told) = self.epochs.last_key_value()?;
+        Some(Point { epoch: *epoch, lsn: told.trace.chain.end() })
+    }
+
+    /// The disks at the end of a lineage.
+    #[must_use]
+    pub fn disks(&self, lineage: &[Point]) -> Vec<Disk> {
+        let mut disks: BTreeMap<DiskNumber, Disk> = BTreeMap::new();
+        for Point { epoch, lsn } in lineage {
+            if let Some(epoch) = self.epochs.get(epoch) {
+                epoch.trace.disks_at(*lsn, &mut disks);
+            }
+        }
+        disks.into_values().collect()
+    }
+}

@@ -1,0 +1,17 @@
+//! Chains: which of a machine's LSNs are there, over all its logs.
+//!
+//! Owns putting pieces together, judging completeness from LSNs alone, and the history of a
+//! machine: its epochs, sessions, and what their logs say. Doesn't own which packs count (`log`)
+//! nor which points follow from it (`points`).
+
+mod assemble;
+mod history;
+mod read;
+mod trace;
+mod whole;
+
+pub use assemble::Assembler;
+pub use history::{Broken, EpochHistory, MachineHistory};
+pub use read::HistoryError;
+pub use trace::{Trace, Traces};
+pub use whole::Chain;

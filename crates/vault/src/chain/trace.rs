@@ -1,0 +1,78 @@
+//! What the logs say of one machine's epoch, but for where its bytes are: which LSNs are there,
+//! which bookmarks and disks. Pure; memory grows with sessions, bookmarks and disks, not with data.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidegate_model::{Bookmark, Disk, DiskNumber, Epoch, LogId, Lsn, Micros, Name};
+
+use super::assemble::Assembler;
+use super::whole::Chain;
+use crate::pack::{Content, PackIndex, Record};
+
+/// One epoch of a machine, as its logs tell it.
+#[derive(Debug, Clone, Default)]
+pub struct Trace {
+    /// Which LSNs are complete.
+    pub chain: Chain,
+    /// The bookmarks, each with its time.
+    pub bookmarks: BTreeMap<Lsn, (Micros, Bookmark)>,
+    /// The declarations of disks.
+    pub declared: BTreeMap<Lsn, Disk>,
+    /// The time of the last record.
+    pub last_time: Micros,
+    assemblers: HashMap<LogId, Assembler<()>>,
+}
+
+impl Trace {
+    /// Takes the next record of this epoch from `log`; logs may come in any order.
+    pub fn add(&mut self, log: LogId, record: &Record) {
+        let assembler = self.assemblers.entry(log).or_default();
+        if assembler.push(record.lsn, record.piece, ()).is_none() {
+            return;
+        }
+        self.chain.add(record.lsn);
+        self.last_time = self.last_time.max(record.time);
+        match &record.content {
+            Content::Bookmark(bookmark) => {
+                self.bookmarks.insert(record.lsn, (record.time, bookmark.clone()));
+            }
+            Content::Disk(disk) => {
+                self.declared.insert(record.lsn, disk.clone());
+            }
+            Content::Kept { .. } | Content::Zero(_) | Content::Reference { .. } | Content::Time => {
+            }
+        }
+    }
+
+    /// The disks as they are declared at `lsn`, upon those that the epoch began with.
+    pub fn disks_at(&self, lsn: Lsn, disks: &mut BTreeMap<DiskNumber, Disk>) {
+        for disk in self.declared.range(..=lsn).map(|(_, disk)| disk) {
+            disks.insert(disk.number, disk.clone());
+        }
+    }
+}
+
+/// The traces of machines' epochs.
+#[derive(Debug, Clone, Default)]
+pub struct Traces(pub BTreeMap<(Name, Epoch), Trace>);
+
+impl Traces {
+    /// Takes the next pack of `log`; of one machine only, if `only` names it.
+    pub fn add_pack(&mut self, log: LogId, index: &PackIndex, only: Option<&Name>) {
+        let wanted: Vec<bool> = index
+            .machines
+            .iter()
+            .map(|machine| only.is_none_or(|only| *only == machine.name))
+            .collect();
+        // A record's machine was checked to be listed when the index was opened. Records of one
+        // machine mostly follow each other, so its trace is looked up once a stretch.
+        for stretch in index.records.chunk_by(|a, b| a.machine == b.machine) {
+            let place = usize::from(stretch[0].machine);
+            if wanted[place] {
+                let machine = &index.machines[place];
+                let trace = self.0.entry((machine.name.clone(), machine.epoch)).or_default();
+                stretch.iter().for_each(|record| trace.add(log, record));
+            }
+        }
+    }
+}

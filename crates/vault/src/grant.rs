@@ -1,0 +1,317 @@
+//! Grants epochs: which LSNs of a machine the vault takes next, and where its history goes on.
+//! docs/formats/epochs.md.
+//!
+//! Owns the decision, the end of a chain as cheaply as it can be had, and creating the record.
+//! Doesn't own the records' bytes (`meta`) nor sessions and connections.
+//!
+//! Invariants: an epoch belongs to one incarnation; a record is created only if there is none of
+//! its number, so of two servers that grant at once one looks again. Granting twice does no harm:
+//! a session record that nobody uses names a log in which there is nothing of that machine.
+
+use std::cmp::max;
+
+use futures::TryStreamExt;
+use tidegate_model::{
+    Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point, Remedy,
+};
+
+use crate::layout;
+use crate::log::{Found, LogError, LogReader};
+use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
+use crate::store::Put;
+
+/// How often another may be first before this gives up: each time some other grant of the same
+/// machine succeeded, which a single agent can't cause.
+const TRIES_MAX: u32 = 16;
+
+/// What an agent says of itself, and where its session will begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrantRequest {
+    /// The machine.
+    pub machine: Name,
+    /// The life of the agent's journal.
+    pub incarnation: Incarnation,
+    /// The epoch that it goes on with; [`Epoch::NONE`] for a new one.
+    pub claimed: Epoch,
+    /// What a new epoch begins with.
+    pub begins: Begins,
+    /// What the agent's own state says that it continues.
+    pub parent: Option<Point>,
+    /// The log of the session.
+    pub log: LogName,
+    /// The first pack of that log that can have records of the session.
+    pub pack: PackNumber,
+    /// Now.
+    pub now: Micros,
+}
+
+/// What the vault granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What the vault has of it: the agent sends what follows.
+    pub committed: Lsn,
+}
+
+/// Why nothing was granted.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// The logs can't be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The records can't be read or created.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// The epoch isn't there.
+    #[error("{machine} claims epoch {epoch}, and this vault has none of that number: is its state of another vault, or older than a restore of the vault?")]
+    NoEpoch {
+        /// The machine.
+        machine: Name,
+        /// What it claims, or names as parent.
+        epoch: Epoch,
+    },
+    /// The epoch belongs to another life of the agent.
+    #[error("{machine} claims epoch {epoch}, which was granted to another incarnation: was the machine cloned, or its disk restored with the agent's state on it? Let the agent begin a new incarnation")]
+    OtherIncarnation {
+        /// The machine.
+        machine: Name,
+        /// What it claims.
+        epoch: Epoch,
+    },
+    /// It continues what the vault doesn't have.
+    #[error("{machine} continues {parent}, and the vault has epoch {} only up to LSN {end}: what lies between is lost; begin an initial copy", .parent.epoch)]
+    ParentBeyond {
+        /// The machine.
+        machine: Name,
+        /// What it continues.
+        parent: Point,
+        /// What there is.
+        end: Lsn,
+    },
+    /// It continues nothing.
+    #[error("{machine} continues an epoch, and the vault has none of it: begin an initial copy")]
+    NothingToContinue {
+        /// The machine.
+        machine: Name,
+    },
+    /// Others were first, again and again.
+    #[error("{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?")]
+    Contended {
+        /// The machine.
+        machine: Name,
+    },
+}
+
+impl GrantError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        match self {
+            Self::Log(error) => error.remedy(),
+            Self::Meta(error) => error.remedy(),
+            Self::Contended { .. } => Remedy::Retry,
+            Self::NoEpoch { .. }
+            | Self::OtherIncarnation { .. }
+            | Self::ParentBeyond { .. }
+            | Self::NothingToContinue { .. } => Remedy::Refuse,
+        }
+    }
+}
+
+/// What a request comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Decision {
+    /// This epoch goes on.
+    Resume(EpochRecord),
+    /// A new epoch of this number begins.
+    Begin(Epoch),
+}
+
+/// Decides by the epoch that is claimed and the newest one, as far as they are there. A request
+/// that claims nothing, of the incarnation to which the newest epoch was granted, resumes that: its
+/// agent didn't hear of the grant.
+fn decide(
+    request: &GrantRequest,
+    claimed: Option<EpochRecord>,
+    newest: Option<EpochRecord>,
+) -> Result<Decision, GrantError> {
+    let (machine, epoch) = (request.machine.clone(), request.claimed);
+    if epoch != Epoch::NONE {
+        return match claimed {
+            None => Err(GrantError::NoEpoch { machine, epoch }),
+            Some(record) if record.incarnation != request.incarnation => {
+                Err(GrantError::OtherIncarnation { machine, epoch })
+            }
+            Some(record) => Ok(Decision::Resume(record)),
+        };
+    }
+    match newest {
+        Some(newest) if newest.incarnation == request.incarnation => Ok(Decision::Resume(newest)),
+        // The number after the last of 2^32 is the last again, and so never created.
+        newest => {
+            Ok(Decision::Begin(Epoch(newest.map_or(0, |newest| newest.epoch.0).saturating_add(1))))
+        }
+    }
+}
+
+/// Grants an epoch, or the next session of one.
+///
+/// # Errors
+/// [`GrantError`] says why not.
+pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, GrantError> {
+    for _ in 0..TRIES_MAX {
+        let claimed = read_epoch(reader, &request.machine, request.claimed).await?;
+        let newest = newest_epoch(reader, &request.machine).await?;
+        let granted = match decide(request, claimed, newest.clone())? {
+            Decision::Resume(epoch) => resume(reader, request, &epoch).await?,
+            Decision::Begin(epoch) => begin(reader, request, epoch, newest).await?,
+        };
+        if let Some(granted) = granted {
+            return Ok(granted);
+        }
+    }
+    Err(GrantError::Contended { machine: request.machine.clone() })
+}
+
+/// Adds a session to `epoch`; `None` when another was first.
+async fn resume(
+    reader: &LogReader,
+    request: &GrantRequest,
+    epoch: &EpochRecord,
+) -> Result<Option<Grant>, GrantError> {
+    let (store, ring) = (reader.store(), reader.ring());
+    let sessions = meta::list_sessions(store, ring, &request.machine, epoch.epoch).await?;
+    let committed = end_of(reader, &request.machine, epoch, sessions.last()).await?;
+    let record = SessionRecord {
+        epoch: epoch.epoch,
+        number: sessions.last().map_or(0, |last| last.number).saturating_add(1),
+        incarnation: request.incarnation,
+        committed,
+        log: request.log.clone(),
+        pack: request.pack,
+        granted: request.now,
+    };
+    let put = meta::create_session(store, ring, &request.machine, &record).await?;
+    Ok((put == Put::Created).then_some(Grant { epoch: epoch.epoch, committed }))
+}
+
+/// Creates `epoch`; `None` when another was first.
+async fn begin(
+    reader: &LogReader,
+    request: &GrantRequest,
+    epoch: Epoch,
+    newest: Option<EpochRecord>,
+) -> Result<Option<Grant>, GrantError> {
+    let machine = request.machine.clone();
+    let parent = match (request.parent, newest) {
+        (Some(parent), _) => Some(named_parent(reader, request, parent).await?),
+        (None, Some(newest)) => {
+            let end = chain_end(reader, &machine, &newest).await?;
+            Some(Point { epoch: newest.epoch, lsn: end })
+        }
+        (None, None) => None,
+    };
+    if parent.is_none() && request.begins == Begins::Continue {
+        return Err(GrantError::NothingToContinue { machine });
+    }
+    let record = EpochRecord {
+        epoch,
+        incarnation: request.incarnation,
+        parent,
+        begins: request.begins,
+        log: request.log.clone(),
+        pack: request.pack,
+        granted: request.now,
+    };
+    let put = meta::create_epoch(reader.store(), reader.ring(), &machine, &record).await?;
+    Ok((put == Put::Created).then_some(Grant { epoch, committed: Lsn::NONE }))
+}
+
+/// The parent that the agent names, if the vault has it. A copy only tells where it came from; what
+/// continues needs every LSN up to there.
+async fn named_parent(
+    reader: &LogReader,
+    request: &GrantRequest,
+    parent: Point,
+) -> Result<Point, GrantError> {
+    let machine = request.machine.clone();
+    let Some(record) = read_epoch(reader, &machine, parent.epoch).await? else {
+        return Err(GrantError::NoEpoch { machine, epoch: parent.epoch });
+    };
+    if request.begins == Begins::Continue {
+        let end = chain_end(reader, &machine, &record).await?;
+        if end < parent.lsn {
+            return Err(GrantError::ParentBeyond { machine, parent, end });
+        }
+    }
+    Ok(parent)
+}
+
+/// The end of an epoch's chain: every LSN up to it is in the vault. Looks only at the log of the
+/// newest session.
+///
+/// # Errors
+/// [`GrantError::Log`] also for a damaged pack: what it held can't be told.
+pub async fn chain_end(
+    reader: &LogReader,
+    machine: &Name,
+    epoch: &EpochRecord,
+) -> Result<Lsn, GrantError> {
+    let sessions =
+        meta::list_sessions(reader.store(), reader.ring(), machine, epoch.epoch).await?;
+    end_of(reader, machine, epoch, sessions.last()).await
+}
+
+/// Reads the newest session's log backwards, to the last pack that completes a record.
+async fn end_of(
+    reader: &LogReader,
+    machine: &Name,
+    epoch: &EpochRecord,
+    newest: Option<&SessionRecord>,
+) -> Result<Lsn, GrantError> {
+    let first = (&epoch.log, epoch.pack, Lsn::NONE);
+    let (log, first, committed) =
+        newest.map_or(first, |session| (&session.log, session.pack, session.committed));
+    let survey = reader.survey(log).await?;
+    for number in survey.counted_from(first).into_iter().rev() {
+        let bytes = survey.stored.get(&number.0).copied();
+        let Found::Pack(pack) = reader.find(&survey.place(number), bytes).await? else { continue };
+        let here = pack.index.machines.iter();
+        let complete = here
+            .filter(|entry| entry.name == *machine && entry.epoch == epoch.epoch)
+            .map(|entry| entry.complete_lsn)
+            .max();
+        if let Some(complete) = complete.filter(|lsn| *lsn != Lsn::NONE) {
+            return Ok(max(complete, committed));
+        }
+    }
+    Ok(committed)
+}
+
+async fn read_epoch(
+    reader: &LogReader,
+    machine: &Name,
+    epoch: Epoch,
+) -> Result<Option<EpochRecord>, GrantError> {
+    if epoch == Epoch::NONE {
+        return Ok(None);
+    }
+    Ok(meta::read_epoch(reader.store(), reader.ring(), machine, epoch).await?)
+}
+
+/// The newest epoch; the others aren't read.
+async fn newest_epoch(
+    reader: &LogReader,
+    machine: &Name,
+) -> Result<Option<EpochRecord>, GrantError> {
+    let mut listed = reader.store().list(&layout::epochs(machine), None);
+    let mut newest = Epoch::NONE;
+    while let Some(object) = listed.try_next().await.map_err(MetaError::from)? {
+        newest = newest.max(layout::parse_epoch(machine, &object.path).unwrap_or_default());
+    }
+    read_epoch(reader, machine, newest).await
+}
+
+#[cfg(test)]
+mod tests;

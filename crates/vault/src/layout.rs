@@ -1,0 +1,188 @@
+//! Where each object lies within a vault. docs/formats/vault.md, "Layout".
+//!
+//! Owns every path, for writers and readers. Doesn't own what the objects hold. A path is relative
+//! to the vault; numbers in it are decimal, padded to 20 digits, so that a listing is in order.
+//! What a parser here accepts is exactly what its builder makes: any other name is no object of
+//! ours.
+
+use tidegate_model::{Epoch, LogId, LogName, Name, PackNumber, RunId};
+
+/// What a vault is; made first, never changed.
+pub const DESCRIPTION: &str = "vault.json";
+/// The folder of the numbered versions of the wrapped keys.
+pub const KEYS: &str = "keys";
+/// The folder of the runs.
+pub const RUNS: &str = "runs";
+/// The folder of the logs: a folder a node, in it a folder a log, in it the packs.
+pub const LOGS: &str = "log";
+/// The folder of the machines.
+pub const MACHINES: &str = "machines";
+
+/// Digits of a number: those of the largest.
+const DIGITS: usize = 20;
+
+/// Version `number` of the keys.
+#[must_use]
+pub fn keys(number: u64) -> String {
+    format!("{KEYS}/{number:0DIGITS$}")
+}
+
+/// The number of a version of the keys.
+#[must_use]
+pub fn parse_keys(path: &str) -> Option<u64> {
+    number(path.strip_prefix(KEYS)?.strip_prefix('/')?)
+}
+
+/// The claim of a run.
+#[must_use]
+pub fn run(run: RunId) -> String {
+    format!("{RUNS}/{run}")
+}
+
+/// The run of a claim.
+#[must_use]
+pub fn parse_run(path: &str) -> Option<RunId> {
+    run_id(path.strip_prefix(RUNS)?.strip_prefix('/')?)
+}
+
+/// The folder of a node's logs.
+#[must_use]
+pub fn node(node: &Name) -> String {
+    format!("{LOGS}/{node}")
+}
+
+/// The folder of a log.
+#[must_use]
+pub fn log(log: &LogName) -> String {
+    format!("{LOGS}/{}/{}-{}", log.node, log.id.run, log.id.shard)
+}
+
+/// The log of a folder.
+#[must_use]
+pub fn parse_log(folder: &str) -> Option<LogName> {
+    let (node, id) = folder.strip_prefix(LOGS)?.strip_prefix('/')?.split_once('/')?;
+    let (run, shard) = id.split_once('-')?;
+    let id = LogId { run: run_id(run)?, shard: shard.parse().ok()? };
+    let name = LogName { node: node.parse().ok()?, id };
+    (log(&name) == folder).then_some(name)
+}
+
+/// A pack.
+#[must_use]
+pub fn pack(log_name: &LogName, number: PackNumber) -> String {
+    format!("{}/{:0DIGITS$}", log(log_name), number.0)
+}
+
+/// The log and number of a pack.
+#[must_use]
+pub fn parse_pack(path: &str) -> Option<(LogName, PackNumber)> {
+    let (folder, name) = path.rsplit_once('/')?;
+    Some((parse_log(folder)?, PackNumber(number(name)?)))
+}
+
+/// The folder of a machine's epochs.
+#[must_use]
+pub fn epochs(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/epochs")
+}
+
+/// An epoch of a machine.
+#[must_use]
+pub fn epoch(machine: &Name, epoch: Epoch) -> String {
+    format!("{}/{:0DIGITS$}", epochs(machine), epoch.0)
+}
+
+/// The epoch that a path within a machine's epochs names.
+#[must_use]
+pub fn parse_epoch(machine: &Name, path: &str) -> Option<Epoch> {
+    let name = path.strip_prefix(&epochs(machine))?.strip_prefix('/')?;
+    Some(Epoch(number(name)?.try_into().ok()?))
+}
+
+/// The folder of a machine's sessions, of all its epochs.
+#[must_use]
+pub fn sessions(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/sessions")
+}
+
+/// Lies before every session of the epoch in a listing, and after those of earlier ones.
+#[must_use]
+pub fn before_sessions_of(machine: &Name, epoch: Epoch) -> String {
+    format!("{}/{:0DIGITS$}", sessions(machine), epoch.0)
+}
+
+/// Session `number` of an epoch of a machine.
+#[must_use]
+pub fn session(machine: &Name, epoch: Epoch, number: u64) -> String {
+    format!("{}-{number:0DIGITS$}", before_sessions_of(machine, epoch))
+}
+
+/// The epoch and number of a session.
+#[must_use]
+pub fn parse_session(machine: &Name, path: &str) -> Option<(Epoch, u64)> {
+    let name = path.strip_prefix(&sessions(machine))?.strip_prefix('/')?;
+    let (epoch, session) = name.split_once('-')?;
+    Some((Epoch(number(epoch)?.try_into().ok()?), number(session)?))
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+fn run_id(text: &str) -> Option<RunId> {
+    // Upper-case digits would give one run two names.
+    text.parse::<RunId>().ok().filter(|id| id.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log_name() -> LogName {
+        let id = LogId { run: RunId::from_bytes([0xab; 16]), shard: 7 };
+        LogName { node: "ps-1".parse().unwrap(), id }
+    }
+
+    #[test]
+    fn every_path_gives_back_what_it_was_made_of() {
+        let machine: Name = "db.1".parse().unwrap();
+        assert_eq!(parse_keys(&keys(7)), Some(7));
+        assert_eq!(parse_run(&run(log_name().id.run)), Some(log_name().id.run));
+        assert_eq!(parse_log(&log(&log_name())), Some(log_name()));
+        let number = PackNumber(u64::MAX);
+        assert_eq!(parse_pack(&pack(&log_name(), number)), Some((log_name(), number)));
+        assert_eq!(parse_epoch(&machine, &epoch(&machine, Epoch(3))), Some(Epoch(3)));
+        let path = session(&machine, Epoch(3), 2);
+        assert_eq!(path, "machines/db.1/sessions/00000000000000000003-00000000000000000002");
+        assert_eq!(parse_session(&machine, &path), Some((Epoch(3), 2)));
+    }
+
+    #[test]
+    fn other_names_are_no_objects_of_ours() {
+        let machine: Name = "m".parse().unwrap();
+        for path in ["keys", "keys/1", "keys/0000000000000000000x", "keys/99999999999999999999"] {
+            assert_eq!(parse_keys(path), None, "{path}");
+        }
+        for path in [
+            "log/n/00000000000000000000",
+            "log/n/abababababababababababababababab-07/00000000000000000000",
+            "log/n/ABababababababababababababababab-7/00000000000000000000",
+            "log/n/abababababababababababababababab-70000/00000000000000000000",
+            "log//abababababababababababababababab-7/00000000000000000000",
+        ] {
+            assert_eq!(parse_pack(path), None, "{path}");
+        }
+        assert_eq!(parse_epoch(&machine, "machines/m/epochs/00000000004294967296"), None);
+        assert_eq!(parse_session(&machine, "machines/m/sessions/00000000000000000001"), None);
+    }
+
+    #[test]
+    fn the_sessions_of_an_epoch_are_one_stretch_of_the_listing() {
+        let machine: Name = "m".parse().unwrap();
+        let start = before_sessions_of(&machine, Epoch(2));
+        assert!(session(&machine, Epoch(1), u64::MAX) < start);
+        assert!(start < session(&machine, Epoch(2), 0));
+        assert!(session(&machine, Epoch(2), u64::MAX) < session(&machine, Epoch(3), 0));
+    }
+}

@@ -1,0 +1,108 @@
+//! Which packs of a log count. docs/formats/pack.md, "What counts". Pure.
+//!
+//! A pack counts when it and all before it are stored. Packs are uploaded side by side, so a crash
+//! may leave some beyond a gap; these were never acknowledged and count for nothing. But a gap can
+//! also be a loss: what later packs state tells the two apart. Then the packs behind the gap were
+//! acknowledged, and they still count: what one lost pack held is lost, no more.
+
+use std::collections::BTreeSet;
+
+use tidegate_model::PackNumber;
+
+/// How many packs at the log's beginning are known to have been stored, by what was said of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stated(u64);
+
+impl Stated {
+    /// What the pack with this number says: `committed` packs were stored when it closed; when it
+    /// is the log's last, all before it were.
+    #[must_use]
+    pub fn by_pack(number: PackNumber, committed: u64, last: bool) -> Self {
+        Self(if last { number.0 } else { committed.min(number.0) })
+    }
+
+    /// What a reference from another log says: its target was committed.
+    #[must_use]
+    pub const fn by_reference(target: PackNumber) -> Self {
+        Self(target.next().0)
+    }
+
+    /// How many packs that is.
+    #[must_use]
+    pub const fn packs(self) -> u64 {
+        self.0
+    }
+}
+
+/// The packs of a log, judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// The stored packs that count, in order.
+    pub packs: Vec<PackNumber>,
+    /// Ranges (first, last) of numbers that were committed and aren't there: damage.
+    pub missing: Vec<(PackNumber, PackNumber)>,
+    /// Stored packs beyond a gap that nothing proves committed: left by a crash, or on their way.
+    pub leftovers: Vec<PackNumber>,
+}
+
+/// Judges a log by the numbers that are stored and by what is stated of it.
+#[must_use]
+pub fn judge(stored: &BTreeSet<u64>, stated: Stated) -> Counted {
+    let mut counted = Counted::default();
+    let mut next = 0;
+    for number in stored.iter().copied() {
+        if number > next && next < stated.0 {
+            let last = number.min(stated.0) - 1;
+            counted.missing.push((PackNumber(next), PackNumber(last)));
+            next = last + 1;
+        }
+        if number == next {
+            counted.packs.push(PackNumber(number));
+            next = number.saturating_add(1);
+        } else {
+            counted.leftovers.push(PackNumber(number));
+        }
+    }
+    if next < stated.0 {
+        counted.missing.push((PackNumber(next), PackNumber(stated.0 - 1)));
+    }
+    counted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(stored: &[u64], stated: u64) -> (Vec<u64>, Vec<(u64, u64)>, Vec<u64>) {
+        let counted = judge(&stored.iter().copied().collect(), Stated(stated));
+        let plain = |packs: Vec<PackNumber>| packs.into_iter().map(|pack| pack.0).collect();
+        let missing = counted.missing.into_iter().map(|(first, last)| (first.0, last.0)).collect();
+        (plain(counted.packs), missing, plain(counted.leftovers))
+    }
+
+    #[test]
+    fn packs_count_up_to_the_first_gap() {
+        assert_eq!(judged(&[], 0), (vec![], vec![], vec![]));
+        assert_eq!(judged(&[0, 1, 2], 1), (vec![0, 1, 2], vec![], vec![]));
+        assert_eq!(judged(&[0, 1, 3, 4], 2), (vec![0, 1], vec![], vec![3, 4]));
+        assert_eq!(judged(&[2], 0), (vec![], vec![], vec![2]));
+    }
+
+    #[test]
+    fn a_gap_below_what_was_committed_is_a_loss_and_hides_nothing_behind_it() {
+        assert_eq!(judged(&[0, 2, 3, 5], 3), (vec![0, 2, 3], vec![(1, 1)], vec![5]));
+        assert_eq!(judged(&[3, 4], 3), (vec![3, 4], vec![(0, 2)], vec![]));
+        assert_eq!(judged(&[0, 5], 3), (vec![0], vec![(1, 2)], vec![5]));
+        assert_eq!(judged(&[0, 2, 4], 4), (vec![0, 2, 4], vec![(1, 1), (3, 3)], vec![]));
+        assert_eq!(judged(&[0], 3), (vec![0], vec![(1, 2)], vec![]));
+        assert_eq!(judged(&[], 2), (vec![], vec![(0, 1)], vec![]));
+    }
+
+    #[test]
+    fn a_pack_speaks_only_of_those_before_it() {
+        assert_eq!(Stated::by_pack(PackNumber(4), 9, false).packs(), 4);
+        assert_eq!(Stated::by_pack(PackNumber(4), 2, false).packs(), 2);
+        assert_eq!(Stated::by_pack(PackNumber(4), 2, true).packs(), 4);
+        assert_eq!(Stated::by_reference(PackNumber(4)).packs(), 5);
+    }
+}

@@ -1,0 +1,124 @@
+//! Frames of a pack: which bytes of the object to fetch for them, and what comes out.
+//!
+//! Frames that lie near each other are fetched as one run, for a request costs as much as a
+//! hundred kilobytes. Memory of a run: at most [`RUN_BYTES_MAX`] and one frame, fetched, and the
+//! content of one frame at a time, opened.
+
+use std::ops::Range;
+
+use bytes::BytesMut;
+use tidegate_model::limits::FRAME_BYTES_MAX;
+
+use super::{LogError, LogReader, PackRead};
+use crate::pack::{FRAME_HEADER_BYTES, FrameEntry, FrameHeader, PackError, PackIndex, open_frame};
+use crate::seal::LogCiphers;
+
+/// A run is closed when it has this many bytes: enough that the request's cost is lost in it,
+/// little enough that a small restore keeps several cores busy.
+pub const RUN_BYTES_MAX: u64 = 4 << 20;
+/// Unwanted bytes between two frames that are read rather than skipped: what a store with 20 ms
+/// latency and 100 MB/s could have sent in a tenth of a request's time.
+const GAP_BYTES_MAX: u64 = 256 << 10;
+
+/// Neighbouring frames of a pack that are fetched together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrameRun {
+    /// The wanted frames: places in the pack, rising.
+    pub frames: Vec<u32>,
+    /// The bytes of the object.
+    pub range: Range<u64>,
+}
+
+/// Puts wanted frames (places in the pack, rising) together.
+#[must_use]
+pub fn runs(index: &PackIndex, wanted: impl IntoIterator<Item = u32>) -> Vec<FrameRun> {
+    let mut runs: Vec<FrameRun> = Vec::new();
+    for place in wanted {
+        let Some(entry) = index.frames.get(place as usize) else { continue };
+        let end = entry.offset + entry.object_bytes();
+        match runs.last_mut() {
+            Some(run)
+                if entry.offset - run.range.end <= GAP_BYTES_MAX
+                    && end - run.range.start <= RUN_BYTES_MAX =>
+            {
+                run.frames.push(place);
+                run.range.end = end;
+            }
+            _ => runs.push(FrameRun { frames: vec![place], range: entry.offset..end }),
+        }
+    }
+    runs
+}
+
+/// A run's bytes, and what opens its frames.
+pub struct FetchedRun {
+    bytes: BytesMut,
+    begin: u64,
+    ciphers: LogCiphers,
+}
+
+impl LogReader {
+    /// Fetches a run of frames.
+    ///
+    /// # Errors
+    /// [`LogError`] of the store, or for a frame longer than any can be.
+    pub async fn fetch(&self, pack: &PackRead, run: &FrameRun) -> Result<FetchedRun, LogError> {
+        for entry in run.frames.iter().filter_map(|place| pack.index.frames.get(*place as usize)) {
+            if entry.sealed_bytes > FRAME_BYTES_MAX + 1024 {
+                let cause = PackError::Field("the index states a frame of impossible size");
+                return Err(pack.frame_error(entry, cause));
+            }
+        }
+        let bytes = self.store().get_range(&pack.place.path(), run.range.clone()).await?;
+        // What was fetched belongs to us alone, unless the store keeps it in memory.
+        let bytes = bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        Ok(FetchedRun { bytes, begin: run.range.start, ciphers: self.ciphers(pack)? })
+    }
+}
+
+impl FetchedRun {
+    /// Opens one of the run's frames into `plain`; each can be opened once.
+    ///
+    /// # Errors
+    /// [`LogError::Frame`] when it isn't the frame that the index states, unchanged.
+    pub fn open(
+        &mut self,
+        pack: &PackRead,
+        place: u32,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), LogError> {
+        let Some(entry) = pack.index.frames.get(place as usize) else {
+            let cause = PackError::Field("a record names a frame that isn't there");
+            return Err(LogError::Pack { place: pack.place.clone(), cause });
+        };
+        self.open_entry(pack, entry, plain).map_err(|cause| pack.frame_error(entry, cause))
+    }
+
+    fn open_entry(
+        &mut self,
+        pack: &PackRead,
+        entry: &FrameEntry,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), PackError> {
+        let outside = PackError::Field("a frame lies outside of what was fetched");
+        let begin = entry.offset.checked_sub(self.begin).and_then(|at| usize::try_from(at).ok());
+        let bytes = begin
+            .zip(usize::try_from(entry.object_bytes()).ok())
+            .and_then(|(begin, length)| self.bytes.get_mut(begin..begin.checked_add(length)?))
+            .ok_or(outside)?;
+        let (head, sealed) = bytes.split_at_mut(FRAME_HEADER_BYTES);
+        let header = FrameHeader::decode(head)?;
+        let stated = FrameHeader {
+            codec: entry.codec,
+            log: pack.header.log,
+            number: entry.number,
+            key_version: pack.header.key_version,
+            plain_bytes: entry.plain_bytes,
+            sealed_bytes: entry.sealed_bytes,
+        };
+        if header != stated || !sealed.ends_with(&entry.tag) {
+            return Err(PackError::Elsewhere("the index states another frame"));
+        }
+        open_frame(&header, &self.ciphers, sealed, plain)
+    }
+}

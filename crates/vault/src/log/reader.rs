@@ -1,0 +1,248 @@
+//! Reads headers and indexes of packs: authenticated, and of the place that was asked for.
+
+use std::mem::size_of;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use tidegate_model::{LogId, PackNumber};
+
+use super::cache::ByteCache;
+use super::{LogError, PackPlace};
+use crate::pack::{
+    FrameEntry, HEADER_BYTES, PackError, PackHeader, PackIndex, PackKind, Record, open_index,
+};
+use crate::seal::{KeyRing, LogCiphers};
+use crate::store::{Store, StoreError};
+use crate::vault::Vault;
+
+/// What is read of a pack at first. Holds the header and the compressed index of a pack of whole
+/// blocks several times over; a pack of small writes takes a second request.
+const HEAD_BYTES_GUESS: u64 = 64 << 10;
+
+/// Memory for indexes unless the caller says otherwise: those of some 2,000 packs of whole blocks,
+/// so that references into 32 GiB of history are followed without reading an index twice.
+pub const CACHE_BYTES_DEFAULT: usize = 128 << 20;
+
+/// A pack whose header and index were read and checked.
+#[derive(Debug)]
+pub struct PackRead {
+    /// Where it lies.
+    pub place: PackPlace,
+    /// Its header.
+    pub header: PackHeader,
+    /// Its index.
+    pub index: PackIndex,
+}
+
+impl PackRead {
+    /// The error of one of its frames.
+    #[must_use]
+    pub fn frame_error(&self, entry: &FrameEntry, cause: PackError) -> LogError {
+        LogError::Frame { place: self.place.clone(), frame: entry.number, cause }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        // Texts of disks and bookmarks are few; a slot of `kept` stands for each record.
+        size_of::<Self>()
+            + self.index.records.len() * (size_of::<Record>() + size_of::<u32>())
+            + self.index.frames.len() * size_of::<FrameEntry>()
+            + (self.index.machines.len() + self.index.logs.len()) * 128
+    }
+}
+
+/// What lies at a pack's place.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// A pack.
+    Pack(Arc<PackRead>),
+    /// The end of the log.
+    Tombstone,
+}
+
+/// Reads packs of a vault; keeps the indexes that were used last. Cheap to clone.
+#[derive(Clone)]
+pub struct LogReader(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    ring: KeyRing,
+    cache: Mutex<ByteCache<(LogId, PackNumber), Arc<PackRead>>>,
+}
+
+impl LogReader {
+    /// A reader of the vault whose store and keys these are, with so much memory for indexes.
+    #[must_use]
+    pub fn new(store: Store, ring: KeyRing, cache_bytes: usize) -> Self {
+        let cache = Mutex::new(ByteCache::new(cache_bytes));
+        Self(Arc::new(Inner { store, ring, cache }))
+    }
+
+    /// A reader of an open vault.
+    #[must_use]
+    pub fn of(vault: &Vault) -> Self {
+        Self::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn ring(&self) -> &KeyRing {
+        &self.0.ring
+    }
+
+    /// What lies at `place`. `stored_bytes` is the object's size where a listing gave it.
+    ///
+    /// # Errors
+    /// [`LogError`] when there is nothing, or not what belongs there.
+    pub async fn find(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<Found, LogError> {
+        let cached = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place.key());
+        if let Some(pack) = cached {
+            check_size(place, &pack.header, stored_bytes)?;
+            return Ok(Found::Pack(pack));
+        }
+        let (header, index) = self.head(place, stored_bytes).await?;
+        if header.kind == PackKind::Tombstone {
+            return Ok(Found::Tombstone);
+        }
+        let ciphers = self.ciphers_of(place, &header)?;
+        let owned = place.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            let mut index = index;
+            match open_index(&header, &mut index, &ciphers) {
+                Ok(index) => Ok(PackRead { place: owned, header, index }),
+                Err(cause) => Err(LogError::Pack { place: owned, cause }),
+            }
+        });
+        let pack = opened.await.map_err(|error| LogError::Stopped(error.to_string()))??;
+        let (pack, bytes) = (Arc::new(pack), size_of::<Arc<PackRead>>());
+        let bytes = bytes + pack.memory_bytes();
+        let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.put(place.key(), pack.clone(), bytes);
+        Ok(Found::Pack(pack))
+    }
+
+    /// The pack at `place`.
+    ///
+    /// # Errors
+    /// [`LogError`] when it isn't there, or not what belongs there.
+    pub async fn pack(&self, place: &PackPlace) -> Result<Arc<PackRead>, LogError> {
+        match self.find(place, None).await? {
+            Found::Pack(pack) => Ok(pack),
+            Found::Tombstone => Err(LogError::Tombstone(place.clone())),
+        }
+    }
+
+    /// What opens the frames of a pack.
+    ///
+    /// # Errors
+    /// [`PackError::KeyVersion`] when the ring lacks its root key.
+    pub fn ciphers(&self, pack: &PackRead) -> Result<LogCiphers, LogError> {
+        self.ciphers_of(&pack.place, &pack.header)
+    }
+
+    fn ciphers_of(&self, place: &PackPlace, header: &PackHeader) -> Result<LogCiphers, LogError> {
+        self.0.ring.log_ciphers(header.key_version, header.log).ok_or_else(|| LogError::Pack {
+            place: place.clone(),
+            cause: PackError::KeyVersion(header.key_version),
+        })
+    }
+
+    /// Header and sealed index, compared with their place and each other.
+    async fn head(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<(PackHeader, BytesMut), LogError> {
+        let refuse = |cause| LogError::Pack { place: place.clone(), cause };
+        let first = self.first_bytes(place, stored_bytes).await?;
+        let header = PackHeader::decode(&first).map_err(refuse)?;
+        self.check_place(place, &header).map_err(refuse)?;
+        check_size(place, &header, stored_bytes)?;
+        let mut index = BytesMut::from(first.get(HEADER_BYTES..).unwrap_or_default());
+        index.truncate(header.index_bytes as usize);
+        if index.len() < header.index_bytes as usize {
+            let begin = (HEADER_BYTES + index.len()) as u64;
+            let range = begin..header.frames_begin();
+            index.extend_from_slice(&self.get(place, range, header.object_bytes).await?);
+        }
+        // A tombstone has nothing else that would tell a changed bit; a pack's index does.
+        if header.kind == PackKind::Tombstone && header.digest_with(&index) != header.digest {
+            return Err(refuse(PackError::Digest));
+        }
+        Ok((header, index))
+    }
+
+    /// The first bytes of an object, as many as there are of the guess.
+    async fn first_bytes(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<Bytes, LogError> {
+        let path = place.path();
+        let end = stored_bytes.unwrap_or(HEAD_BYTES_GUESS).min(HEAD_BYTES_GUESS);
+        if end == 0 {
+            return Ok(Bytes::new());
+        }
+        let first = match self.store().get_range(&path, 0..end).await {
+            Err(StoreError::Short { bytes: 0, .. }) => return Ok(Bytes::new()),
+            Err(StoreError::Short { bytes, .. }) if bytes < end => {
+                self.store().get_range(&path, 0..bytes).await
+            }
+            first => first,
+        };
+        first.map_err(|error| match error {
+            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
+            error => LogError::Store(error),
+        })
+    }
+
+    async fn get(
+        &self,
+        place: &PackPlace,
+        range: std::ops::Range<u64>,
+        stated: u64,
+    ) -> Result<Bytes, LogError> {
+        self.store().get_range(&place.path(), range).await.map_err(|error| match error {
+            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
+            StoreError::Short { bytes: stored, .. } => {
+                LogError::Size { place: place.clone(), stored, stated }
+            }
+            error => LogError::Store(error),
+        })
+    }
+
+    fn check_place(&self, place: &PackPlace, header: &PackHeader) -> Result<(), PackError> {
+        if header.vault != self.0.ring.vault() {
+            return Err(PackError::Elsewhere("of another vault"));
+        }
+        if header.log != place.log.id {
+            return Err(PackError::Elsewhere("of another log"));
+        }
+        if header.number != place.number {
+            return Err(PackError::Elsewhere("of another number"));
+        }
+        Ok(())
+    }
+}
+
+fn check_size(
+    place: &PackPlace,
+    header: &PackHeader,
+    stored_bytes: Option<u64>,
+) -> Result<(), LogError> {
+    match stored_bytes {
+        Some(stored) if stored != header.object_bytes => {
+            Err(LogError::Size { place: place.clone(), stored, stated: header.object_bytes })
+        }
+        _ => Ok(()),
+    }
+}

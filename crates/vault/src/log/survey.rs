@@ -1,0 +1,176 @@
+//! Lists a log, tells which of its packs count, and gives them in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tidegate_model::{LogName, PackNumber};
+
+use super::counted::{Counted, Stated, judge};
+use super::{Found, LogError, LogReader, PackPlace, PackRead};
+use crate::layout;
+use crate::store::StoreError;
+
+/// Indexes on their way at once. With an average index of 8 KiB and at most 7 MiB each they hold
+/// little; eight of them hide a store's latency behind decoding.
+pub const INDEXES_AHEAD: usize = 8;
+/// How many packs that a listing lacks are asked for by name before they are called lost: the
+/// listing of a log that is written to may be older in one place than in another.
+const MISSING_ASKED_MAX: usize = 1024;
+
+/// A log, as it is stored.
+#[derive(Debug, Clone)]
+pub struct Survey {
+    /// The log.
+    pub log: LogName,
+    /// The sizes of the stored packs, by their numbers.
+    pub stored: BTreeMap<u64, u64>,
+    /// What is known of how far it was committed.
+    pub stated: Stated,
+    /// Which packs count, which are lost, which were left over.
+    pub counted: Counted,
+    /// What is wrong with packs beyond a gap, which had to be read to judge it.
+    pub damaged: Vec<(PackPlace, LogError)>,
+}
+
+impl Survey {
+    /// Judges a log by a listing (sizes by number) and nothing else.
+    #[must_use]
+    pub fn of(log: LogName, stored: BTreeMap<u64, u64>) -> Self {
+        let (stated, damaged) = (Stated::default(), Vec::new());
+        let mut survey = Self { log, stored, stated, counted: Counted::default(), damaged };
+        survey.judge();
+        survey
+    }
+
+    /// Adds what is known of how far the log was committed.
+    pub fn state(&mut self, stated: Stated) {
+        if stated > self.stated {
+            self.stated = stated;
+            self.judge();
+        }
+    }
+
+    /// The place of a pack of this log.
+    #[must_use]
+    pub fn place(&self, number: PackNumber) -> PackPlace {
+        PackPlace { log: self.log.clone(), number }
+    }
+
+    /// The packs that count, from this one on.
+    #[must_use]
+    pub fn counted_from(&self, first: PackNumber) -> Vec<PackNumber> {
+        self.counted.packs.iter().copied().filter(|number| *number >= first).collect()
+    }
+
+    fn judge(&mut self) {
+        let numbers: BTreeSet<u64> = self.stored.keys().copied().collect();
+        self.counted = judge(&numbers, self.stated);
+    }
+}
+
+impl LogReader {
+    /// Lists a log and judges it.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
+    pub async fn survey(&self, log: &LogName) -> Result<Survey, LogError> {
+        let listed = self.store().list(&layout::log(log), None);
+        let stored = listed
+            .try_filter_map(async |object| {
+                let place = layout::parse_pack(&object.path);
+                Ok(place.map(|(_, number)| (number.0, object.bytes)))
+            })
+            .try_collect()
+            .await?;
+        let mut survey = Survey::of(log.clone(), stored);
+        self.judge_gaps(&mut survey).await?;
+        Ok(survey)
+    }
+
+    /// Lists and judges every log of the vault; the paths of what is no pack come besides.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; what is wrong with the packs themselves is in the surveys.
+    pub async fn surveys(&self) -> Result<(BTreeMap<LogName, Survey>, Vec<String>), LogError> {
+        let mut listed = self.store().list(layout::LOGS, None);
+        let mut logs: BTreeMap<LogName, BTreeMap<u64, u64>> = BTreeMap::new();
+        let mut strays = Vec::new();
+        while let Some(object) = listed.try_next().await? {
+            match layout::parse_pack(&object.path) {
+                Some((log, number)) => {
+                    logs.entry(log).or_default().insert(number.0, object.bytes);
+                }
+                None => strays.push(object.path),
+            }
+        }
+        let mut surveys = BTreeMap::new();
+        for (log, stored) in logs {
+            let mut survey = Survey::of(log.clone(), stored);
+            self.judge_gaps(&mut survey).await?;
+            surveys.insert(log, survey);
+        }
+        Ok((surveys, strays))
+    }
+
+    /// Reads what lies beyond gaps, to tell what a crash left from what is lost.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
+    async fn judge_gaps(&self, survey: &mut Survey) -> Result<(), LogError> {
+        let leftovers = survey.counted.leftovers.clone();
+        let found: Vec<_> = self.packs(survey, leftovers).collect().await;
+        for (place, found) in found {
+            match found {
+                Ok(Found::Pack(pack)) => survey.state(stated_by(&pack)),
+                Ok(Found::Tombstone) => {}
+                Err(error) if error.is_damage() => survey.damaged.push((place, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        self.ask_for_missing(survey).await
+    }
+
+    async fn ask_for_missing(&self, survey: &mut Survey) -> Result<(), LogError> {
+        let ranges = survey.counted.missing.clone();
+        let numbers = ranges.iter().flat_map(|(first, last)| first.0..=last.0);
+        for number in numbers.take(MISSING_ASKED_MAX) {
+            match self.store().head(&survey.place(PackNumber(number)).path()).await {
+                Ok(head) => {
+                    survey.stored.insert(number, head.bytes);
+                }
+                Err(StoreError::NotFound { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        survey.judge();
+        Ok(())
+    }
+
+    /// Reads packs of a surveyed log, several at once, and gives them in the order of `numbers`.
+    pub fn packs(
+        &self,
+        survey: &Survey,
+        numbers: Vec<PackNumber>,
+    ) -> impl Stream<Item = (PackPlace, Result<Found, LogError>)> + use<> {
+        let (reader, log) = (self.clone(), survey.log.clone());
+        let sizes: Vec<_> = numbers
+            .into_iter()
+            .map(|number| (number, survey.stored.get(&number.0).copied()))
+            .collect();
+        stream::iter(sizes)
+            .map(move |(number, bytes)| {
+                let (reader, place) = (reader.clone(), PackPlace { log: log.clone(), number });
+                async move {
+                    let found = reader.find(&place, bytes).await;
+                    (place, found)
+                }
+            })
+            .buffered(INDEXES_AHEAD)
+    }
+}
+
+/// What a pack says of how far its log was committed.
+#[must_use]
+pub fn stated_by(pack: &PackRead) -> Stated {
+    Stated::by_pack(pack.place.number, pack.index.committed_packs, pack.index.last)
+}

@@ -1,0 +1,85 @@
+//! Small sealed records: which runs there are, which epochs a machine has, in which logs its
+//! sessions lie. docs/formats/epochs.md.
+//!
+//! Owns sealing and opening them, their checks, and creating and listing them in a store. Doesn't
+//! own when an epoch is granted (the server decides) nor what the logs hold (`pack`, `log`).
+//!
+//! Invariants: an object is created once and never changed; what is read from here was
+//! authenticated under the path it was read at; creating one twice with the same bytes is creating
+//! it once, so a lost answer does no harm.
+
+mod container;
+mod records;
+mod table;
+
+pub use records::{Begins, EpochRecord, Run, SessionRecord};
+pub use table::{
+    create_epoch, create_run, create_session, list_epochs, list_machines, list_runs, list_sessions,
+    read_epoch, read_run,
+};
+
+use tidegate_model::Remedy;
+
+use crate::keys::KeyError;
+use crate::store::StoreError;
+
+/// Why a record couldn't be had or created.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetaError {
+    /// The store didn't give or take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Written by a later program.
+    #[error("{path} has format {format}, which this program doesn't know: use a newer one")]
+    Format {
+        /// The object.
+        path: String,
+        /// Its format.
+        format: u32,
+    },
+    /// Not what a writer of ours makes, or not at its place.
+    #[error("{path} is damaged: {cause}")]
+    Damaged {
+        /// The object.
+        path: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// Sealed under a root key that this program wasn't given.
+    #[error(
+        "{path} is sealed under root key version {version}, which the vault's keys don't have: run this again, and if that doesn't help, restore the newest object in keys/"
+    )]
+    KeyVersion {
+        /// The object.
+        path: String,
+        /// The version.
+        version: u32,
+    },
+    /// Keys can't be made.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl MetaError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::Key(error) => error.remedy(),
+            Self::Format { .. } => Remedy::Refuse,
+            Self::Damaged { .. } | Self::KeyVersion { .. } => Remedy::Repair,
+        }
+    }
+
+    fn damaged(path: &str, cause: &str) -> Self {
+        Self::Damaged { path: path.into(), cause: cause.into() }
+    }
+
+    fn key(path: &str, version: u32) -> Self {
+        Self::KeyVersion { path: path.into(), version }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! Recovery points: which moments of a machine can be brought back, which can't, and why.
+//!
+//! Owns what follows from a machine's history, without waiting for anything. Doesn't own reading
+//! the history (`chain`) nor bringing a point back (`restore`).
+//!
+//! Invariant: a point is offered only if the initial copy (or resync) of its epoch has ended at or
+//! before it, and every LSN from 1 to it is there, in its epoch and in those that it continues.
+
+mod at;
+mod choose;
+
+use serde::Serialize;
+use tidegate_model::{BookmarkKind, Disk, Epoch, Lsn, Micros, Name, Point};
+
+pub use at::{At, AtError, readable_time};
+pub use choose::ChooseError;
+
+use crate::chain::{Broken, EpochHistory, MachineHistory};
+
+/// A moment to which a machine can be brought back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecoveryPoint {
+    /// Where it lies in the machine's history.
+    pub point: Point,
+    /// When it was, by the machine's clock.
+    pub time: Micros,
+    /// What its bookmark promises.
+    pub kind: BookmarkKind,
+    /// False when the disks at this point are a mixture of moments.
+    pub clean: bool,
+    /// A person's name for it; may be empty.
+    pub name: String,
+    /// The disks at this point.
+    pub disks: Vec<Disk>,
+}
+
+/// Why (part of) an epoch isn't offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GapCause {
+    /// The initial copy didn't end: it goes on, or was given up.
+    #[error("the initial copy hasn't ended; it is at LSN {0}")]
+    CopyUnfinished(Lsn),
+    /// Records that were committed are missing.
+    #[error("LSNs {first} to {last} are missing: {points} recovery points at or after them can't be offered; `tidegate verify` says what is damaged")]
+    Missing {
+        /// The first.
+        first: Lsn,
+        /// The last before the next one that is there.
+        last: Lsn,
+        /// How many bookmarks lie beyond.
+        points: usize,
+    },
+    /// What the epoch continues isn't whole.
+    #[error("what it continues isn't whole: {0}")]
+    Parent(Broken),
+}
+
+/// An epoch of which something can't be offered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("epoch {epoch}: {cause}")]
+pub struct Gap {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Why.
+    pub cause: GapCause,
+}
+
+/// What can be brought back of a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachinePoints {
+    /// The machine.
+    pub machine: Name,
+    /// Its recovery points, by epoch and LSN.
+    pub points: Vec<RecoveryPoint>,
+    /// What can't be offered.
+    pub gaps: Vec<Gap>,
+}
+
+impl MachinePoints {
+    /// What follows from a machine's history.
+    #[must_use]
+    pub fn of(history: &MachineHistory) -> Self {
+        let mut all =
+            Self { machine: history.machine.clone(), points: Vec::new(), gaps: Vec::new() };
+        for (epoch, told) in &history.epochs {
+            all.add_epoch(history, *epoch, told);
+        }
+        all
+    }
+
+    fn add_epoch(&mut self, history: &MachineHistory, epoch: Epoch, told: &EpochHistory) {
+        let mut gap = |cause| self.gaps.push(Gap { epoch, cause });
+        let end = told.trace.chain.end();
+        if let Some((first, last)) = told.hole() {
+            let points = told.trace.bookmarks.range(first..).count();
+            gap(GapCause::Missing { first, last, points });
+        }
+        let Some(copy_end) = copy_end(told).filter(|lsn| *lsn <= end) else {
+            if told.hole().is_none() {
+                gap(GapCause::CopyUnfinished(end));
+            }
+            return;
+        };
+        if let Err(broken) = history.whole_lineage(Point { epoch, lsn: copy_end }) {
+            return gap(GapCause::Parent(broken));
+        }
+        let offered = told.trace.bookmarks.range(copy_end..=end);
+        self.points.extend(offered.filter_map(|(lsn, (time, bookmark))| {
+            let point = Point { epoch, lsn: *lsn };
+            let lineage = history.lineage(point).ok()?;
+            Some(RecoveryPoint {
+                point,
+                time: *time,
+                kind: bookmark.kind,
+                clean: bookmark.clean,
+                name: bookmark.name.clone(),
+                disks: history.disks(&lineage),
+            })
+        }));
+    }
+}
+
+/// Where the epoch's initial copy or resync ended: its disks are whole from there on.
+fn copy_end(told: &EpochHistory) -> Option<Lsn> {
+    let ends = |kind: BookmarkKind| kind == BookmarkKind::CopyEnd;
+    told.trace.bookmarks.iter().find(|(_, (_, mark))| ends(mark.kind)).map(|(lsn, _)| *lsn)
+}

@@ -1,0 +1,247 @@
+//! Applies a machine's records to its disks, up to a point. Pure: packs come in, maps come out.
+
+use std::collections::{BTreeMap, HashMap};
+
+use tidegate_model::limits::DISK_BYTES_MAX;
+use tidegate_model::{
+    Checksum, Disk, DiskNumber, Epoch, Extent, FrameNumber, LogId, Lsn, Name, PackNumber, Point,
+};
+
+use super::RestoreError;
+use super::map::{ExtentMap, Kept, Source, Stamp};
+use crate::chain::{Assembler, Broken, Chain};
+use crate::log::{LogError, PackPlace, PackRead};
+use crate::pack::{Content, PackError, PackIndex, Record, TargetLog};
+
+/// The packs that segments come from, by their places in this table.
+#[derive(Debug, Clone, Default)]
+pub struct PackTable {
+    places: Vec<PackPlace>,
+    by_key: HashMap<(LogId, PackNumber), u32>,
+}
+
+impl PackTable {
+    fn place_of(&mut self, place: PackPlace) -> u32 {
+        let next = u32::try_from(self.places.len()).expect("memory ends long before 2^32 packs");
+        *self.by_key.entry(place.key()).or_insert_with(|| {
+            self.places.push(place);
+            next
+        })
+    }
+
+    /// The pack at this place of the table.
+    pub fn get(&self, pack: u32) -> &PackPlace {
+        &self.places[pack as usize]
+    }
+}
+
+/// What a record does to a disk.
+enum Change {
+    Range(Extent, Source),
+    Disk(Disk),
+    Nothing,
+}
+
+/// A disk while it is built.
+#[derive(Debug, Default)]
+struct DiskState {
+    declared: Option<(Stamp, Disk)>,
+    map: ExtentMap,
+}
+
+/// A machine's disks while its records are applied.
+pub struct StateBuilder {
+    machine: Name,
+    /// Only these disks; all when empty.
+    only: Vec<DiskNumber>,
+    /// The epochs of the lineage: their depth, and how far each counts.
+    epochs: HashMap<Epoch, (u32, Lsn)>,
+    chains: HashMap<Epoch, Chain>,
+    assemblers: HashMap<(Epoch, LogId), Assembler<Change>>,
+    disks: BTreeMap<DiskNumber, DiskState>,
+    packs: PackTable,
+}
+
+/// The disks at the point, and the packs that they come from.
+pub struct State {
+    /// Each disk and what it holds.
+    pub disks: Vec<(Disk, ExtentMap)>,
+    /// The packs.
+    pub packs: PackTable,
+}
+
+impl StateBuilder {
+    /// Nothing applied yet; `lineage` is what makes up the point, oldest epoch first.
+    pub fn new(machine: Name, lineage: &[Point], only: &[DiskNumber]) -> Self {
+        let epochs = (0..).zip(lineage).map(|(depth, p)| (p.epoch, (depth, p.lsn))).collect();
+        Self {
+            machine,
+            only: only.to_vec(),
+            epochs,
+            chains: HashMap::new(),
+            assemblers: HashMap::new(),
+            disks: BTreeMap::new(),
+            packs: PackTable::default(),
+        }
+    }
+
+    /// Takes the next pack of a log; logs may come in any order.
+    ///
+    /// # Errors
+    /// A record that no writer of ours makes.
+    pub fn add_pack(&mut self, pack: &PackRead) -> Result<(), RestoreError> {
+        let index = &pack.index;
+        let epochs: Vec<Option<(Epoch, u32, Lsn)>> = index
+            .machines
+            .iter()
+            .map(|entry| {
+                let (depth, upto) = *self.epochs.get(&entry.epoch)?;
+                (entry.name == self.machine).then_some((entry.epoch, depth, upto))
+            })
+            .collect();
+        if epochs.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let mut ordinals = Ordinals::default();
+        for record in &index.records {
+            let ordinal = ordinals.next(record);
+            if let Some((epoch, depth, upto)) = epochs[usize::from(record.machine)]
+                && record.lsn <= upto
+            {
+                let change = self.change(pack, record, ordinal)?;
+                self.apply(pack.place.log.id, epoch, depth, record, change);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, log: LogId, epoch: Epoch, depth: u32, record: &Record, change: Change) {
+        let assembler = self.assemblers.entry((epoch, log)).or_default();
+        let Some(changes) = assembler.push(record.lsn, record.piece, change) else { return };
+        self.chains.entry(epoch).or_default().add(record.lsn);
+        let stamp = Stamp { depth, lsn: record.lsn };
+        for change in changes {
+            match change {
+                Change::Range(extent, source) => {
+                    let end = extent.offset + extent.length;
+                    let disk = self.disks.entry(extent.disk).or_default();
+                    disk.map.put(extent.offset, end, stamp, source);
+                }
+                Change::Disk(disk) => self.disks.entry(disk.number).or_default().declare(stamp, disk),
+                Change::Nothing => {}
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        pack: &PackRead,
+        record: &Record,
+        ordinal: u32,
+    ) -> Result<Change, RestoreError> {
+        let wanted = |disk: DiskNumber| self.only.is_empty() || self.only.contains(&disk);
+        if record.content.extent().is_some_and(|extent| !wanted(extent.disk)) {
+            return Ok(Change::Nothing);
+        }
+        Ok(match &record.content {
+            Content::Disk(disk) if wanted(disk.number) => Change::Disk(disk.clone()),
+            Content::Disk(_) | Content::Bookmark(_) | Content::Time => Change::Nothing,
+            Content::Zero(extent) => Change::Range(*extent, Source::Zero),
+            Content::Kept { extent, checksum, frame, name: _, offset: _ } => {
+                let number = pack.index.frames[*frame as usize].number;
+                let kept = self.kept(pack, &pack.place, extent, *checksum, number, ordinal)?;
+                Change::Range(*extent, Source::Kept { record: kept, skip: 0 })
+            }
+            Content::Reference { extent, checksum, name, target } => {
+                let place = target_place(&pack.place, &pack.index, target.log, target.pack);
+                let (number, ordinal) = (target.frame, target.ordinal);
+                let kept = self.kept(pack, &place, extent, *checksum, number, ordinal)?;
+                let record = Kept { name: Some(*name), ..kept };
+                Change::Range(*extent, Source::Kept { record, skip: 0 })
+            }
+        })
+    }
+
+    fn kept(
+        &mut self,
+        pack: &PackRead,
+        place: &PackPlace,
+        extent: &Extent,
+        checksum: Checksum,
+        frame: FrameNumber,
+        ordinal: u32,
+    ) -> Result<Kept, RestoreError> {
+        let bytes = u32::try_from(extent.length).map_err(|_| -> RestoreError {
+            let cause = PackError::Field("a reference is longer than any kept record");
+            LogError::Pack { place: pack.place.clone(), cause }.into()
+        })?;
+        let pack = self.packs.place_of(place.clone());
+        Ok(Kept { pack, frame, ordinal, bytes, checksum, name: None })
+    }
+
+    /// The disks, once all packs were taken; `losses` is what couldn't be.
+    ///
+    /// # Errors
+    /// [`RestoreError::Broken`] or [`RestoreError::Lost`] when an LSN of the lineage wasn't among them,
+    /// [`RestoreError::Undeclared`] for writes to a disk that was never declared.
+    pub fn finish(self, losses: &[LogError]) -> Result<State, RestoreError> {
+        for (epoch, (_, wanted)) in &self.epochs {
+            let end = self.chains.get(epoch).map_or(Lsn::NONE, Chain::end);
+            if end < *wanted {
+                let cause = Broken::Ends { epoch: *epoch, end, wanted: *wanted };
+                return Err(RestoreError::broken(self.machine, cause, losses));
+            }
+        }
+        let machine = self.machine;
+        let disks = self.disks.into_iter().map(|(number, state)| match state.declared {
+            Some((_, disk)) => Ok((disk, state.map)),
+            None => Err(RestoreError::Undeclared { machine: machine.clone(), disk: number }),
+        });
+        Ok(State { disks: disks.collect::<Result<_, _>>()?, packs: self.packs })
+    }
+}
+
+impl DiskState {
+    /// A disk that shrinks loses what lies beyond its end; should it grow again, zeros are there.
+    fn declare(&mut self, stamp: Stamp, disk: Disk) {
+        if disk.bytes < DISK_BYTES_MAX {
+            self.map.put(disk.bytes, DISK_BYTES_MAX, stamp, Source::Zero);
+        }
+        if self.declared.as_ref().is_none_or(|(before, _)| *before <= stamp) {
+            self.declared = Some((stamp, disk));
+        }
+    }
+}
+
+/// Counts the kept records of each frame: the index has them frame after frame.
+#[derive(Debug, Default)]
+struct Ordinals {
+    frame: u32,
+    next: u32,
+}
+
+impl Ordinals {
+    fn next(&mut self, record: &Record) -> u32 {
+        let Content::Kept { frame, .. } = record.content else { return 0 };
+        if frame != self.frame {
+            *self = Self { frame, next: 0 };
+        }
+        self.next += 1;
+        self.next - 1
+    }
+}
+
+/// The pack that a reference points at. That its log is listed was checked when the index was
+/// opened.
+pub fn target_place(
+    place: &PackPlace,
+    index: &PackIndex,
+    log: TargetLog,
+    number: PackNumber,
+) -> PackPlace {
+    let log = match log {
+        TargetLog::Own => &place.log,
+        TargetLog::Other(other) => &index.logs[usize::from(other)],
+    };
+    PackPlace { log: log.clone(), number }
+}

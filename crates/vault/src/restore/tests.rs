@@ -1,0 +1,281 @@
+//! Restores against a plain model, and from vaults that were broken on purpose.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use tidegate_model::{BookmarkKind, DiskNumber, Lsn, Point};
+
+use super::*;
+use crate::points::{At, MachinePoints};
+use crate::testing::{BLOCK, MemorySink, Op, TestLog, TestMachine, TestVault, disk, extent};
+
+const DISK_BYTES: u64 = 9 * BLOCK + 513;
+
+type Disks = BTreeMap<DiskNumber, Vec<u8>>;
+
+/// Restores a machine's disks as they were after `lsn`.
+async fn restored(
+    vault: &TestVault,
+    machine: &TestMachine,
+    lsn: u64,
+) -> Result<Disks, RestoreError> {
+    let history = machine.history(vault).await;
+    let point = Point { epoch: machine.of.1, lsn: Lsn(lsn) };
+    let plan = RestorePlan::build(&vault.reader(), &history, point, &[]).await?;
+    let sink = Arc::new(MemorySink::new(plan.disks()));
+    let done = plan.run(&vault.reader(), sink.clone(), &|_| ()).await;
+    assert_eq!(*sink.finished.lock().unwrap(), done.is_ok());
+    let done = done?;
+    assert_eq!(done.bytes_written, plan.bytes_to_write());
+    let all: u64 = plan.disks().iter().map(|disk| disk.bytes).sum();
+    assert_eq!(done.bytes_written + done.bytes_zero, all);
+    Ok(sink.disks())
+}
+
+/// What may happen in the life of a machine.
+#[derive(Debug, Clone)]
+enum Event {
+    Write(u8, u64, u64, u8),
+    Zero(u8, u64, u64),
+    Resize(u8, u64),
+    Seal,
+    Store,
+    /// Comes back in the same log or another; what was sent of a record may be left there. What
+    /// follows the committed LSN, less so many, is sent again.
+    Reconnect(bool, Option<usize>, u64),
+    /// Known blocks are kept again from now on, or not.
+    References(bool),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let place = (0..DISK_BYTES, 1..4 * BLOCK);
+    prop_oneof![
+        6 => (0..2_u8, place.clone(), 0..4_u8)
+            .prop_map(|(disk, (offset, length), byte)| Event::Write(disk, offset, length, byte)),
+        3 => (0..2_u8, 0..8_u64, 1..4_u64, 1..4_u8)
+            .prop_map(|(disk, at, blocks, byte)| Event::Write(disk, at * BLOCK, blocks * BLOCK, byte)),
+        1 => (0..2_u8, place).prop_map(|(disk, (offset, length))| Event::Zero(disk, offset, length)),
+        1 => (0..2_u8, 1..DISK_BYTES).prop_map(|(disk, bytes)| Event::Resize(disk, bytes)),
+        2 => Just(Event::Seal),
+        2 => Just(Event::Store),
+        1 => (any::<bool>(), proptest::option::of(1..3_usize), 0..6_u64)
+            .prop_map(|(same, left, again)| Event::Reconnect(same, left, again)),
+        1 => any::<bool>().prop_map(Event::References),
+    ]
+}
+
+async fn live(vault: &mut TestVault, events: &[Event]) -> (TestMachine, u64) {
+    let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
+    machine.does(Op::Disk(disk(0, DISK_BYTES)));
+    machine.does(Op::Disk(disk(1, DISK_BYTES)));
+    let copy_end = machine.marks(BookmarkKind::CopyEnd, true);
+    let mut logs = 1;
+    for event in events {
+        apply(vault, &mut machine, &mut logs, event).await;
+    }
+    machine.store(vault).await;
+    (machine, copy_end)
+}
+
+async fn apply(vault: &mut TestVault, machine: &mut TestMachine, logs: &mut u8, event: &Event) {
+    let size = |machine: &TestMachine, number: u8| {
+        let number = DiskNumber::try_from(number).unwrap();
+        machine.states.last().unwrap()[&number].len() as u64
+    };
+    match event {
+        Event::Write(number, offset, length, byte) => {
+            let length = (*length).min(size(machine, *number).saturating_sub(*offset));
+            if length > 0 {
+                machine.writes(extent(*number, *offset, length), *byte);
+            }
+        }
+        Event::Zero(number, offset, length) => {
+            let length = (*length).min(size(machine, *number).saturating_sub(*offset));
+            if length > 0 {
+                machine.does(Op::Zero(extent(*number, *offset, length)));
+            }
+        }
+        Event::Resize(number, bytes) => {
+            machine.does(Op::Disk(disk(*number, *bytes)));
+        }
+        Event::Seal => {
+            machine.send(vault);
+            machine.log.seal(vault);
+        }
+        Event::Store => {
+            machine.store(vault).await;
+        }
+        Event::Reconnect(same, left, again) => {
+            let committed = machine.stored.saturating_sub(*again);
+            if let Some(op) = machine.ops.last().filter(|_| left.is_some()) {
+                let lsn = machine.ops.len() as u64;
+                machine.log.add(vault, &machine.of, lsn, op, *left);
+            }
+            let log = (!same).then(|| {
+                *logs += 1;
+                TestLog::new(vault, *logs)
+            });
+            if log.is_some() {
+                // What the old session left comes late, but it comes.
+                machine.log.store(vault, false).await;
+            }
+            machine.reconnect(log, committed);
+        }
+        Event::References(on) => machine.log.references = *on,
+    }
+}
+
+fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #[test]
+    fn a_machine_comes_back_as_it_was_at_any_lsn(
+        events in proptest::collection::vec(event(), 1..40),
+        at in any::<prop::sample::Index>(),
+    ) {
+        run(async {
+            let mut vault = TestVault::new();
+            let (machine, copy_end) = live(&mut vault, &events).await;
+            let end = machine.ops.len() as u64;
+            let history = machine.history(&vault).await;
+            let epoch = &history.epochs[&machine.of.1];
+            prop_assert_eq!((epoch.trace.chain.end(), epoch.hole()), (Lsn(end), None));
+            for lsn in [end, copy_end + at.index(usize::try_from(end - copy_end + 1).unwrap()) as u64] {
+                let disks = restored(&vault, &machine, lsn).await.unwrap();
+                let expected = &machine.states[usize::try_from(lsn).unwrap()];
+                prop_assert!(disks == *expected, "the disks differ at LSN {}", lsn);
+            }
+            Ok(())
+        })?;
+    }
+}
+
+/// A machine whose data lies in three packs of one log, with a reference from the last to the
+/// first.
+async fn three_packs(vault: &mut TestVault) -> (TestMachine, Vec<String>) {
+    let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
+    machine.does(Op::Disk(disk(0, 8 * BLOCK)));
+    machine.writes(extent(0, 0, 2 * BLOCK), 1);
+    let mut paths = vec![machine.store(vault).await];
+    machine.writes(extent(0, 2 * BLOCK, 2 * BLOCK), 2);
+    machine.marks(BookmarkKind::CopyEnd, true);
+    paths.push(machine.store(vault).await);
+    machine.writes(extent(0, 4 * BLOCK, BLOCK), 1);
+    machine.writes(extent(0, 5 * BLOCK, 100), 3);
+    machine.marks(BookmarkKind::CrashConsistent, true);
+    paths.push(machine.store(vault).await);
+    (machine, paths)
+}
+
+/// Changes a pack's bytes, and gives the error of restoring the end of the machine's history.
+fn broken(pack: usize, change: impl Fn(&mut Vec<u8>)) -> String {
+    run(async {
+        let mut vault = TestVault::new();
+        let (machine, paths) = three_packs(&mut vault).await;
+        let end = machine.ops.len() as u64;
+        assert_eq!(restored(&vault, &machine, end).await.unwrap(), machine.states[7]);
+        let mut bytes = vault.get(&paths[pack]).await;
+        change(&mut bytes);
+        vault.put(&paths[pack], bytes).await;
+        let error = restored(&vault, &machine, end).await.unwrap_err();
+        assert_eq!(error.remedy(), tidegate_model::Remedy::Repair, "{error}");
+        error.to_string()
+    })
+}
+
+#[test]
+fn a_pack_cut_short_is_named_whatever_is_left_of_it() {
+    for keep in [0, 100, 160, 200] {
+        let error = broken(0, |bytes| bytes.truncate(keep));
+        assert!(error.contains("log/ps-1/"), "{keep}: {error}");
+        assert!(error.contains("epoch 1 ends at LSN 0"), "{keep}: {error}");
+    }
+    let error = broken(0, |bytes| bytes.truncate(bytes.len() - 1));
+    assert!(error.contains("cut or changed"), "{error}");
+}
+
+#[test]
+fn a_changed_bit_in_a_frame_stops_the_restore_and_names_the_range() {
+    let error = broken(0, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    assert!(error.contains("frame 0 in log/ps-1/"), "{error}");
+    assert!(error.contains("bytes 0 to 4096 of disk 0 of db-1"), "{error}");
+}
+
+#[test]
+fn a_changed_bit_in_an_index_breaks_the_chain_where_it_was() {
+    let error = broken(1, |bytes| bytes[170] ^= 4);
+    assert!(error.contains("ends at LSN 2") && error.contains("digest"), "{error}");
+}
+
+#[test]
+fn two_packs_that_were_swapped_are_known_for_what_they_are() {
+    run(async {
+        let mut vault = TestVault::new();
+        let (machine, paths) = three_packs(&mut vault).await;
+        let (first, second) = (vault.get(&paths[0]).await, vault.get(&paths[1]).await);
+        vault.put(&paths[0], second).await;
+        vault.put(&paths[1], first).await;
+        let error = restored(&vault, &machine, 7).await.unwrap_err().to_string();
+        assert!(error.contains("another pack") && error.contains("another number"), "{error}");
+    });
+}
+
+#[test]
+fn a_missing_pack_is_told_from_a_gap_that_a_crash_left() {
+    run(async {
+        let mut vault = TestVault::new();
+        let (mut machine, paths) = three_packs(&mut vault).await;
+        // Pack 4 was stored, pack 3 wasn't when the server died: the chain ends before it.
+        machine.writes(extent(0, 0, BLOCK), 9);
+        machine.send(&vault);
+        machine.log.close(&mut vault, false);
+        machine.writes(extent(0, 0, BLOCK), 8);
+        machine.send(&vault);
+        machine.log.committed = 3;
+        let (path, bytes) = machine.log.close(&mut vault, false);
+        vault.put(&path, bytes).await;
+        let history = machine.history(&vault).await;
+        assert_eq!(history.epochs[&machine.of.1].hole(), None);
+        assert!(history.losses.is_empty());
+        assert_eq!(restored(&vault, &machine, 7).await.unwrap(), machine.states[7]);
+        // But a pack that was committed is lost.
+        vault.delete(&paths[1]).await;
+        let history = machine.history(&vault).await;
+        assert_eq!(history.losses, [LogError::Missing(machine.log.place(1))]);
+        let error = restored(&vault, &machine, 7).await.unwrap_err().to_string();
+        assert!(error.contains("ends at LSN 2") && error.contains("is missing"), "{error}");
+        // The first pack is whole, but the copy didn't end in it: nothing is offered.
+        let points = MachinePoints::of(&history);
+        assert_eq!(points.points, []);
+        assert!(points.gaps[0].to_string().contains("LSNs 3 to 4 are missing"), "{points:?}");
+        assert!(points.choose(&history, At::Latest).is_err());
+    });
+}
+
+#[test]
+fn only_the_disks_that_are_asked_for_are_restored() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        machine.does(Op::Disk(disk(1, 2 * BLOCK)));
+        machine.writes(extent(0, 0, BLOCK), 1);
+        machine.writes(extent(1, 5, BLOCK), 2);
+        machine.store(&mut vault).await;
+        let history = machine.history(&vault).await;
+        let point = Point { epoch: machine.of.1, lsn: Lsn(4) };
+        let one = [DiskNumber::try_from(1).unwrap()];
+        let plan = RestorePlan::build(&vault.reader(), &history, point, &one).await.unwrap();
+        assert_eq!(plan.disks(), [disk(1, 2 * BLOCK)]);
+        let sink = Arc::new(MemorySink::new(plan.disks()));
+        plan.run(&vault.reader(), sink.clone(), &|_| ()).await.unwrap();
+        assert_eq!(sink.disks()[&one[0]], machine.states[4][&one[0]]);
+        let none = [DiskNumber::try_from(2).unwrap()];
+        let error = RestorePlan::build(&vault.reader(), &history, point, &none).await.err();
+        assert!(matches!(error, Some(RestoreError::NoDisk { .. })), "{error:?}");
+    });
+}

@@ -1,0 +1,80 @@
+//! Makes vaults in memory for tests: a small pipeline without sockets, cores or patience.
+//!
+//! It cuts writes at block borders, finds zeros and known blocks, and packs what is left, as the
+//! real one does, but only when it is told to. What it stores can then be broken on purpose.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use tidegate_model::{BlockName, Bookmark, Disk, Extent, LogName, VaultId};
+
+use crate::log::{CACHE_BYTES_DEFAULT, LogReader};
+use crate::pack::Target;
+use crate::seal::{KeyRing, Secret};
+use crate::store::Store;
+
+mod log;
+mod machine;
+
+pub use log::TestLog;
+pub use machine::{MemorySink, TestMachine, disk, extent};
+
+/// The block size of test vaults: small, so that little data makes many blocks.
+pub const BLOCK: u64 = 4096;
+
+/// A vault in memory.
+pub struct TestVault {
+    pub objects: Arc<InMemory>,
+    pub ring: KeyRing,
+    pub known: HashMap<BlockName, (LogName, Target)>,
+}
+
+/// What a record of a test says.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Disk(Disk),
+    Write(Extent, Vec<u8>),
+    Zero(Extent),
+    Bookmark(Bookmark),
+    Time,
+}
+
+impl TestVault {
+    pub fn new() -> Self {
+        let ring = KeyRing::new(
+            VaultId::from_bytes([1; 16]),
+            BTreeMap::from([(1, Secret::new([7; 32]))]),
+        );
+        Self { objects: Arc::new(InMemory::new()), ring, known: HashMap::new() }
+    }
+
+    pub fn store(&self) -> Store {
+        Store::over(self.objects.clone(), "memory://test")
+    }
+
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(self.store(), self.ring.clone(), CACHE_BYTES_DEFAULT)
+    }
+
+    pub async fn get(&self, path: &str) -> Vec<u8> {
+        self.objects.get(&Path::from(path)).await.unwrap().bytes().await.unwrap().to_vec()
+    }
+
+    pub async fn put(&self, path: &str, bytes: Vec<u8>) {
+        self.objects.put(&Path::from(path), PutPayload::from(bytes)).await.unwrap();
+    }
+
+    pub async fn delete(&self, path: &str) {
+        self.objects.delete(&Path::from(path)).await.unwrap();
+    }
+
+    /// The paths of all packs, in order.
+    pub async fn packs(&self) -> Vec<String> {
+        let listed = self.store().list("log", None).map_ok(|object| object.path);
+        listed.try_collect().await.unwrap()
+    }
+}

@@ -1,0 +1,124 @@
+//! What each machine takes: of disks, and of the vault.
+//!
+//! Owns the sums. What a machine's frames take is exact; heads of packs (header and index) are
+//! shared out by records. Shared blocks are counted where they are kept: with the machine that
+//! sent them first. Reads every index of the vault.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use tidegate_model::{Disk, Name};
+
+use crate::chain::{HistoryError, MachineHistory, Traces};
+use crate::log::{Found, LogReader, PackRead};
+use crate::meta;
+use crate::pack::{Content, PackIndex};
+use crate::points::{MachinePoints, RecoveryPoint};
+
+/// What a machine takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MachineUsage {
+    /// Its disks, as they are at its last point, or as they were declared last.
+    pub disks: Vec<Disk>,
+    /// Bytes that frames keep for it, before they were made smaller.
+    pub kept_bytes: u64,
+    /// Bytes that were zero.
+    pub zero_bytes: u64,
+    /// Bytes that refer to kept ones.
+    pub reference_bytes: u64,
+    /// Bytes of the store: its frames, and its share of the packs' heads.
+    pub stored_bytes: u64,
+    /// How many recovery points it has.
+    pub points: usize,
+    /// The newest of them.
+    pub last_point: Option<RecoveryPoint>,
+}
+
+/// What every machine takes, by name.
+///
+/// # Errors
+/// [`HistoryError`] when the vault can't be read. What is damaged is left out: `verify` tells it.
+pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, HistoryError> {
+    let (store, ring) = (reader.store(), reader.ring());
+    let mut usages: BTreeMap<Name, MachineUsage> = BTreeMap::new();
+    let mut traces = Traces::default();
+    for survey in reader.surveys().await?.0.values() {
+        let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
+        while let Some((_, found)) = packs.next().await {
+            match found {
+                Ok(Found::Pack(pack)) => {
+                    add_pack(&mut usages, &pack);
+                    traces.add_pack(pack.place.log.id, &pack.index, None);
+                }
+                Ok(Found::Tombstone) => break,
+                Err(error) if error.is_damage() => tracing::warn!(%error, "left out"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    for machine in meta::list_machines(store).await? {
+        let epochs = meta::list_epochs(store, ring, &machine).await?;
+        let mut history = MachineHistory::new(machine, epochs, Vec::new());
+        history.take_traces(&mut traces);
+        let usage = usages.entry(history.machine.clone()).or_default();
+        add_history(usage, &history);
+    }
+    Ok(usages)
+}
+
+fn add_pack(usages: &mut BTreeMap<Name, MachineUsage>, pack: &PackRead) {
+    let index = &pack.index;
+    let mut places = vec![MachineUsage::default(); index.machines.len()];
+    for record in &index.records {
+        let usage = &mut places[usize::from(record.machine)];
+        match &record.content {
+            Content::Kept { extent, .. } => usage.kept_bytes += extent.length,
+            Content::Zero(extent) => usage.zero_bytes += extent.length,
+            Content::Reference { extent, .. } => usage.reference_bytes += extent.length,
+            Content::Disk(_) | Content::Bookmark(_) | Content::Time => {}
+        }
+    }
+    for (place, frame) in (0..).zip(&index.frames) {
+        // A frame holds what one machine sent.
+        let owner = index.kept_of(place).next().map(|record| usize::from(record.machine));
+        if let Some(owner) = owner {
+            places[owner].stored_bytes += frame.object_bytes();
+        }
+    }
+    share_head(&mut places, index, pack.header.frames_begin());
+    for (machine, part) in index.machines.iter().zip(places) {
+        let usage = usages.entry(machine.name.clone()).or_default();
+        usage.kept_bytes += part.kept_bytes;
+        usage.zero_bytes += part.zero_bytes;
+        usage.reference_bytes += part.reference_bytes;
+        usage.stored_bytes += part.stored_bytes;
+    }
+}
+
+/// Shares out the bytes of header and index; what doesn't divide goes to the first machine.
+fn share_head(places: &mut [MachineUsage], index: &PackIndex, head_bytes: u64) {
+    let mut records = vec![0_u64; places.len()];
+    for record in &index.records {
+        records[usize::from(record.machine)] += 1;
+    }
+    let all: u64 = records.iter().sum();
+    let mut left = head_bytes;
+    for (usage, records) in places.iter_mut().zip(records) {
+        let share = (head_bytes * records).checked_div(all).unwrap_or(0);
+        usage.stored_bytes += share;
+        left -= share;
+    }
+    if let Some(first) = places.first_mut() {
+        first.stored_bytes += left;
+    }
+}
+
+fn add_history(usage: &mut MachineUsage, history: &MachineHistory) {
+    let points = MachinePoints::of(history);
+    usage.points = points.points.len();
+    usage.last_point = points.points.last().cloned();
+    usage.disks = match &usage.last_point {
+        Some(point) => point.disks.clone(),
+        None => history.disks(&history.newest().map_or_else(Vec::new, |point| vec![point])),
+    };
+}

@@ -1,0 +1,351 @@
+//! The command line: every command and option, and nothing of what they do.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidegate_model::{DiskNumber, Name, parse_bytes};
+use tidegate_vault::Location;
+
+/// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
+/// storage, and brings them back.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How results are shown.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OutputArgs {
+    /// Print results as JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to log on standard error: error, warn, info, debug, or a filter per module.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        env = "TIDEGATE_LOG",
+        default_value = "warn"
+    )]
+    pub log: String,
+    /// Show no progress bars.
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a vault, and manage the keys that open it.
+    #[command(subcommand)]
+    Vault(VaultCommand),
+    /// Issue an identity: what a machine or a process server shows to the other side.
+    Enroll(EnrollArgs),
+    /// Run a process server.
+    Server(ServerArgs),
+    /// The agent: what runs on a protected machine.
+    #[command(subcommand)]
+    Agent(AgentCommand),
+    /// Copy disks into a vault, all in one process. Makes the vault if it isn't there.
+    Replicate(ReplicateArgs),
+    /// List the machines of a vault, with the space that each uses.
+    Machines(MachinesArgs),
+    /// List the points to which a machine can be brought back.
+    Points(PointsArgs),
+    /// Write a machine's disks back as they were.
+    Recover(RecoverArgs),
+    /// Check a vault: indexes and references, or every byte.
+    Verify(VerifyArgs),
+    /// Show the main job end to end on a real file system, server and agent over TLS.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VaultCommand {
+    /// Make a vault. Prints the recovery key, once.
+    Init(VaultInitArgs),
+    /// Manage passphrases and key files.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Let another passphrase or key file open the vault.
+    Add(KeyAddArgs),
+    /// Replace a passphrase or key file.
+    Change(KeyChangeArgs),
+    /// List what opens the vault.
+    List(KeyListArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AgentCommand {
+    /// Send disks to a process server, as one machine.
+    Copy(AgentCopyArgs),
+}
+
+/// What opens a vault. Without either option TIDEGATE_PASSPHRASE is taken; without that, you are
+/// asked at the terminal.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct CredentialArgs {
+    /// File whose first line is the passphrase.
+    #[arg(long, value_name = "FILE", conflicts_with = "key_file")]
+    pub passphrase_file: Option<PathBuf>,
+    /// Key file, or a file that holds the recovery key.
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// A vault and what opens it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct VaultArgs {
+    /// The vault: file:///DIR, az://CONTAINER[/PREFIX], or memory://NAME.
+    #[arg(long, value_name = "VAULT", env = "TIDEGATE_VAULT")]
+    pub vault: Location,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VaultInitArgs {
+    /// The vault to make: file:///DIR or az://CONTAINER[/PREFIX].
+    #[arg(value_name = "VAULT")]
+    pub vault: Location,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+    /// Block size: the unit in which equal data is found; a power of two from 4KiB to 256KiB.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "64KiB")]
+    pub block_bytes: u64,
+}
+
+/// What a new slot opens with.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct NewSecretArgs {
+    /// File whose first line is the new passphrase.
+    #[arg(long, value_name = "FILE")]
+    pub new_passphrase_file: Option<PathBuf>,
+    /// The new key file; made with random content if it isn't there.
+    #[arg(long, value_name = "FILE")]
+    pub new_key_file: Option<PathBuf>,
+}
+
+/// What a slot opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ScopeArg {
+    /// Everything, the certificate authority included.
+    All,
+    /// The data only: enough for a process server that has an identity.
+    Data,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyAddArgs {
+    /// The vault.
+    #[arg(value_name = "VAULT")]
+    pub vault: Location,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+    #[command(flatten)]
+    pub new: NewSecretArgs,
+    /// What it opens.
+    #[arg(long, value_enum, default_value = "all")]
+    pub scope: ScopeArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyChangeArgs {
+    /// The vault.
+    #[arg(value_name = "VAULT")]
+    pub vault: Location,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+    #[command(flatten)]
+    pub new: NewSecretArgs,
+    /// The slot to change (see `vault key list`); without it, the one that the credential opened.
+    #[arg(long, value_name = "SLOT")]
+    pub slot: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct KeyListArgs {
+    /// The vault.
+    #[arg(value_name = "VAULT")]
+    pub vault: Location,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+}
+
+/// What an identity is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleArg {
+    /// A protected machine.
+    Machine,
+    /// A process server.
+    Server,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnrollArgs {
+    /// The machine's or server's name.
+    pub name: Name,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// Where to write the identity; it holds a private key and only its owner may read it.
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// What the identity is for.
+    #[arg(long, value_enum, default_value = "machine")]
+    pub role: RoleArg,
+    /// How many days it is good for.
+    #[arg(long, value_name = "DAYS", default_value_t = 365,
+          value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+    /// Overwrite FILE if it is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// What a server, embedded or not, can be told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EngineArgs {
+    /// Memory that is never exceeded, as 512MiB or 2GiB.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+    /// zstd level, from -7 (fast) to 19 (small).
+    #[arg(long, value_name = "LEVEL", allow_hyphen_values = true,
+          value_parser = clap::value_parser!(i32).range(-7..=19))]
+    pub level: Option<i32>,
+    /// Cores to use; without it, all that the process may use.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub cores: Option<u16>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    /// The vault: file:///DIR or az://CONTAINER[/PREFIX]. May stand in the configuration instead.
+    #[arg(long, value_name = "VAULT", env = "TIDEGATE_VAULT")]
+    pub vault: Option<Location>,
+    #[command(flatten)]
+    pub credential: CredentialArgs,
+    /// Where to listen [default: 0.0.0.0:9443].
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// The server's identity, from `enroll --role server`. Without it the server makes itself one,
+    /// which needs a key that opens the vault's authority.
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// Configuration (TOML); options on the command line win.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentCopyArgs {
+    /// The process server.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub server: String,
+    /// The machine's identity, from `enroll`.
+    #[arg(long, value_name = "FILE")]
+    pub identity: PathBuf,
+    /// Raw image files or block devices; they become disks 0, 1, ... of the machine.
+    #[arg(value_name = "DISK", required = true)]
+    pub disks: Vec<PathBuf>,
+    /// Give up after so many seconds without progress.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    pub patience: u64,
+    /// Memory for what is sent and not yet committed.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "192MiB")]
+    pub window: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReplicateArgs {
+    /// Raw image files or block devices; they become disks 0, 1, ... of the machine.
+    #[arg(value_name = "DISK", required = true)]
+    pub disks: Vec<PathBuf>,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// The machine's name [default: the first image's file name, or this host's name for devices].
+    #[arg(long, value_name = "NAME")]
+    pub machine: Option<Name>,
+    #[command(flatten)]
+    pub engine: EngineArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MachinesArgs {
+    #[command(flatten)]
+    pub vault: VaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PointsArgs {
+    /// The machine.
+    pub machine: Name,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    /// The machine.
+    pub machine: Name,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// One disk only.
+    #[arg(long, value_name = "N", value_parser = parse_disk)]
+    pub disk: Option<DiskNumber>,
+    /// To which point: latest, a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    pub at: String,
+    /// A directory for all disks (disk-N.img), or with --disk a file or block device.
+    #[arg(long, value_name = "PATH")]
+    pub to: PathBuf,
+    /// Overwrite what is there.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// Read and check every frame, not only indexes and references.
+    #[arg(long)]
+    pub contents: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Size of the disk image to make.
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "1GiB")]
+    pub size: u64,
+    /// Where to work; everything made there is removed at the end.
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}
+
+fn parse_disk(text: &str) -> Result<DiskNumber, String> {
+    let number: u8 = text.parse().map_err(|_| format!("'{text}' is not a disk number"))?;
+    DiskNumber::try_from(number).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,68 @@
+//! `tidegate machines`: what a vault holds.
+
+use serde::Serialize;
+use tidegate_model::{HumanBytes, Name};
+use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
+use tidegate_vault::points::readable_time;
+use tidegate_vault::usage::{MachineUsage, usage};
+
+use crate::cli::MachinesArgs;
+use crate::failure::Failure;
+use crate::output::{Output, table};
+
+#[derive(Serialize)]
+struct Line {
+    machine: String,
+    disks: usize,
+    bytes_disks: u64,
+    bytes_kept: u64,
+    bytes_referenced: u64,
+    bytes_zero: u64,
+    bytes_stored: u64,
+    points: usize,
+    last_point: Option<String>,
+    last_time: Option<String>,
+}
+
+pub(super) async fn run(args: MachinesArgs, output: Output) -> Result<(), Failure> {
+    let vault = super::open(&args.vault).await?;
+    let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let machines = usage(&reader).await?;
+    let lines: Vec<Line> = machines.iter().map(line).collect();
+    output.result(&lines, text);
+    Ok(())
+}
+
+fn line((name, machine): (&Name, &MachineUsage)) -> Line {
+    Line {
+        machine: name.to_string(),
+        disks: machine.disks.len(),
+        bytes_disks: machine.disks.iter().map(|disk| disk.bytes).sum(),
+        bytes_kept: machine.kept_bytes,
+        bytes_referenced: machine.reference_bytes,
+        bytes_zero: machine.zero_bytes,
+        bytes_stored: machine.stored_bytes,
+        points: machine.points,
+        last_point: machine.last_point.as_ref().map(|point| point.point.to_string()),
+        last_time: machine.last_point.as_ref().map(|point| readable_time(point.time)),
+    }
+}
+
+#[allow(clippy::ptr_arg)] // as Output::result hands it over
+fn text(lines: &Vec<Line>) -> String {
+    if lines.is_empty() {
+        return "the vault has no machines yet".to_owned();
+    }
+    let row = |line: &Line| {
+        vec![
+            line.machine.clone(),
+            line.disks.to_string(),
+            HumanBytes(line.bytes_disks).to_string(),
+            HumanBytes(line.bytes_stored).to_string(),
+            line.points.to_string(),
+            line.last_time.clone().unwrap_or_else(|| "none yet".to_owned()),
+        ]
+    };
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    table(&["machine", "disks", "size", "stored", "points", "last point"], &rows)
+}

@@ -1,0 +1,81 @@
+//! `tidegate points`: to what a machine can be brought back, and what is missing.
+
+use serde::Serialize;
+use tidegate_model::HumanBytes;
+use tidegate_vault::chain::MachineHistory;
+use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
+use tidegate_vault::points::{MachinePoints, RecoveryPoint, readable_time};
+
+use crate::cli::PointsArgs;
+use crate::failure::Failure;
+use crate::output::{Output, table};
+
+#[derive(Serialize)]
+struct Listed {
+    machine: String,
+    points: Vec<Line>,
+    gaps: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Line {
+    point: String,
+    time: String,
+    kind: tidegate_model::BookmarkKind,
+    clean: bool,
+    name: String,
+    disks: Vec<tidegate_model::Disk>,
+}
+
+pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure> {
+    let vault = super::open(&args.vault).await?;
+    let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let history = MachineHistory::read(&reader, &args.machine).await?;
+    let found = MachinePoints::of(&history);
+    let listed = Listed {
+        machine: found.machine.to_string(),
+        points: found.points.into_iter().map(line).collect(),
+        gaps: found.gaps.iter().map(ToString::to_string).collect(),
+    };
+    output.result(&listed, text);
+    Ok(())
+}
+
+fn line(point: RecoveryPoint) -> Line {
+    Line {
+        point: point.point.to_string(),
+        time: readable_time(point.time),
+        kind: point.kind,
+        clean: point.clean,
+        name: point.name,
+        disks: point.disks,
+    }
+}
+
+fn text(listed: &Listed) -> String {
+    let row = |line: &Line| {
+        let bytes = line.disks.iter().map(|disk| disk.bytes).sum();
+        vec![
+            line.point.clone(),
+            line.time.clone(),
+            serde_json::to_value(line.kind)
+                .ok()
+                .and_then(|kind| kind.as_str().map(str::to_owned))
+                .unwrap_or_default(),
+            if line.clean { "clean" } else { "UNCLEAN" }.to_owned(),
+            format!("{} in {}", HumanBytes(bytes), line.disks.len()),
+            line.name.clone(),
+        ]
+    };
+    let rows: Vec<_> = listed.points.iter().map(row).collect();
+    let mut text = if rows.is_empty() {
+        format!("{} has no recovery points", listed.machine)
+    } else {
+        table(&["point", "time", "kind", "state", "disks", "name"], &rows)
+    };
+    for gap in &listed.gaps {
+        text.push_str("\nnot offered: ");
+        text.push_str(gap);
+    }
+    text
+}

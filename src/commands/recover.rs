@@ -1,0 +1,84 @@
+//! `tidegate recover`: writes a machine's disks back as they were.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+use tidegate_model::HumanBytes;
+use tidegate_vault::chain::MachineHistory;
+use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
+use tidegate_vault::points::{At, MachinePoints, readable_time};
+use tidegate_vault::restore::RestorePlan;
+
+use super::target::Target;
+use crate::cli::RecoverArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Recovered {
+    machine: String,
+    epoch: u32,
+    lsn: u64,
+    time: String,
+    clean: bool,
+    disks: usize,
+    bytes_total: u64,
+    bytes_written: u64,
+    bytes_zero: u64,
+    seconds: f64,
+    cpu_seconds: f64,
+}
+
+pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure> {
+    let (begun, cpu) = (Instant::now(), super::cpu_seconds(libc::RUSAGE_SELF));
+    let at: At = args.at.parse().map_err(|error| Failure::usage(format!("--at: {error}")))?;
+    let vault = super::open(&args.vault).await?;
+    let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let history = MachineHistory::read(&reader, &args.machine).await?;
+    let chosen = MachinePoints::of(&history).choose(&history, at)?;
+    // Said before anything is written.
+    eprintln!(
+        "recovering {} to {} ({}{})",
+        args.machine,
+        chosen.point,
+        readable_time(chosen.time),
+        if chosen.clean { "" } else { ", UNCLEAN: the disks are a mixture of moments" }
+    );
+    let only: Vec<_> = args.disk.into_iter().collect();
+    let plan = RestorePlan::build(&reader, &history, chosen.point, &only).await?;
+    let target = match (args.disk, plan.disks()) {
+        (Some(_), [disk]) => Target::single(&args.to, disk, args.force)?,
+        _ => Target::directory(&args.to, plan.disks(), args.force)?,
+    };
+    let bar = output.bytes_bar(plan.bytes_to_write(), "recovering");
+    let restored = plan.run(&reader, Arc::new(target), &|bytes| bar.set_position(bytes)).await;
+    bar.finish_and_clear();
+    let restored = restored?;
+    let recovered = Recovered {
+        machine: args.machine.to_string(),
+        epoch: chosen.point.epoch.0,
+        lsn: chosen.point.lsn.0,
+        time: readable_time(chosen.time),
+        clean: chosen.clean,
+        disks: plan.disks().len(),
+        bytes_total: plan.disks().iter().map(|disk| disk.bytes).sum(),
+        bytes_written: restored.bytes_written,
+        bytes_zero: restored.bytes_zero,
+        seconds: begun.elapsed().as_secs_f64(),
+        cpu_seconds: super::cpu_seconds(libc::RUSAGE_SELF) - cpu,
+    };
+    output.result(&recovered, |r| {
+        #[allow(clippy::cast_precision_loss)] // a figure for people
+        let rate = r.bytes_total as f64 / 1e6 / r.seconds.max(1e-9);
+        format!(
+            "{} disk{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
+            r.disks,
+            if r.disks == 1 { "" } else { "s" },
+            HumanBytes(r.bytes_total),
+            r.seconds,
+            HumanBytes(r.bytes_written)
+        )
+    });
+    Ok(())
+}

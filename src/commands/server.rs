@@ -1,0 +1,134 @@
+//! `tidegate server`: the process server.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use serde::Serialize;
+use tidegate_model::HumanBytes;
+use tidegate_vault::authority::{Enrolment, VALIDITY_DEFAULT};
+use tidegate_vault::identity::{Identity, Role};
+use tidegate_vault::store::Access;
+use tidegate_vault::{Location, Vault};
+
+use crate::cli::ServerArgs;
+use crate::config::{self, ServerConfig};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::server::{Server, ServerIdentity};
+use crate::signals::Stop;
+
+/// Where a server listens that isn't told otherwise.
+const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9443);
+
+#[derive(Serialize)]
+struct Listening {
+    listening: String,
+    run_node: String,
+    memory_bytes: usize,
+    memory: Vec<Term>,
+}
+
+#[derive(Serialize)]
+struct Term {
+    name: &'static str,
+    bytes: usize,
+}
+
+pub(super) async fn run(args: ServerArgs, output: Output, stop: Stop) -> Result<(), Failure> {
+    let config = args.config.as_deref().map(config::read).transpose()?.unwrap_or_default();
+    let args = merge(args, config)?;
+    let Some(location) = &args.vault else {
+        return Err(Failure::usage("which vault? Give --vault, or 'vault' in the configuration"));
+    };
+    let vault = super::open_at(location, &args.credential, Access::Write).await?;
+    let identity = identity(&args, &vault)?;
+    let mut settings = super::server_settings(identity.name().clone(), &args.engine)?;
+    settings.listen = Some(args.listen.unwrap_or(LISTEN_DEFAULT));
+    settings.identity =
+        Some(ServerIdentity { certificates: identity.chain(), key: identity.key() });
+    let server = Server::start(Arc::new(vault), settings, &stop).await?;
+    announce(&server, identity.name().to_string(), output);
+    stop.asked().await;
+    server.stop().await?;
+    Ok(())
+}
+
+/// What the command line says wins over what the configuration says.
+fn merge(mut args: ServerArgs, config: ServerConfig) -> Result<ServerArgs, Failure> {
+    if args.vault.is_none() {
+        args.vault =
+            config.vault.as_deref().map(str::parse::<Location>).transpose().map_err(|error| {
+                Failure::usage(format!("'vault' in the configuration: {error}"))
+            })?;
+    }
+    if args.credential.passphrase_file.is_none() && args.credential.key_file.is_none() {
+        args.credential.passphrase_file = config.passphrase_file;
+        args.credential.key_file = config.key_file;
+    }
+    args.listen = args.listen.or(config.listen);
+    args.identity = args.identity.or(config.identity);
+    args.engine.memory = args.engine.memory.or(config.memory.map(|size| size.0));
+    args.engine.level = args.engine.level.or(config.level);
+    args.engine.cores = args.engine.cores.or(config.cores);
+    Ok(args)
+}
+
+/// The identity from its file; without one a fresh one, if the key opens the authority.
+fn identity(args: &ServerArgs, vault: &Vault) -> Result<Identity, Failure> {
+    let Some(path) = &args.identity else {
+        let enrolment = Enrolment {
+            name: super::host_name(),
+            role: Role::Server,
+            validity: VALIDITY_DEFAULT,
+            names: Vec::new(),
+        };
+        let authority = vault.authority().map_err(|error| {
+            Failure::from(error).during("the server has no --identity and can't make itself one")
+        })?;
+        return Ok(authority.issue(&enrolment, super::now())?);
+    };
+    let identity = Identity::read(path)?;
+    if identity.vault() != vault.id() {
+        return Err(Failure::usage(format!(
+            "the identity {} is of vault {}, but this is vault {}: enroll the server here",
+            path.display(),
+            identity.vault(),
+            vault.id()
+        )));
+    }
+    if identity.role() != Role::Server {
+        return Err(Failure::usage(format!(
+            "the identity {} is that of a {}: a server needs one from 'enroll --role server'",
+            path.display(),
+            identity.role()
+        )));
+    }
+    identity.check(super::now())?;
+    Ok(identity)
+}
+
+fn announce(server: &Server, node: String, output: Output) {
+    let address = server.address().map_or_else(String::new, |address| address.to_string());
+    let plan = server.plan();
+    let terms = plan.terms.iter().map(|term| Term { name: term.name, bytes: term.bytes });
+    let listening = Listening {
+        listening: address,
+        run_node: node,
+        memory_bytes: plan.total(),
+        memory: terms.collect(),
+    };
+    output.result(&listening, |listening| {
+        let terms = listening.memory.iter().map(|term| {
+            format!("  {:<24}{:>10}", term.name, HumanBytes(term.bytes as u64).to_string())
+        });
+        let terms: Vec<String> = terms.collect();
+        format!(
+            "listening on {} as {}\nmemory, at most {}:\n{}",
+            listening.listening,
+            listening.run_node,
+            HumanBytes(listening.memory_bytes as u64),
+            terms.join("\n")
+        )
+    });
+}

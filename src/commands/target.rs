@@ -1,0 +1,173 @@
+//! Where recovered disks go: new files, sparse where zero, or a block device.
+//!
+//! A file gets its name only when it is whole and durable; until then it is `NAME.partial`, which
+//! is removed when the recovery fails. What is there already is left alone unless forced.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use tidegate_model::{Disk, DiskNumber, HumanBytes};
+use tidegate_vault::restore::Sink;
+
+use crate::failure::Failure;
+
+/// Zeros written at once where a device can't be told to forget.
+const ZEROS: usize = 1 << 20;
+
+/// Where the disks of one recovery go.
+pub(super) struct Target {
+    disks: BTreeMap<DiskNumber, Place>,
+}
+
+struct Place {
+    file: File,
+    /// A new file reads as zeros where nothing was written.
+    starts_zero: bool,
+    /// For a new file: what it is called until it is whole, and then.
+    rename: Option<(PathBuf, PathBuf)>,
+}
+
+impl Target {
+    /// All disks, each as `disk-N.img` in a directory, which is made if it isn't there.
+    pub(super) fn directory(path: &Path, disks: &[Disk], force: bool) -> Result<Self, Failure> {
+        fs::create_dir_all(path).map_err(|error| failed("make the directory", path, &error))?;
+        let file_of = |disk: &Disk| path.join(format!("disk-{}.img", disk.number));
+        // Better to know before the first of many hours is spent.
+        disks.iter().try_for_each(|disk| check_free(&file_of(disk), force))?;
+        let place = |disk: &Disk| Ok((disk.number, new_file(&file_of(disk), disk.bytes)?));
+        Ok(Self { disks: disks.iter().map(place).collect::<Result<_, Failure>>()? })
+    }
+
+    /// One disk, as a file or onto a block device.
+    pub(super) fn single(path: &Path, disk: &Disk, force: bool) -> Result<Self, Failure> {
+        let is_device = fs::metadata(path).is_ok_and(|meta| meta.file_type().is_block_device());
+        let place = if is_device {
+            device(path, disk.bytes, force)?
+        } else {
+            check_free(path, force)?;
+            new_file(path, disk.bytes)?
+        };
+        Ok(Self { disks: BTreeMap::from([(disk.number, place)]) })
+    }
+
+    fn place(&self, disk: DiskNumber) -> io::Result<&Place> {
+        self.disks.get(&disk).ok_or_else(|| io::Error::other("no place was made for this disk"))
+    }
+}
+
+impl Sink for Target {
+    fn write(&self, disk: DiskNumber, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.place(disk)?.file.write_all_at(bytes, offset)
+    }
+
+    fn zero(&self, disk: DiskNumber, offset: u64, length: u64) -> io::Result<()> {
+        let place = self.place(disk)?;
+        if place.starts_zero || length == 0 {
+            return Ok(());
+        }
+        // A device may know how to zero a range without being sent the zeros.
+        match fallocate(&place.file, FallocateFlags::ZERO_RANGE, offset, length) {
+            Ok(()) => Ok(()),
+            Err(_) => write_zeros(&place.file, offset, length),
+        }
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        for place in self.disks.values() {
+            place.file.sync_all()?;
+            if let Some((partial, whole)) = &place.rename {
+                fs::rename(partial, whole)?;
+                if let Some(directory) = whole.parent().filter(|p| !p.as_os_str().is_empty()) {
+                    File::open(directory)?.sync_all()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        for (partial, _) in self.disks.values().filter_map(|place| place.rename.as_ref()) {
+            // After finish() there is none, and then this changes nothing.
+            let _ = fs::remove_file(partial);
+        }
+    }
+}
+
+fn write_zeros(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS];
+    while length > 0 {
+        let count = usize::try_from(length).unwrap_or(ZEROS).min(ZEROS);
+        file.write_all_at(&zeros[..count], offset)?;
+        offset += count as u64;
+        length -= count as u64;
+    }
+    Ok(())
+}
+
+fn check_free(path: &Path, force: bool) -> Result<(), Failure> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => Err(Failure::usage(format!(
+            "{} is a directory: with --disk, name a file or a block device",
+            path.display()
+        ))),
+        Ok(_) if !force => Err(Failure::usage(format!(
+            "{} is there already: --force overwrites it",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn new_file(path: &Path, bytes: u64) -> Result<Place, Failure> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
+    let file = File::create(&partial).map_err(|error| failed("make", &partial, &error))?;
+    let place =
+        Place { file, starts_zero: true, rename: Some((partial.clone(), path.to_path_buf())) };
+    place.file.set_len(bytes).map_err(|error| {
+        let _ = fs::remove_file(&partial);
+        failed("size", &partial, &error)
+    })?;
+    Ok(place)
+}
+
+fn device(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
+    if !force {
+        return Err(Failure::usage(format!(
+            "{} is a block device: --force overwrites all that is on it",
+            path.display()
+        )));
+    }
+    // O_EXCL on a block device: refuse one that is mounted or otherwise in use.
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(path).map_err(
+            |error| match error.raw_os_error() {
+                Some(libc::EBUSY) => {
+                    Failure::usage(format!("{} is in use: unmount it first", path.display()))
+                }
+                _ => failed("open", path, &error),
+            },
+        )?;
+    let there = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0))
+        .map_err(|error| failed("find the size of", path, &error.into()))?;
+    if there < bytes {
+        return Err(Failure::usage(format!(
+            "{} has {}, the disk needs {}: use a larger one",
+            path.display(),
+            HumanBytes(there),
+            HumanBytes(bytes)
+        )));
+    }
+    Ok(Place { file, starts_zero: false, rename: None })
+}
+
+fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!("can't {what} {}: {error}", path.display()))
+}

@@ -1,0 +1,135 @@
+//! `tidegate verify`: checks a vault.
+
+use serde::Serialize;
+use tidegate_model::{HumanBytes, Remedy};
+use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
+use tidegate_vault::verify::{Done, Report, Touch, verify};
+
+use crate::cli::VerifyArgs;
+use crate::failure::Failure;
+use crate::output::Output;
+
+#[derive(Serialize)]
+struct Verified {
+    clean: bool,
+    contents: bool,
+    runs: u64,
+    logs: u64,
+    packs: u64,
+    leftovers: u64,
+    frames: u64,
+    records: u64,
+    references: u64,
+    bytes_kept: u64,
+    bytes_stored: u64,
+    duplicate_blocks: u64,
+    duplicate_bytes: u64,
+    machines: usize,
+    damage: Vec<Damage>,
+    strays: Vec<String>,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Damage {
+    place: String,
+    what: String,
+    touches: Vec<String>,
+}
+
+pub(super) async fn run(args: VerifyArgs, output: Output) -> Result<(), Failure> {
+    let begun = std::time::Instant::now();
+    let vault = super::open(&args.vault).await?;
+    let bar = output.bytes_bar(0, "verifying");
+    let tell = |done: Done| {
+        if args.contents {
+            bar.set_length(done.bytes_all);
+            bar.set_position(done.bytes);
+        } else {
+            bar.set_length(done.packs_all);
+            bar.set_position(done.packs);
+        }
+    };
+    let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let report = verify(&reader, args.contents, &tell).await;
+    bar.finish_and_clear();
+    let report = report?;
+    let verified = Verified::of(&report, args.contents, begun.elapsed().as_secs_f64());
+    output.result(&verified, text);
+    if report.is_clean() {
+        return Ok(());
+    }
+    let count = report.damage.len();
+    let what =
+        format!("the vault is damaged in {count} place{}", if count == 1 { "" } else { "s" });
+    Err(Failure::new(
+        format!("{what}; bring back what is listed from a copy of the vault's objects"),
+        Remedy::Repair,
+    ))
+}
+
+impl Verified {
+    fn of(report: &Report, contents: bool, seconds: f64) -> Self {
+        let damage = report.damage.iter().map(|finding| Damage {
+            place: finding.spot.to_string(),
+            what: finding.what.clone(),
+            touches: finding.touches.iter().map(touched).collect(),
+        });
+        let counts = &report.counts;
+        Self {
+            clean: report.is_clean(),
+            contents,
+            runs: counts.runs,
+            logs: counts.logs,
+            packs: counts.packs,
+            leftovers: counts.leftovers,
+            frames: counts.frames,
+            records: counts.records,
+            references: counts.references,
+            bytes_kept: counts.kept_bytes,
+            bytes_stored: counts.stored_bytes,
+            duplicate_blocks: counts.duplicate_blocks,
+            duplicate_bytes: counts.duplicate_bytes,
+            machines: report.machines.len(),
+            damage: damage.collect(),
+            strays: report.strays.clone(),
+            seconds,
+        }
+    }
+}
+
+fn touched(touch: &Touch) -> String {
+    let points: Vec<String> = touch.points.iter().map(ToString::to_string).collect();
+    if points.is_empty() {
+        format!("machine {}, but none of its recovery points", touch.machine)
+    } else {
+        format!("machine {}: {}", touch.machine, points.join(", "))
+    }
+}
+
+fn text(verified: &Verified) -> String {
+    let mut lines = vec![format!(
+        "{} packs of {} logs, {} frames with {} (stored as {}), {} references: {}",
+        verified.packs,
+        verified.logs,
+        verified.frames,
+        HumanBytes(verified.bytes_kept),
+        HumanBytes(verified.bytes_stored),
+        verified.references,
+        match (verified.clean, verified.contents) {
+            (true, true) => "every byte is as it was written",
+            (true, false) => "indexes and references are whole (--contents reads every frame)",
+            (false, _) => "DAMAGED",
+        }
+    )];
+    if verified.leftovers > 0 {
+        let count = verified.leftovers;
+        lines.push(format!("{count} packs were left by a crash and never counted: no harm"));
+    }
+    lines.extend(verified.strays.iter().map(|stray| format!("not ours, passed over: {stray}")));
+    for damage in &verified.damage {
+        lines.push(format!("damaged: {}: {}", damage.place, damage.what));
+        lines.extend(damage.touches.iter().map(|touch| format!("  touches {touch}")));
+    }
+    lines.join("\n")
+}

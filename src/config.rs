@@ -1,0 +1,98 @@
+//! The server's configuration file: TOML, the same names as the options, which win over it.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tidegate_model::parse_bytes;
+
+use crate::failure::Failure;
+
+/// Longest configuration that is read.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+/// What a configuration may say. Secrets have no place here; files that hold them do.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ServerConfig {
+    /// The vault, as `file:///srv/vault`.
+    pub vault: Option<String>,
+    /// Where to listen, as `0.0.0.0:9443`.
+    pub listen: Option<SocketAddr>,
+    /// The identity file.
+    pub identity: Option<PathBuf>,
+    /// The passphrase file.
+    pub passphrase_file: Option<PathBuf>,
+    /// The key file.
+    pub key_file: Option<PathBuf>,
+    /// The memory bound, as `"2GiB"`.
+    pub memory: Option<Size>,
+    /// The zstd level.
+    pub level: Option<i32>,
+    /// How many cores.
+    pub cores: Option<u16>,
+}
+
+/// A size in bytes, as a number or a text with a unit.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "SizeText")]
+pub(crate) struct Size(pub u64);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum SizeText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<SizeText> for Size {
+    type Error = String;
+
+    fn try_from(text: SizeText) -> Result<Self, String> {
+        match text {
+            SizeText::Number(bytes) => Ok(Self(bytes)),
+            SizeText::Text(text) => parse_bytes(&text).map(Self),
+        }
+    }
+}
+
+/// Reads a configuration.
+pub(crate) fn read(path: &Path) -> Result<ServerConfig, Failure> {
+    let name = path.display();
+    let refuse = |why: String| Failure::usage(format!("the configuration {name} {why}"));
+    let meta =
+        std::fs::metadata(path).map_err(|error| refuse(format!("can't be read: {error}")))?;
+    if meta.len() > CONFIG_BYTES_MAX {
+        return Err(refuse(format!("is longer than {CONFIG_BYTES_MAX} bytes")));
+    }
+    let text =
+        std::fs::read_to_string(path).map_err(|error| refuse(format!("can't be read: {error}")))?;
+    parse(&text).map_err(|error| refuse(format!("can't be understood: {error}")))
+}
+
+fn parse(text: &str) -> Result<ServerConfig, toml::de::Error> {
+    toml::from_str(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_says_what_the_options_say() {
+        let config = parse(
+            "vault = 'file:///srv/vault'\nlisten = '0.0.0.0:9443'\nmemory = '2GiB'\n\
+             key-file = '/etc/tidegate/key'\nlevel = 3\n",
+        )
+        .unwrap();
+        assert_eq!(config.memory.unwrap().0, 2 << 30);
+        assert_eq!(config.level, Some(3));
+        assert_eq!(config.key_file, Some(PathBuf::from("/etc/tidegate/key")));
+    }
+
+    #[test]
+    fn a_name_that_isnt_known_is_refused() {
+        assert!(parse("memroy = 1").is_err());
+        assert!(parse("memory = 'much'").is_err());
+    }
+}

@@ -1,0 +1,106 @@
+//! What a command shows: a result for people or as JSON, and progress while it works.
+
+use std::io::{IsTerminal, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::cli::OutputArgs;
+
+/// How often a progress bar is drawn anew.
+const DRAW_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Where results and progress go.
+#[derive(Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+    progress: bool,
+}
+
+impl Output {
+    pub(crate) fn new(args: &OutputArgs) -> Self {
+        let watched = std::io::stderr().is_terminal();
+        Self { json: args.json, progress: watched && !args.no_progress }
+    }
+
+    /// Prints a result: as one line of JSON, or as `text` says it to people.
+    pub(crate) fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) {
+        let line = if self.json {
+            serde_json::to_string(value)
+                .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+        } else {
+            text(value)
+        };
+        print_line(&line);
+    }
+
+    /// A line for people only.
+    pub(crate) fn say(self, line: &str) {
+        if !self.json {
+            print_line(line);
+        }
+    }
+
+    /// A bar that counts bytes, with rate and time left; drawn only when a person watches.
+    pub(crate) fn bytes_bar(self, total: u64, what: &'static str) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(total).with_message(what);
+        let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \
+                        {decimal_bytes_per_sec} {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(DRAW_INTERVAL);
+        bar
+    }
+}
+
+/// Prints a line; whoever closed our output early doesn't want the rest.
+fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// A table for people: columns as wide as their widest cell, numbers to the right.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let numeric: Vec<bool> = (0..head.len())
+        .map(|column| {
+            let mut cells = rows.iter().filter_map(|row| row.get(column)).peekable();
+            cells.peek().is_some()
+                && cells.all(|cell| cell.starts_with(|c: char| c.is_ascii_digit() || c == '-'))
+        })
+        .collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).zip(&numeric).map(|((cell, width), numeric)| {
+            if *numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    let mut lines = vec![line(&mut head.iter().copied())];
+    lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = vec![
+            vec!["web-1".to_owned(), "12 MB".to_owned()],
+            vec!["a".to_owned(), "7 MB".to_owned()],
+        ];
+        let expected = "machine   size\nweb-1    12 MB\na         7 MB";
+        assert_eq!(table(&["machine", "size"], &rows), expected);
+    }
+}

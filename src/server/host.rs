@@ -1,0 +1,374 @@
+//! One shard on its executor: the pinned core's share of streams, units, packs and commits.
+//!
+//! Two task queues: streams (sessions, news, commits), which latency matters to, and units, with
+//! few shares, so that a core full of compression still answers. Whatever this shard decides is
+//! decided by [`tidegate_pipeline::Shard`]; here it is carried out.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use glommio::timer::Timer;
+use glommio::{Latency, Shares, TaskQueueHandle};
+use tidegate_model::{Lsn, Micros, PackNumber};
+use tidegate_pipeline::{
+    Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit, Worker,
+};
+use tidegate_wire::{Refusal, SlowReason};
+use tracing::{error, info};
+
+use super::credit::Pool;
+use super::front;
+use super::session;
+use super::shared::{News, Shared};
+use super::uploads;
+
+/// Streams get ten times the time of units when both want all of it.
+const STREAM_SHARES: usize = 1000;
+const UNIT_SHARES: usize = 100;
+/// How soon a stream's task should run once it is woken.
+const STREAM_LATENCY: Duration = Duration::from_millis(1);
+/// How often the shard's load is measured.
+const LOAD_INTERVAL: Duration = Duration::from_millis(200);
+
+/// What reaches a session from its shard.
+#[derive(Default)]
+pub(crate) struct Post {
+    /// Payload bytes that were packed: credit that returns.
+    pub packed_bytes: Cell<usize>,
+    /// What was committed since the session last looked.
+    pub committed: Cell<Option<Lsn>>,
+    pub totals: RefCell<StreamTotals>,
+    /// A record whose bytes weren't those that the agent had sent.
+    pub spoiled: Cell<Option<Lsn>>,
+    /// The session must end, for this reason.
+    pub end: RefCell<Option<Refusal>>,
+    pub waker: RefCell<Option<Waker>>,
+}
+
+impl Post {
+    fn wake(&self) {
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A shard's host; lives on its executor only.
+pub(crate) struct Host {
+    pub shared: Arc<Shared>,
+    pub number: u16,
+    pub streams: TaskQueueHandle,
+    shard: RefCell<Shard>,
+    posts: RefCell<HashMap<u64, Rc<Post>>>,
+    dispatchers: RefCell<Vec<Waker>>,
+    /// Wakes the task that waits for the open pack's age.
+    keeper: RefCell<Option<Waker>>,
+    stopping: Cell<bool>,
+    /// Where sessions read: one buffer for all, since each handles what it read before it waits.
+    scratch: Rc<RefCell<Vec<u8>>>,
+    /// Kept from call to call, so that nothing is allocated for them.
+    homes: RefCell<Vec<Homecoming>>,
+    packs: RefCell<Vec<FullPack>>,
+    committed: RefCell<Vec<Committed>>,
+    latencies: RefCell<Vec<u64>>,
+}
+
+/// Runs a shard until the server stops and all that it took in is committed.
+pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, worker: Worker) {
+    let executor = glommio::executor();
+    let streams = executor.create_task_queue(
+        Shares::Static(STREAM_SHARES),
+        Latency::Matters(STREAM_LATENCY),
+        "streams",
+    );
+    let units =
+        executor.create_task_queue(Shares::Static(UNIT_SHARES), Latency::NotImportant, "units");
+    let host = Rc::new(Host {
+        shared,
+        number,
+        streams,
+        shard: RefCell::new(Shard::new(setup)),
+        posts: RefCell::default(),
+        dispatchers: RefCell::default(),
+        keeper: RefCell::default(),
+        stopping: Cell::new(false),
+        scratch: Rc::new(RefCell::new(vec![0; session::READ_BYTES])),
+        homes: RefCell::default(),
+        packs: RefCell::default(),
+        committed: RefCell::default(),
+        latencies: RefCell::default(),
+    });
+    let spawned = [
+        glommio::spawn_local_into(host.clone().work(worker), units),
+        glommio::spawn_local_into(host.clone().receive(), streams),
+        glommio::spawn_local_into(host.clone().measure_load(), streams),
+    ];
+    let tasks = spawned.map(|task| task.expect("the queues were just made"));
+    glommio::spawn_local_into(host.clone().keep(), streams).expect("just made").await;
+    host.finish().await;
+    for task in tasks {
+        task.cancel().await;
+    }
+}
+
+impl Host {
+    /// Works on units, its own and others', whenever the core has nothing more urgent.
+    async fn work(self: Rc<Self>, mut worker: Worker) {
+        loop {
+            let mut unit = poll_fn(|context| self.shared.units.poll_take(context)).await;
+            worker.process(&mut unit);
+            match unit.home() {
+                Some(home) if home == self.number => self.come_home(unit),
+                Some(home) => self.shared.tell(home, News::Unit(unit)),
+                None => {}
+            }
+            glommio::executor().yield_task_queue_now().await;
+        }
+    }
+
+    /// Takes in new connections, for ever; `run` cancels it.
+    async fn receive(self: Rc<Self>) {
+        loop {
+            let arrival =
+                poll_fn(|context| self.shared.shard(self.number).arrivals.poll_take(context)).await;
+            let serve = front::serve(self.clone(), arrival);
+            if let Ok(task) = glommio::spawn_local_into(serve, self.streams) {
+                task.detach();
+            }
+        }
+    }
+
+    /// Reads the news and watches the open pack's age, until the server stops.
+    async fn keep(self: Rc<Self>) {
+        let mut alarm: Option<(Micros, Timer)> = None;
+        poll_fn(|context| {
+            while let Poll::Ready(news) = self.shared.shard(self.number).news.poll_take(context) {
+                self.hear(news);
+            }
+            if self.stopping.get() {
+                return Poll::Ready(());
+            }
+            self.poll_age(context, &mut alarm);
+            *self.keeper.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn poll_age(&self, context: &mut Context<'_>, alarm: &mut Option<(Micros, Timer)>) {
+        loop {
+            let deadline = self.shard.borrow().deadline();
+            let Some(deadline) = deadline else {
+                *alarm = None;
+                return;
+            };
+            if alarm.as_ref().is_none_or(|(set, _)| *set != deadline) {
+                let wait = deadline.0.saturating_sub(now().0).max(1);
+                *alarm = Some((deadline, Timer::new(Duration::from_micros(wait))));
+            }
+            let Some((_, timer)) = alarm else { return };
+            if std::pin::Pin::new(timer).poll(context).is_pending() {
+                return;
+            }
+            *alarm = None;
+            self.advance();
+            if self.shard.borrow().deadline() == Some(deadline) && deadline <= now() {
+                // It can't close now: too many packs are under way. Their end calls again.
+                return;
+            }
+        }
+    }
+
+    fn hear(&self, news: News) {
+        match news {
+            News::Unit(unit) => self.come_home(unit),
+            News::Stored(number) => self.stored(number),
+            News::Failed(failure) => {
+                error!(%failure, "the run ends; nothing that was acknowledged is lost");
+                self.shared.fail(failure);
+            }
+            News::Stop => self.stopping.set(true),
+        }
+    }
+
+    /// Gives a unit its place and sends it to whichever core is idle; gives it back while too many
+    /// are under way, and wakes `context` when that has changed.
+    pub(crate) fn dispatch(&self, unit: Unit, context: &mut Context<'_>) -> Option<Unit> {
+        let admission = self.shard.borrow_mut().dispatch(unit);
+        match admission {
+            Admission::Placed(unit) => {
+                let posted = self.shared.units.post(unit);
+                assert!(posted.is_ok(), "the queue holds all units that can be under way");
+                None
+            }
+            Admission::Later(unit) => {
+                self.dispatchers.borrow_mut().push(context.waker().clone());
+                Some(unit)
+            }
+        }
+    }
+
+    /// Where a session that begins now begins in the log.
+    pub(crate) fn open_pack(&self) -> PackNumber {
+        self.shard.borrow().open_pack()
+    }
+
+    /// Opens a session's post box.
+    pub(crate) fn open_post(&self, session: u64) -> Rc<Post> {
+        let post = Rc::new(Post::default());
+        if self.stopping.get() {
+            *post.end.borrow_mut() = Some(Refusal::shutting_down());
+        }
+        self.posts.borrow_mut().insert(session, post.clone());
+        post
+    }
+
+    /// Closes a session's post box.
+    pub(crate) fn close_post(&self, session: u64) {
+        self.posts.borrow_mut().remove(&session);
+    }
+
+    /// Ends another session of this shard.
+    pub(crate) fn end_session(&self, session: u64, refusal: Refusal) {
+        if let Some(post) = self.posts.borrow().get(&session) {
+            *post.end.borrow_mut() = Some(refusal);
+            post.wake();
+        }
+    }
+
+    /// The buffer into which sessions read.
+    pub(crate) fn scratch(&self) -> Rc<RefCell<Vec<u8>>> {
+        self.scratch.clone()
+    }
+
+    /// How much of the large buffers is free.
+    pub(crate) fn large_pool(&self) -> Pool {
+        session::pool_of(&self.shared.large)
+    }
+
+    /// What a session that waits is waiting for.
+    pub(crate) fn bottleneck(&self) -> SlowReason {
+        let shard = self.shard.borrow();
+        let packs = shard.packs_in_flight() >= self.shared.plan.pack_buffers_per_shard;
+        session::bottleneck(packs, !self.shared.units.is_empty())
+    }
+
+    /// Whether the server stops.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    fn come_home(&self, unit: Unit) {
+        self.shard.borrow_mut().come_home(unit);
+        self.advance();
+    }
+
+    fn stored(&self, number: PackNumber) {
+        let mut committed = self.committed.borrow_mut();
+        let mut latencies = self.latencies.borrow_mut();
+        self.shard.borrow_mut().stored(number, now(), &mut committed, &mut latencies);
+        latencies.drain(..).for_each(|micros| self.shared.latencies.commit.record(micros));
+        for news in committed.drain(..) {
+            let posts = self.posts.borrow();
+            let Some(post) = posts.get(&news.stream.id) else { continue };
+            post.committed.set(news.lsn.or(post.committed.get()));
+            post.totals.borrow_mut().add(&news.totals);
+            post.wake();
+        }
+        drop((committed, latencies));
+        self.advance();
+    }
+
+    /// Does what is due, and tells those whom it concerns.
+    fn advance(&self) {
+        let mut homes = self.homes.borrow_mut();
+        let mut packs = self.packs.borrow_mut();
+        let before = self.shard.borrow().deadline();
+        self.shard.borrow_mut().advance(now(), &mut homes, &mut packs);
+        for pack in packs.drain(..) {
+            uploads::start(&self.shared, self.number, pack);
+        }
+        if !homes.is_empty() {
+            self.dispatchers.borrow_mut().drain(..).for_each(Waker::wake);
+        }
+        for home in homes.drain(..) {
+            let posts = self.posts.borrow();
+            let Some(post) = posts.get(&home.stream.id) else { continue };
+            post.packed_bytes.set(post.packed_bytes.get() + home.payload_bytes);
+            post.spoiled.set(post.spoiled.get().or(home.spoiled));
+            post.wake();
+        }
+        if self.shard.borrow().deadline() != before
+            && let Some(waker) = self.keeper.borrow_mut().take()
+        {
+            waker.wake();
+        }
+    }
+
+    async fn measure_load(self: Rc<Self>) {
+        let runtime = || {
+            let stats = glommio::executor().task_queue_stats(self.streams);
+            stats.map_or(Duration::ZERO, |stats| stats.runtime())
+        };
+        let (mut last_run, mut last) = (runtime(), Instant::now());
+        loop {
+            Timer::new(LOAD_INTERVAL).await;
+            let (run, now) = (runtime(), Instant::now());
+            let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(0);
+            let passed = micros(now - last).max(1);
+            let permille = micros(run.saturating_sub(last_run)) * 1000 / passed;
+            self.shared.shard(self.number).load_permille.store(permille, Ordering::Relaxed);
+            (last_run, last) = (run, now);
+        }
+    }
+
+    /// The server stops: sessions are told, what they sent is stored, the log is closed.
+    async fn finish(&self) {
+        let posts: Vec<u64> = self.posts.borrow().keys().copied().collect();
+        posts.into_iter().for_each(|session| self.end_session(session, Refusal::shutting_down()));
+        self.settle(|shard| shard.units_in_flight() == 0).await;
+        if self.shared.failure().is_some() {
+            return;
+        }
+        let last = self.shard.borrow_mut().finish(now());
+        last.into_iter().for_each(|pack| uploads::start(&self.shared, self.number, pack));
+        self.settle(|shard| shard.packs_in_flight() == 0).await;
+        info!(shard = self.number, packs = self.open_pack().0, "the log is closed");
+    }
+
+    /// Waits until the sessions have ended and `done` holds.
+    async fn settle(&self, done: impl Fn(&Shard) -> bool) {
+        let mut tick = Timer::new(SETTLE_TICK);
+        poll_fn(|context| {
+            while let Poll::Ready(news) = self.shared.shard(self.number).news.poll_take(context) {
+                self.hear(news);
+            }
+            let settled = self.posts.borrow().is_empty() && done(&self.shard.borrow());
+            if settled || self.shared.failure().is_some() {
+                return Poll::Ready(());
+            }
+            if std::pin::Pin::new(&mut tick).poll(context).is_ready() {
+                self.advance();
+                tick = Timer::new(SETTLE_TICK);
+                let _ = std::pin::Pin::new(&mut tick).poll(context);
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// How often a shard that stops looks whether a pack's age is due.
+const SETTLE_TICK: Duration = Duration::from_millis(20);
+
+/// Now, by this host's clock.
+pub(crate) fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,281 @@
+//! The process server: hosts the shards of the pipeline on pinned cores, and everything that they
+//! need around them. The only home of glommio.
+//!
+//! ```text
+//! listener (thread) ─▶ front (TLS, HTTP, hello) ─▶ directory ─▶ session ─┐
+//!                                                                        ▼
+//!    store (tokio threads) ◀── uploads ◀── host: Shard ◀── worker ◀── units (any idle core)
+//! ```
+//!
+//! Invariants: a shard's state lives on its executor; shards meet only in [`shared::Shared`];
+//! nothing is reserved after the start that the memory plan doesn't name.
+
+mod credit;
+mod directory;
+mod front;
+mod grants;
+mod host;
+mod http;
+mod latency;
+mod limits;
+mod link;
+mod listener;
+mod refill;
+mod report;
+mod session;
+mod settings;
+mod shared;
+mod tls;
+mod uploads;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use tidegate_model::limits::RECORD_BYTES_DEFAULT;
+use tidegate_model::{LogId, LogName, PackId, RunId};
+use tidegate_pipeline::{
+    BufferPool, KnownBlocks, Logs, MemoryPlan, ShardSetup, Worker, WorkerSetup,
+};
+use tidegate_vault::Vault;
+use tidegate_vault::meta::{Run, create_run};
+use tidegate_vault::pack::PackWriter;
+use tidegate_vault::store::Put;
+use tokio::io::DuplexStream;
+use tracing::info;
+
+pub(crate) use report::ServerReport;
+pub(crate) use settings::{ServerError, ServerIdentity, ServerSettings};
+
+use self::front::Arrival;
+use self::listener::Listener;
+use self::shared::{News, Shared, SharedParts};
+use crate::signals::Stop;
+
+/// A foreign wake-up is seen only when the reactor polls: so often at least.
+const PREEMPT_TIMER: Duration = Duration::from_millis(1);
+/// Memory for an executor's own I/O buffers; payload doesn't pass through them.
+const EXECUTOR_IO_BYTES: usize = 1 << 20;
+/// Entries of an executor's ring.
+const RING_DEPTH: usize = 256;
+/// Connections beside those that have a session: health checks, handshakes under way.
+const EXTRA_CONNECTIONS: usize = 64;
+/// A pack closes so long after its first record.
+const PACK_AGE: Duration = Duration::from_millis(250);
+/// The same while nothing but time records is in it.
+const PACK_AGE_IDLE: Duration = Duration::from_secs(3);
+
+/// A running server.
+pub(crate) struct Server {
+    shared: Arc<Shared>,
+    executors: Vec<ExecutorJoinHandle<()>>,
+    listener: Option<Listener>,
+}
+
+impl Server {
+    /// Starts a server: claims its run in the vault, learns the known blocks, starts the shards,
+    /// then listens, if it has an address.
+    ///
+    /// # Errors
+    /// [`ServerError`] when something that it needs isn't there; nothing keeps running then.
+    pub(crate) async fn start(
+        vault: Arc<Vault>,
+        settings: ServerSettings,
+        stop: &Stop,
+    ) -> Result<Self, ServerError> {
+        limits::check(settings.cores)?;
+        let shards = settings.cores;
+        let block_bytes = vault.description().block_bytes;
+        let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
+        let plan =
+            MemoryPlan::new(settings.memory_bytes, usize::from(shards), record_bytes_max as usize)?;
+        let tls = settings.identity.map(settings::tls_config).transpose()?;
+        let run = RunId::from_bytes(random()?);
+        let on_failure = stop.clone();
+        let shared = Arc::new(Shared::new(SharedParts {
+            vault: vault.clone(),
+            node: settings.node.clone(),
+            run,
+            record_bytes_max,
+            plan,
+            shards,
+            puts_max: settings.puts_max,
+            store: tokio::runtime::Handle::current(),
+            tls,
+            on_failure: Box::new(move || on_failure.stop()),
+        }));
+        // Bind before anything is claimed in the vault: a port in use leaves no trace there.
+        let socket = settings.listen.map(listener::bind).transpose()?;
+        claim_run(&shared).await?;
+        let logs = Logs::default();
+        let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
+        refill::refill(&vault, &known, &logs).await?;
+        let executors = start_executors(&shared, settings.level, &known, &logs)?;
+        let listener = socket.map(|socket| listen(&shared, socket)).transpose()?;
+        Ok(Self { shared, executors, listener })
+    }
+
+    /// The address at which it listens.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().map(Listener::address)
+    }
+
+    /// The memory plan.
+    pub(crate) fn plan(&self) -> &MemoryPlan {
+        &self.shared.plan
+    }
+
+    /// Serves a stream from inside this process.
+    pub(crate) fn connect_pipe(&self, pipe: DuplexStream) {
+        let posted = self.shared.shard(0).arrivals.post(Arrival::Pipe(pipe));
+        assert!(posted.is_ok(), "pipes are few");
+    }
+
+    /// Stops: no new connections, sessions are told, what they sent is stored, logs are closed.
+    ///
+    /// # Errors
+    /// Why the run couldn't go on, if that is why it stops.
+    pub(crate) async fn stop(mut self) -> Result<ServerReport, ServerError> {
+        drop(self.listener.take());
+        for number in 0..self.shared.shards.len() {
+            self.shared.tell(u16::try_from(number).unwrap_or(0), News::Stop);
+        }
+        let executors = self.executors;
+        let joined = tokio::task::spawn_blocking(move || {
+            executors.into_iter().map(ExecutorJoinHandle::join).collect::<Result<Vec<_>, _>>()
+        });
+        joined.await.map_err(ServerError::join)?.map_err(ServerError::executor)?;
+        match self.shared.failure() {
+            Some(failure) => Err(ServerError::Failed(failure)),
+            None => Ok(ServerReport::of(&self.shared)),
+        }
+    }
+}
+
+fn listen(shared: &Arc<Shared>, socket: std::net::TcpListener) -> Result<Listener, ServerError> {
+    let connections_max = shared.plan.sessions + EXTRA_CONNECTIONS;
+    let to = shared.clone();
+    let mut next = 0;
+    let hand_over = move |socket, peer, guard| {
+        // Where the handshake is done; the session's shard is found after its first frame.
+        let shard = next % to.shards.len();
+        next += 1;
+        if to.shards[shard].arrivals.post(Arrival::Socket { socket, peer, guard }).is_err() {
+            tracing::warn!(%peer, "closed a connection: its shard is too busy to answer");
+        }
+    };
+    Listener::start(socket, connections_max, hand_over).map_err(ServerError::Listen)
+}
+
+/// Claims the run, before anything is sealed under its name.
+async fn claim_run(shared: &Shared) -> Result<(), ServerError> {
+    let run = Run {
+        run: shared.run,
+        node: shared.node.clone(),
+        started: host::now(),
+        key_version: shared.vault.ring().current(),
+        shards: u16::try_from(shared.shards.len()).unwrap_or(u16::MAX),
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    let put = create_run(shared.vault.store(), shared.vault.ring(), &run).await?;
+    // 128 random bits: never, unless the system's randomness is broken. Then nothing may be sealed.
+    if put == Put::Exists {
+        return Err(ServerError::Random("a run of this id exists already".to_owned()));
+    }
+    info!(run = %shared.run, node = %shared.node, "the run is claimed");
+    Ok(())
+}
+
+fn start_executors(
+    shared: &Arc<Shared>,
+    level: i32,
+    known: &Arc<KnownBlocks>,
+    logs: &Logs,
+) -> Result<Vec<ExecutorJoinHandle<()>>, ServerError> {
+    let key_version = shared.vault.ring().current();
+    let names: Vec<LogName> = (0..shared.shards.len())
+        .map(|shard| LogName { node: shared.node.clone(), id: log_id(shared, shard) })
+        .collect();
+    let ciphers = |name: &LogName| {
+        let ciphers = shared.vault.ring().log_ciphers(key_version, name.id);
+        ciphers.expect("the ring has its own current version")
+    };
+    let worker_setup = WorkerSetup {
+        block_bytes: shared.block_bytes,
+        level,
+        key_version,
+        ciphers: names.iter().map(ciphers).collect(),
+        namer: shared.vault.ring().block_namer(),
+        known: known.clone(),
+        logs: logs.clone(),
+        times: shared.times.clone(),
+    };
+    let mut executors = Vec::new();
+    for (shard, (core, name)) in settings::cores(names.len())?.into_iter().zip(&names).enumerate() {
+        let setup = shard_setup(shared, shard, name, ciphers(name), logs)?;
+        let worker =
+            Worker::new(worker_setup.clone(), &[shared.small.clone(), shared.large.clone()])
+                .map_err(ServerError::Compressor)?;
+        let shared = shared.clone();
+        let number = setup.shard;
+        let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
+            .name(&format!("shard-{shard}"))
+            .preempt_timer(PREEMPT_TIMER)
+            .io_memory(EXECUTOR_IO_BYTES)
+            .ring_depth(RING_DEPTH)
+            .spawn(move || host::run(shared, number, setup, worker))
+            .map_err(ServerError::executor)?;
+        executors.push(executor);
+    }
+    Ok(executors)
+}
+
+fn shard_setup(
+    shared: &Shared,
+    shard: usize,
+    name: &LogName,
+    ciphers: tidegate_vault::seal::LogCiphers,
+    logs: &Logs,
+) -> Result<ShardSetup, ServerError> {
+    let plan = &shared.plan;
+    let key_version = shared.vault.ring().current();
+    let vault = shared.vault.id();
+    let mut seed = random()?;
+    Ok(ShardSetup {
+        shard: u16::try_from(shard).unwrap_or(u16::MAX),
+        writer: PackWriter::new(vault, name.clone(), key_version, shared.block_bytes, ciphers),
+        slot: logs.add(name).ok_or(ServerError::Logs)?,
+        logs: logs.clone(),
+        pack_buffers: BufferPool::new("packs", plan.pack_buffer_bytes, plan.pack_buffers_per_shard),
+        pack_close_bytes: plan.pack_close_bytes,
+        pack_age: micros(PACK_AGE),
+        pack_age_idle: micros(PACK_AGE_IDLE),
+        packs_in_flight_max: plan.pack_buffers_per_shard * 2,
+        units_in_flight_max: shared::units_in_flight_max(plan),
+        pack_ids: Box::new(move || {
+            // Without the system's randomness the last id, counted on, still differs from all others.
+            if let Ok(fresh) = random() {
+                seed = fresh;
+            } else {
+                seed = (u128::from_le_bytes(seed).wrapping_add(1)).to_le_bytes();
+            }
+            PackId::from_bytes(seed)
+        }),
+    })
+}
+
+fn log_id(shared: &Shared, shard: usize) -> LogId {
+    LogId { run: shared.run, shard: u16::try_from(shard).unwrap_or(u16::MAX) }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// 16 random bytes.
+fn random() -> Result<[u8; 16], ServerError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| ServerError::Random(error.to_string()))?;
+    Ok(bytes)
+}

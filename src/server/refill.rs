@@ -1,0 +1,109 @@
+//! Fills the table of known blocks from the vault when a server starts: the newest packs first,
+//! until the table is full or the vault is through.
+//!
+//! Only packs that count are looked at: a block may be referred to only where it is committed.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use tidegate_model::{FrameNumber, Micros, RunId};
+use tidegate_pipeline::{Known, KnownBlocks, LogSlot, Logs};
+use tidegate_vault::Vault;
+use tidegate_vault::log::{Found, LogError, LogReader, PackRead, Survey};
+use tidegate_vault::pack::Content;
+use tracing::{info, warn};
+
+use super::settings::ServerError;
+
+/// The table is filled to this part, so that the newest blocks aren't forgotten for old ones.
+const FILL_PERCENT: usize = 80;
+/// Packs are read in groups of so many, from the newest group back.
+const GROUP: usize = 64;
+/// Indexes are read once: they needn't be kept.
+const CACHE_BYTES: usize = 1 << 20;
+
+/// Fills `known`, and makes the logs known to which its entries point.
+pub(super) async fn refill(
+    vault: &Vault,
+    known: &KnownBlocks,
+    logs: &Logs,
+) -> Result<(), ServerError> {
+    let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
+    let (surveys, _) = reader.surveys().await?;
+    let started = run_starts(vault).await?;
+    let mut surveys: Vec<Survey> = surveys.into_values().collect();
+    surveys.sort_by_key(|survey| std::cmp::Reverse(started.get(&survey.log.id.run).copied()));
+    let most = known.capacity() / 100 * FILL_PERCENT;
+    let (mut blocks, mut packs) = (0, 0);
+    for survey in &surveys {
+        if blocks >= most {
+            break;
+        }
+        let Some(slot) = logs.add(&survey.log) else { break };
+        let mut filler = Filler { known, logs, slot, blocks: 0, packs: 0 };
+        filler.fill(&reader, survey, most - blocks).await?;
+        blocks += filler.blocks;
+        packs += filler.packs;
+    }
+    info!(blocks, packs, logs = surveys.len(), "the table of known blocks is filled");
+    Ok(())
+}
+
+/// When each run began.
+async fn run_starts(vault: &Vault) -> Result<BTreeMap<RunId, Micros>, ServerError> {
+    let runs = tidegate_vault::meta::list_runs(vault.store(), vault.ring()).await?;
+    Ok(runs.into_iter().map(|run| (run.run, run.started)).collect())
+}
+
+/// Fills from one log.
+struct Filler<'a> {
+    known: &'a KnownBlocks,
+    logs: &'a Logs,
+    slot: LogSlot,
+    blocks: usize,
+    packs: usize,
+}
+
+impl Filler<'_> {
+    async fn fill(
+        &mut self,
+        reader: &LogReader,
+        survey: &Survey,
+        most: usize,
+    ) -> Result<(), LogError> {
+        for group in survey.counted.packs.rchunks(GROUP) {
+            let mut read = Box::pin(reader.packs(survey, group.to_vec()));
+            while let Some((place, found)) = read.next().await {
+                match found {
+                    Ok(Found::Pack(pack)) => self.add(&pack),
+                    Ok(Found::Tombstone) => {}
+                    Err(error) if error.is_damage() => {
+                        // Its blocks are merely not known; `verify` tells of the damage.
+                        warn!(%place, %error, "passed over a damaged pack");
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if self.blocks >= most {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, pack: &PackRead) {
+        let (header, index) = (&pack.header, &pack.index);
+        self.logs.place_pack(self.slot, header.first_frame, header.number);
+        let end = index.frames.last().map_or(header.first_frame, |frame| frame.number.next());
+        for (place, frame) in (0..).zip(&index.frames) {
+            for (ordinal, record) in (0..).zip(index.kept_of(place)) {
+                let Content::Kept { name: Some(name), .. } = record.content else { continue };
+                let frame: FrameNumber = frame.number;
+                self.known.insert(name, Known { log: self.slot, frame, ordinal });
+                self.blocks += 1;
+            }
+        }
+        self.logs.commit(self.slot, end);
+        self.packs += 1;
+    }
+}

@@ -1,0 +1,475 @@
+//! One session on its shard: bytes in, units out, acknowledgements back.
+//!
+//! A state machine that is polled: it writes what is to be said, reads what comes, and where it
+//! needs a buffer or a unit's place it waits for that instead of reading on. What is allowed is
+//! decided by [`tidegate_wire::server::Session`].
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use glommio::timer::Timer;
+use tidegate_model::{Checksum, Extent, Lsn, Micros, Remedy};
+use tidegate_pipeline::{Entry, EntryKind, Stream, Unit, UnitBuilder};
+use tidegate_wire::{
+    Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, Slow, SlowReason, Totals,
+    server,
+};
+use tracing::{debug, info, warn};
+
+use super::credit::{Pool, Window};
+use super::host::{Host, Post};
+use super::link::Link;
+
+/// Bytes read at once; the shard's sessions share one buffer of this size.
+pub(crate) const READ_BYTES: usize = 128 << 10;
+/// A unit that isn't full is sent on its way when nothing has come for so long.
+const LINGER: Duration = Duration::from_millis(10);
+/// Bytes handled before other sessions get their turn.
+const TURN_BYTES: usize = 512 << 10;
+/// Frames to send may gather up to this; a peer that doesn't read is ended.
+const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// When a session has waited so long for memory, its agent is told.
+const SLOW_AFTER: Duration = Duration::from_secs(2);
+/// How long the last frames may take to leave.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a session begins with.
+pub(crate) struct Opening {
+    pub link: Link,
+    pub protocol: server::Session,
+    pub decoder: Decoder,
+    /// Bytes that came with the hello.
+    pub input: Vec<u8>,
+    /// Frames to send first: the welcome.
+    pub output: Vec<u8>,
+    pub stream: Arc<Stream>,
+    pub window: Window,
+    pub post: Rc<Post>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+enum End {
+    /// The agent said goodbye.
+    Bye,
+    /// The connection broke, or ended without a goodbye.
+    Lost(io::Error),
+    /// It was refused.
+    Refused(Refusal),
+}
+
+struct Session {
+    host: Rc<Host>,
+    link: Link,
+    protocol: server::Session,
+    decoder: Decoder,
+    /// What was read and couldn't be handled yet.
+    input: Vec<u8>,
+    output: Vec<u8>,
+    written: usize,
+    builder: UnitBuilder,
+    window: Window,
+    post: Rc<Post>,
+    totals: Totals,
+    write: Option<Write>,
+    waiting: Option<Waiting>,
+    linger: Option<Timer>,
+}
+
+/// A write whose payload is coming in.
+struct Write {
+    lsn: Lsn,
+    time: Micros,
+    extent: Extent,
+    checksum: Checksum,
+    received: usize,
+    /// Whether the unit has room and a buffer for it.
+    placed: bool,
+}
+
+/// What must come before the session reads on.
+struct Waiting {
+    what: Want,
+    since: Instant,
+    told: bool,
+}
+
+enum Want {
+    /// A buffer for a write.
+    Buffer,
+    /// A place in the log for a unit.
+    Place(Box<Unit>),
+}
+
+/// Serves a session until it ends.
+pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
+    let stream = opening.stream.clone();
+    let record_bytes_max = host.shared.record_bytes_max as usize;
+    let mut session = Session {
+        link: opening.link,
+        protocol: opening.protocol,
+        decoder: opening.decoder,
+        input: opening.input,
+        output: opening.output,
+        written: 0,
+        builder: UnitBuilder::new(opening.stream, record_bytes_max),
+        window: opening.window,
+        post: opening.post,
+        totals: Totals::default(),
+        write: None,
+        waiting: None,
+        linger: None,
+        host,
+    };
+    let end = poll_fn(|context| session.poll(context)).await;
+    session.flush_units().await;
+    let (machine, epoch) = (&stream.machine, stream.epoch);
+    let (received, committed) = (session.protocol.received(), session.protocol.committed());
+    match end {
+        End::Bye => {
+            session.farewell().await;
+            info!(%machine, %epoch, %committed, "the agent is done");
+        }
+        End::Lost(error) => {
+            info!(%machine, %epoch, %received, %committed, %error, "the connection ended");
+        }
+        End::Refused(refusal) => {
+            warn!(%machine, %epoch, %received, %committed, %refusal, "the session was ended");
+            session.protocol.refuse(&refusal, &mut session.output);
+            session.farewell().await;
+        }
+    }
+}
+
+impl Session {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
+        let mut turn = TURN_BYTES;
+        loop {
+            if let Err(refusal) = self.read_post(context) {
+                return Poll::Ready(End::Refused(refusal));
+            }
+            if let Err(error) = self.poll_output(context) {
+                return Poll::Ready(End::Lost(error));
+            }
+            if self.waiting.is_some() {
+                match self.poll_waiting(context) {
+                    Poll::Ready(()) => {}
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            if !self.input.is_empty() {
+                let input = std::mem::take(&mut self.input);
+                if let Some(end) = self.handle(&input, context) {
+                    return Poll::Ready(end);
+                }
+                continue;
+            }
+            if turn == 0 {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let scratch = self.host.scratch();
+            let mut buffer = scratch.borrow_mut();
+            match self.link.poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(End::Lost(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Poll::Ready(Ok(count)) => {
+                    turn = turn.saturating_sub(count);
+                    self.linger = None;
+                    if let Some(end) = self.handle(&buffer[..count], context) {
+                        return Poll::Ready(end);
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(error)),
+                Poll::Pending => {
+                    drop(buffer);
+                    if self.poll_linger(context).is_pending() {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the shard has to say.
+    fn read_post(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
+        let post = self.post.clone();
+        *post.waker.borrow_mut() = Some(context.waker().clone());
+        if let Some(lsn) = post.spoiled.take() {
+            let cause =
+                format!("the bytes of LSN {lsn} don't fit the checksum that came with them");
+            let advice = "it is sent again; if this happens often, test the machine's memory";
+            return Err(Refusal::new(RefusalCode::Protocol, Remedy::Retry, &cause, advice));
+        }
+        let packed = post.packed_bytes.take();
+        if packed > 0 {
+            let grant = self.window.returned(packed, self.host.large_pool());
+            if grant > 0 {
+                self.protocol.credit(grant as u64, &mut self.output);
+            }
+        }
+        let committed = post.committed.take();
+        let more = post.totals.take();
+        if committed.is_some() || more != Default::default() {
+            self.totals.zero_bytes += more.zero_bytes;
+            self.totals.deduplicated_bytes += more.deduplicated_bytes;
+            self.totals.kept_bytes += more.kept_bytes;
+            self.totals.stored_bytes += more.stored_bytes;
+            let lsn = committed.unwrap_or(self.protocol.committed());
+            self.protocol.ack(lsn, self.totals, &mut self.output);
+        }
+        match post.end.take() {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends what there is to say. Pending is no error: it goes on with the next poll.
+    fn poll_output(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        while self.written < self.output.len() {
+            match self.link.poll_write(context, &self.output[self.written..]) {
+                Poll::Ready(count) => self.written += count?,
+                Poll::Pending if self.output.len() - self.written > OUTPUT_BYTES_MAX => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::TimedOut,
+                        "the agent doesn't read what it is told",
+                    ));
+                }
+                Poll::Pending => return Ok(()),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        match self.link.poll_flush(context) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Handles what was read; what must wait is kept in `input`.
+    fn handle(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Option<End> {
+        let mut rest = bytes;
+        loop {
+            if self.waiting.is_some() {
+                self.input.extend_from_slice(rest);
+                return None;
+            }
+            if let Some(write) = &self.write
+                && !write.placed
+            {
+                self.place_write(context);
+                continue;
+            }
+            let item = match self.decoder.next(&mut rest) {
+                Ok(Some(item)) => item,
+                Ok(None) => return None,
+                Err(error) => return Some(End::Refused(error.into())),
+            };
+            match self.item(item, context) {
+                Ok(false) => {}
+                Ok(true) => return Some(End::Bye),
+                Err(refusal) => return Some(End::Refused(refusal)),
+            }
+        }
+    }
+
+    /// True when the agent says goodbye.
+    fn item(&mut self, item: Item<'_>, context: &mut Context<'_>) -> Result<bool, Refusal> {
+        match item {
+            Item::Message(Message::Record(record)) => {
+                if self.protocol.record(&record)? {
+                    self.add(record, context);
+                }
+            }
+            Item::Message(Message::Bye) => {
+                self.protocol.bye()?;
+                return Ok(true);
+            }
+            Item::Message(_) => {
+                let cause = "the agent sent something out of turn";
+                let advice = "use an agent of the server's release";
+                return Err(Refusal::new(RefusalCode::Protocol, Remedy::Stop, cause, advice));
+            }
+            Item::Write(record) => {
+                self.protocol.record(&record)?;
+                if let Record { lsn, time, kind: RecordKind::Write(extent, checksum) } = record {
+                    let (received, placed) = (0, false);
+                    self.write = Some(Write { lsn, time, extent, checksum, received, placed });
+                }
+            }
+            Item::Payload(part) => {
+                if let Some(write) = &mut self.write {
+                    self.builder.space(write.received, part.len()).copy_from_slice(part);
+                    write.received += part.len();
+                }
+            }
+            Item::WriteEnd => {
+                if let Some(Write { lsn, time, extent, checksum, .. }) = self.write.take() {
+                    self.builder.add_write(lsn, time, extent, checksum);
+                    if self.builder.is_full() {
+                        self.close_unit(false, context);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn add(&mut self, record: Record, context: &mut Context<'_>) {
+        if self.builder.must_close(0) {
+            self.close_unit(false, context);
+        }
+        let flush = matches!(record.kind, RecordKind::Bookmark(_));
+        let kind = match record.kind {
+            RecordKind::Disk(disk) => EntryKind::Disk(disk),
+            RecordKind::Zero(extent) => EntryKind::Zero(extent),
+            RecordKind::Bookmark(bookmark) => EntryKind::Bookmark(bookmark),
+            RecordKind::Time | RecordKind::Write(..) => EntryKind::Time,
+        };
+        self.builder.add(Entry { lsn: record.lsn, time: record.time, kind });
+        if flush {
+            self.close_unit(true, context);
+        }
+    }
+
+    /// Finds room for the write that begins, or waits for it.
+    fn place_write(&mut self, context: &mut Context<'_>) {
+        let Some(write) = &mut self.write else { return };
+        let bytes = usize::try_from(write.extent.length).unwrap_or(usize::MAX);
+        if self.builder.must_close(bytes) {
+            self.close_unit(false, context);
+            if self.waiting.is_some() {
+                return;
+            }
+        }
+        if !self.builder.needs_buffer(bytes) {
+            if let Some(write) = &mut self.write {
+                write.placed = true;
+            }
+            return;
+        }
+        let large = if self.window.is_large() { self.host.shared.large.take() } else { None };
+        match large.or_else(|| self.host.shared.small.take()) {
+            Some(buffer) => self.builder.give_buffer(buffer),
+            None => self.wait(Want::Buffer),
+        }
+    }
+
+    /// Sends the unit so far on its way, or waits until it may go.
+    fn close_unit(&mut self, flush: bool, context: &mut Context<'_>) {
+        self.linger = None;
+        let Some(unit) = self.builder.close(flush) else { return };
+        if let Some(unit) = self.host.dispatch(unit, context) {
+            self.wait(Want::Place(Box::new(unit)));
+        }
+    }
+
+    fn wait(&mut self, what: Want) {
+        self.waiting = Some(Waiting { what, since: Instant::now(), told: false });
+    }
+
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(mut waiting) = self.waiting.take() else { return Poll::Ready(()) };
+        match waiting.what {
+            Want::Buffer => {
+                let shared = &self.host.shared;
+                let mut buffer = shared.small.poll_take(context);
+                if buffer.is_pending() && self.window.is_large() {
+                    buffer = shared.large.poll_take(context);
+                }
+                if let Poll::Ready(buffer) = buffer {
+                    self.builder.give_buffer(buffer);
+                    return Poll::Ready(());
+                }
+                waiting.what = Want::Buffer;
+            }
+            Want::Place(unit) => match self.host.dispatch(*unit, context) {
+                None => return Poll::Ready(()),
+                Some(unit) => waiting.what = Want::Place(Box::new(unit)),
+            },
+        }
+        if !waiting.told && waiting.since.elapsed() > SLOW_AFTER {
+            let waited = u64::try_from(waiting.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let reason = self.host.bottleneck();
+            self.protocol.slow(Slow { reason, waited_us: waited }, &mut self.output);
+            waiting.told = true;
+            debug!(?reason, waited, "a session waits");
+        }
+        self.waiting = Some(waiting);
+        self.poll_linger(context).map(|()| ())
+    }
+
+    /// After a while without news the unit so far goes on its way.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let waits = self.waiting.is_some();
+        if self.builder.is_empty() && !waits {
+            return Poll::Pending;
+        }
+        let wait = if waits { SLOW_AFTER } else { LINGER };
+        let timer = self.linger.get_or_insert_with(|| Timer::new(wait));
+        std::task::ready!(Pin::new(timer).poll(context));
+        self.linger = None;
+        if !waits && self.write.is_none() {
+            self.close_unit(false, context);
+        }
+        Poll::Ready(())
+    }
+
+    /// What was received whole goes on its way, though the session has ended.
+    async fn flush_units(&mut self) {
+        self.write = None;
+        if let Some(Waiting { what: Want::Place(unit), .. }) = self.waiting.take() {
+            self.dispatch(*unit).await;
+        }
+        if let Some(unit) = self.builder.close(true) {
+            self.dispatch(unit).await;
+        }
+    }
+
+    async fn dispatch(&self, unit: Unit) {
+        let mut unit = Some(unit);
+        poll_fn(|context| {
+            unit = unit.take().and_then(|unit| self.host.dispatch(unit, context));
+            if unit.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// The last frames leave, if the peer takes them in time.
+    async fn farewell(&mut self) {
+        let mut limit = Timer::new(FAREWELL);
+        poll_fn(|context| {
+            if Pin::new(&mut limit).poll(context).is_ready() {
+                return Poll::Ready(());
+            }
+            let sent = self.poll_output(context);
+            if sent.is_err() || self.output.is_empty() {
+                self.link.close();
+                let _ = self.link.poll_flush(context);
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Why a session waits, as far as its shard can tell.
+pub(crate) fn bottleneck(packs_waiting: bool, units_waiting: bool) -> SlowReason {
+    match (packs_waiting, units_waiting) {
+        (true, _) => SlowReason::Store,
+        (false, true) => SlowReason::Cores,
+        (false, false) => SlowReason::Memory,
+    }
+}
+
+/// What the shard knows of the large buffers.
+pub(crate) fn pool_of(pool: &tidegate_pipeline::BufferPool) -> Pool {
+    Pool { free: pool.free(), count: pool.count(), buffer_bytes: pool.buffer_bytes() }
+}

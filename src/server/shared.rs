@@ -1,0 +1,157 @@
+//! What all shards of a server share, and the only places where they meet.
+//!
+//! Directory, table of known blocks, logs' committed marks, unit queue, buffer pools, and the
+//! mailboxes of each shard. Everything else has one owner: its shard.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use rustls::ServerConfig;
+use tidegate_model::{Name, PackNumber, RunId};
+use tidegate_pipeline::{BufferPool, Mailbox, MemoryPlan, StageTimes, Unit};
+use tidegate_vault::Vault;
+
+use super::directory::Directory;
+use super::front::Arrival;
+use super::latency::Latencies;
+use super::uploads::UploadFailure;
+
+/// What a shard hears from others.
+pub(crate) enum News {
+    /// One of its units was worked on elsewhere.
+    Unit(Unit),
+    /// One of its packs is stored.
+    Stored(PackNumber),
+    /// One of its packs can't be stored: the run must end.
+    Failed(Arc<UploadFailure>),
+    /// The server stops: refuse, flush, finish.
+    Stop,
+}
+
+/// A shard's mailboxes, and what others see of it.
+pub(crate) struct ShardPorts {
+    pub arrivals: Mailbox<Arrival>,
+    pub news: Mailbox<News>,
+    /// Thousandths of its core that streams take (not units).
+    pub load_permille: AtomicU64,
+}
+
+/// What all shards share.
+pub(crate) struct Shared {
+    pub vault: Arc<Vault>,
+    pub node: Name,
+    pub run: RunId,
+    pub block_bytes: u32,
+    pub record_bytes_max: u32,
+    pub plan: MemoryPlan,
+    pub directory: Directory,
+    pub shards: Vec<ShardPorts>,
+    /// Units for whichever core is idle.
+    pub units: Mailbox<Unit>,
+    pub small: BufferPool,
+    pub large: BufferPool,
+    /// The store client's threads.
+    pub store: tokio::runtime::Handle,
+    /// How many puts may be under way at once.
+    pub puts: Arc<tokio::sync::Semaphore>,
+    pub times: Arc<StageTimes>,
+    pub latencies: Latencies,
+    /// `None` in a server without a port.
+    pub tls: Option<Arc<ServerConfig>>,
+    failure: Mutex<Option<Arc<UploadFailure>>>,
+    on_failure: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What a [`Shared`] is made from, besides what it makes itself.
+pub(crate) struct SharedParts {
+    pub vault: Arc<Vault>,
+    pub node: Name,
+    pub run: RunId,
+    pub record_bytes_max: u32,
+    pub plan: MemoryPlan,
+    pub shards: u16,
+    pub puts_max: usize,
+    pub store: tokio::runtime::Handle,
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Called once, from any thread, when the run can't go on.
+    pub on_failure: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Connections that wait for their shard's attention.
+const ARRIVALS_MAX: usize = 1024;
+
+impl Shared {
+    pub(crate) fn new(parts: SharedParts) -> Self {
+        let plan = parts.plan;
+        let units_max = units_in_flight_max(&plan) * usize::from(parts.shards);
+        // A shard hears of each of its units and packs once, and of the server's stop.
+        let news_max = units_max + plan.pack_buffers_per_shard * 2 + 16;
+        let ports = |_| ShardPorts {
+            arrivals: Mailbox::new("arrivals", ARRIVALS_MAX),
+            news: Mailbox::new("news", news_max),
+            load_permille: AtomicU64::new(0),
+        };
+        Self {
+            block_bytes: parts.vault.description().block_bytes,
+            vault: parts.vault,
+            node: parts.node,
+            run: parts.run,
+            record_bytes_max: parts.record_bytes_max,
+            directory: Directory::new(parts.shards),
+            shards: (0..parts.shards).map(ports).collect(),
+            units: Mailbox::new("units", units_max),
+            small: BufferPool::new("small", plan.small_buffer_bytes, plan.small_buffers),
+            large: BufferPool::new("units", plan.large_buffer_bytes, plan.large_buffers),
+            plan,
+            store: parts.store,
+            puts: Arc::new(tokio::sync::Semaphore::new(parts.puts_max)),
+            times: Arc::default(),
+            latencies: Latencies::default(),
+            tls: parts.tls,
+            failure: Mutex::default(),
+            on_failure: parts.on_failure,
+        }
+    }
+
+    /// The mailboxes of a shard.
+    pub(crate) fn shard(&self, number: u16) -> &ShardPorts {
+        &self.shards[usize::from(number)]
+    }
+
+    /// How busy a shard is with streams, from 0 to 1.
+    pub(crate) fn load(&self, shard: u16) -> f64 {
+        let permille = self.shard(shard).load_permille.load(Ordering::Relaxed);
+        f64::from(u32::try_from(permille).unwrap_or(u32::MAX)) / 1000.0
+    }
+
+    /// Tells a shard something. Its mailbox has room for all that can be under way.
+    pub(crate) fn tell(&self, shard: u16, news: News) {
+        let posted = self.shard(shard).news.post(news);
+        assert!(posted.is_ok(), "a shard's mailbox holds all that can be under way");
+    }
+
+    /// The run can't go on; the first cause is kept.
+    pub(crate) fn fail(&self, failure: Arc<UploadFailure>) {
+        let first = {
+            let mut slot = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            let first = slot.is_none();
+            slot.get_or_insert(failure);
+            first
+        };
+        if first {
+            (self.on_failure)();
+        }
+    }
+
+    /// Why the run can't go on, if it can't.
+    pub(crate) fn failure(&self) -> Option<Arc<UploadFailure>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Most units of one shard between dispatch and pack: every buffer in use, and as many again
+/// without bytes (zeros, references to come, times).
+pub(crate) fn units_in_flight_max(plan: &MemoryPlan) -> usize {
+    2 * (plan.small_buffers + plan.large_buffers)
+}

@@ -1,0 +1,135 @@
+//! Puts packs: the only place where a put is retried.
+//!
+//! Doing it twice is safe because a pack is created, never overwritten, and the same bytes are
+//! sent each time: "already exists" is answered by reading the header back. The same random id and
+//! digest: it is ours, stored. Another, or a tombstone: somebody closed this log; the run is
+//! fenced and ends. Not there: again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tidegate_model::{LogName, PackNumber, Remedy};
+use tidegate_pipeline::FullPack;
+use tidegate_vault::layout;
+use tidegate_vault::pack::{HEADER_BYTES, PackHeader, PackKind};
+use tidegate_vault::store::{Put, Store, StoreError};
+use tracing::warn;
+
+use super::shared::{News, Shared};
+
+/// First pause after a failed put; doubles up to the longest.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A store that takes nothing for so long ends the run: agents then try elsewhere.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Why a pack can't be stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadFailure {
+    /// Another object stands where the pack belongs.
+    #[error(
+        "pack {number} of log {log} can't be stored: {found} stands in its place, so this run was \
+         closed from outside. Nothing that was acknowledged is lost; start the server again"
+    )]
+    Fenced { log: LogName, number: PackNumber, found: &'static str },
+    /// The store refuses it, or has refused it for too long.
+    #[error("pack {number} of log {log} can't be stored: {source}")]
+    Store { log: LogName, number: PackNumber, source: StoreError },
+}
+
+impl UploadFailure {
+    /// What to do about it.
+    pub(crate) fn remedy(&self) -> Remedy {
+        match self {
+            Self::Fenced { .. } => Remedy::Stop,
+            Self::Store { source, .. } => source.remedy(),
+        }
+    }
+}
+
+/// Sends a pack on its way; the shard hears of the end.
+pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
+    let shared = shared.clone();
+    let runtime = shared.store.clone();
+    runtime.spawn(async move {
+        let number = pack.header.number;
+        let begun = Instant::now();
+        let permit = shared.puts.clone().acquire_owned().await;
+        let stored = put(shared.vault.store(), pack).await;
+        drop(permit);
+        match stored {
+            Ok(()) => {
+                let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+                shared.latencies.put.record(micros);
+                shared.tell(shard, News::Stored(number));
+            }
+            Err(failure) => shared.tell(shard, News::Failed(Arc::new(failure))),
+        }
+    });
+}
+
+async fn put(store: &Store, pack: FullPack) -> Result<(), UploadFailure> {
+    let FullPack { log, header, head, frames } = pack;
+    let path = layout::pack(&log, header.number);
+    let mut parts = vec![Bytes::from(head)];
+    parts.extend(frames.map(Bytes::from_owner));
+    let begun = Instant::now();
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let problem = match store.put_new(&path, parts.clone()).await {
+            Ok(Put::Created) => return Ok(()),
+            Ok(Put::Exists) => None,
+            Err(error) => Some(error),
+        };
+        // A put that failed may have been stored all the same.
+        match look(store, &path, &header).await {
+            Ok(Found::Ours) => return Ok(()),
+            Ok(Found::Foreign(found)) => {
+                return Err(UploadFailure::Fenced { log, number: header.number, found });
+            }
+            Ok(Found::Nothing) => {}
+            Err(error) if problem.is_none() && error.remedy() != Remedy::Retry => {
+                return Err(UploadFailure::Store { log, number: header.number, source: error });
+            }
+            Err(_) => {}
+        }
+        if let Some(source) = problem {
+            if source.remedy() != Remedy::Retry || begun.elapsed() > PATIENCE {
+                return Err(UploadFailure::Store { log, number: header.number, source });
+            }
+            warn!(%path, error = %source, "a put failed; trying again");
+        }
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+enum Found {
+    Ours,
+    Foreign(&'static str),
+    Nothing,
+}
+
+/// What stands at the pack's place?
+async fn look(store: &Store, path: &str, ours: &PackHeader) -> Result<Found, StoreError> {
+    let bytes = match store.get_range(path, 0..HEADER_BYTES as u64).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.is_not_found() => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    Ok(match PackHeader::decode(&bytes) {
+        Ok(theirs) if theirs.kind == PackKind::Tombstone => Found::Foreign("a tombstone"),
+        Ok(theirs) if theirs.id == ours.id && theirs.digest == ours.digest => Found::Ours,
+        Ok(_) => Found::Foreign("another pack"),
+        Err(_) => Found::Foreign("something that is no pack"),
+    })
+}
+
+/// Between half and all of `pause`, so that many puts that failed together don't return together.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0];
+    // Without randomness the pause is merely the longest.
+    let part = if getrandom::fill(&mut byte).is_ok() { u32::from(byte[0]) } else { 255 };
+    pause / 2 + pause * part / 510
+}

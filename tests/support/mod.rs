@@ -1,0 +1,73 @@
+//! What the tests of the whole stand on: the program as real processes, a real object store, real
+//! disks and file systems, and faults. Included by each test file with `mod support;`.
+//!
+//! Owns everything that it starts, mounts or attaches: a guard for each, which undoes it when it is
+//! dropped, after a panic too. Knows nothing of Tidegate's formats and calls none of its crates:
+//! what is tested here is what a user has.
+//!
+//! Nothing is left out silently. What needs root or loop devices asks `devices::usable` first and
+//! prints why it doesn't run; everything else that is missing fails with the command that installs
+//! it.
+
+// Each test file is a program of its own and takes what it needs of this.
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub mod azurite;
+pub mod compare;
+pub mod devices;
+pub mod faults;
+pub mod images;
+pub mod postgres;
+pub mod process;
+pub mod random;
+
+use tempfile::TempDir;
+
+/// A directory for one test, removed when dropped. It lies beside the build, because a test's disks
+/// may be too large for a temporary directory in memory.
+pub fn scratch() -> TempDir {
+    scratch_in(Path::new(env!("CARGO_TARGET_TMPDIR")), 0o700)
+}
+
+/// The same, for processes of other users to enter: in the system's temporary directory.
+pub fn public_scratch() -> TempDir {
+    scratch_in(&std::env::temp_dir(), 0o755)
+}
+
+fn scratch_in(parent: &Path, mode: u32) -> TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    tempfile::Builder::new()
+        .prefix("tidegate-test-")
+        .permissions(permissions)
+        .tempdir_in(parent)
+        .unwrap_or_else(|error| {
+            panic!("no directory for the test in {}: {error}", parent.display())
+        })
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a tool of the system to its end and gives its output; a failure is shown whole.
+#[track_caller]
+pub fn tool(command: &mut Command) -> String {
+    try_tool(command).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs a tool of the system to its end; the error says what was called and what it answered.
+pub fn try_tool(command: &mut Command) -> Result<String, String> {
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?} can't be started ({error}): run `make tools`"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{command:?} failed with {}: {}", output.status, said.trim()))
+}
