@@ -31,13 +31,9 @@ pub struct Known {
     pub ordinal: u32,
 }
 
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    name: [u8; 16],
-    /// 0 where the entry is empty: places are stored plus one.
-    place: u64,
-}
-
+/// The two halves of a name, and the place plus one; a place of 0 is an empty entry. Plain words, so
+/// that a table is made of pages that the system gives zeroed, when they are first used.
+type Entry = [u64; 3];
 type Bucket = [Entry; BUCKET];
 
 /// The table.
@@ -51,11 +47,7 @@ impl KnownBlocks {
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         let buckets = (bytes / (STRIPES * size_of::<Bucket>())).max(1);
-        let stripe = || {
-            let mut entries = Vec::new();
-            entries.resize(buckets, [Entry::default(); BUCKET]);
-            Mutex::new(entries.into_boxed_slice())
-        };
+        let stripe = || Mutex::new(vec![[[0; 3]; BUCKET]; buckets].into_boxed_slice());
         Self {
             stripes: (0..STRIPES).map(|_| stripe()).collect(),
             buckets_per_stripe: buckets as u64,
@@ -76,10 +68,11 @@ impl KnownBlocks {
         mine: Known,
         usable: impl Fn(Known) -> bool,
     ) -> Option<Known> {
-        self.with_bucket(name, |bucket| {
-            let found = bucket.iter().position(|entry| entry.is(name));
-            if let Some(at) = found {
-                let known = unpack(bucket[at].place);
+        let [low, high] = halves(name);
+        self.with_bucket(low, high, |bucket| {
+            let is_it = |entry: &Entry| entry[..2] == [low, high] && entry[2] != 0;
+            if let Some(at) = bucket.iter().position(is_it) {
+                let known = unpack(bucket[at][2]);
                 bucket[..=at].rotate_right(1);
                 if usable(known) {
                     return Some(known);
@@ -87,11 +80,7 @@ impl KnownBlocks {
             } else {
                 bucket.rotate_right(1);
             }
-            if let Some(place) = pack(mine) {
-                bucket[0] = Entry { name: *name.as_bytes(), place };
-            } else {
-                bucket[0] = Entry::default();
-            }
+            bucket[0] = pack(mine).map_or([0; 3], |place| [low, high, place]);
             None
         })
     }
@@ -101,26 +90,23 @@ impl KnownBlocks {
         self.find_or_insert(name, known, |_| true);
     }
 
-    fn with_bucket<T>(&self, name: BlockName, act: impl FnOnce(&mut Bucket) -> T) -> T {
-        let bytes = name.as_bytes();
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(word)
-        };
+    fn with_bucket<T>(&self, low: u64, high: u64, act: impl FnOnce(&mut Bucket) -> T) -> T {
         // Names are uniform: any bits of them choose evenly.
-        let stripe = usize::try_from(word(0) % STRIPES as u64).unwrap_or(0);
-        let bucket = usize::try_from(word(8) % self.buckets_per_stripe).unwrap_or(0);
+        let stripe = usize::try_from(low % STRIPES as u64).unwrap_or(0);
+        let bucket = usize::try_from(high % self.buckets_per_stripe).unwrap_or(0);
         // A panic elsewhere can't leave an entry half written: entries are plain values.
         let mut entries = self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
         act(&mut entries[bucket])
     }
 }
 
-impl Entry {
-    fn is(&self, name: BlockName) -> bool {
-        self.place != 0 && self.name == *name.as_bytes()
-    }
+fn halves(name: BlockName) -> [u64; 2] {
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&name.as_bytes()[at..at + 8]);
+        u64::from_le_bytes(word)
+    };
+    [word(0), word(8)]
 }
 
 /// `None` when the place doesn't fit its bits: such a block stays unknown.

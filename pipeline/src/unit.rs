@@ -216,7 +216,8 @@ impl UnitBuilder {
     /// Adds a record without bytes.
     pub fn add(&mut self, entry: Entry) {
         let unit = self.open();
-        unit.texts += usize::from(matches!(entry.kind, EntryKind::Disk(_) | EntryKind::Bookmark(_)));
+        unit.texts +=
+            usize::from(matches!(entry.kind, EntryKind::Disk(_) | EntryKind::Bookmark(_)));
         unit.entries.push(entry);
     }
 

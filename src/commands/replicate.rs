@@ -14,6 +14,7 @@ use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Vault, VaultError};
 
 use super::copy::{self, CopyResult, Job};
+use super::vault::Made;
 use crate::cli::ReplicateArgs;
 use crate::credentials;
 use crate::failure::Failure;
@@ -32,6 +33,9 @@ const BLOCK_BYTES: u64 = tidegate_model::limits::BLOCK_BYTES_DEFAULT as u64;
 
 #[derive(Serialize)]
 struct ReplicateResult {
+    /// The vault, when it was made on the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    made: Option<Made>,
     #[serde(flatten)]
     copy: CopyResult,
     server: ServerReport,
@@ -41,7 +45,12 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     let (begun, cpu) = (Instant::now(), super::cpu_seconds(libc::RUSAGE_SELF));
     let sources = copy::open_sources(&args.disks)?;
     let machine = args.machine.clone().unwrap_or_else(|| default_name(&args.disks, &sources));
-    let vault = Arc::new(open_or_make(&args, output).await?);
+    let (vault, made) = open_or_make(&args).await?;
+    // People see it before the copy: whatever becomes of that, the vault is there.
+    if let Some(made) = &made {
+        output.say(&made.text());
+    }
+    let vault = Arc::new(vault);
     let settings = super::server_settings(super::host_name(), &args.engine)?;
     let server = Server::start(vault.clone(), settings, &stop).await?;
     let job =
@@ -52,7 +61,8 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     let mut result = copied?;
     result.seconds = begun.elapsed().as_secs_f64();
     result.cpu_seconds = super::cpu_seconds(libc::RUSAGE_SELF) - cpu;
-    output.result(&ReplicateResult { copy: result, server: report }, |r| copy::text(&r.copy));
+    let result = ReplicateResult { made, copy: result, server: report };
+    output.result(&result, |result| copy::text(&result.copy));
     Ok(())
 }
 
@@ -69,13 +79,14 @@ impl Connector for PipeConnector<'_> {
     }
 }
 
-async fn open_or_make(args: &ReplicateArgs, output: Output) -> Result<Vault, Failure> {
+async fn open_or_make(args: &ReplicateArgs) -> Result<(Vault, Option<Made>), Failure> {
     let store = Store::open(&args.vault.vault, Access::Create)?;
     let credential = credentials::existing(&args.vault.credential)?;
     match Vault::open(store.clone(), &credential).await {
-        Ok(vault) => Ok(vault),
+        Ok(vault) => Ok((vault, None)),
         Err(VaultError::NotThere { .. }) => {
-            super::vault::make(store, BLOCK_BYTES, &credential, output).await
+            let (vault, made) = super::vault::make(store, BLOCK_BYTES, &credential).await?;
+            Ok((vault, Some(made)))
         }
         Err(error) => Err(error.into()),
     }

@@ -24,20 +24,30 @@ pub(super) async fn run(command: VaultCommand, output: Output) -> Result<(), Fai
 
 /// What making a vault gives: the recovery key among it, this once.
 #[derive(Serialize)]
-struct Made {
+pub(super) struct Made {
     vault: String,
     id: String,
     block_bytes: u32,
     recovery_key: String,
 }
 
-/// Makes a vault and shows its recovery key.
+impl Made {
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        format!(
+            "made vault {} at {}\n\
+             recovery key, shown only now; keep it on paper, apart from the vault:\n  {}",
+            self.id, self.vault, self.recovery_key
+        )
+    }
+}
+
+/// Makes a vault; what comes with it must be shown, for nobody can find the recovery key again.
 pub(super) async fn make(
     store: Store,
     block_bytes: u64,
     credential: &Credential,
-    output: Output,
-) -> Result<Vault, Failure> {
+) -> Result<(Vault, Made), Failure> {
     let mut options = InitOptions::new(super::now());
     options.block_bytes = u32::try_from(block_bytes)
         .map_err(|_| Failure::usage("--block-bytes is larger than any block can be"))?;
@@ -48,20 +58,15 @@ pub(super) async fn make(
         block_bytes: vault.description().block_bytes,
         recovery_key: recovery.text().to_string(),
     };
-    output.result(&made, |made| {
-        format!(
-            "made vault {} at {}\n\
-             recovery key, shown only now; keep it on paper, apart from the vault:\n  {}",
-            made.id, made.vault, made.recovery_key
-        )
-    });
-    Ok(vault)
+    Ok((vault, made))
 }
 
 async fn init(args: VaultInitArgs, output: Output) -> Result<(), Failure> {
     let store = Store::open(&args.vault, Access::Create)?;
     let credential = credentials::new_vault(&args.credential)?;
-    make(store, args.block_bytes, &credential, output).await.map(drop)
+    let (_, made) = make(store, args.block_bytes, &credential).await?;
+    output.result(&made, Made::text);
+    Ok(())
 }
 
 #[derive(Serialize)]

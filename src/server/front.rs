@@ -154,11 +154,13 @@ async fn front(
 /// Somebody who doesn't speak TLS is told so in what he speaks, if that is HTTP.
 async fn no_handshake(tls: &mut TlsStream, peer: SocketAddr, error: &io::Error) {
     debug!(%peer, %error, "no TLS handshake");
-    let _ = poll_fn(|context| tls.poll_send(context)).await;
     if tls.first_byte().is_some_and(|byte| byte.is_ascii_uppercase()) {
         let text = "This port speaks TLS: use https://.";
         let bytes = http::answer(400, "text/plain; charset=utf-8", text);
         let _ = poll_fn(|context| tls.poll_write_plain(context, &bytes)).await;
+    } else {
+        // The alert that says what was wrong.
+        let _ = poll_fn(|context| tls.poll_send(context)).await;
     }
 }
 

@@ -17,6 +17,9 @@ use super::{postgres, scratch_in, tool};
 /// Bytes written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// What a file or a directory costs besides its blocks.
+const INODE_BYTES: u64 = 512;
+
 /// The largest file that is taken from the host: one giant would crowd out all variety.
 const HOST_FILE_BYTES_MAX: u64 = 64 << 20;
 
@@ -32,7 +35,7 @@ pub fn host_ext4(bytes: u64) -> PathBuf {
         let id = "6f1d5c70-6c1e-4b7e-9b46-6a2f3f2f6b11";
         tool(
             Command::new("mkfs.ext4")
-                .args(["-q", "-F", "-m", "0", "-U", id, "-E"])
+                .args(["-q", "-F", "-m", "0", "-i", "4096", "-U", id, "-E"])
                 .arg(format!("hash_seed={id},lazy_itable_init=0,root_owner=0:0"))
                 .arg("-d")
                 .arg(staging.path())
@@ -153,11 +156,18 @@ struct Taken {
 impl Taken {
     fn directory(&mut self, from: &Path, to: &Path) {
         let Ok(entries) = fs::read_dir(from) else { return };
+        if !self.pay(4096) {
+            return;
+        }
         fs::create_dir_all(to).expect("a directory can be made");
         let mut entries: Vec<_> = entries.flatten().collect();
         // In the order of names, so that the same host gives the same files.
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
+            // Even an empty file doesn't fit any more: the rest of the host needn't be read.
+            if self.left_bytes < 4096 + INODE_BYTES {
+                return;
+            }
             let target = to.join(entry.file_name());
             match entry.file_type() {
                 Ok(kind) if kind.is_dir() => self.directory(&entry.path(), &target),
@@ -170,20 +180,23 @@ impl Taken {
     /// What can't be read or has gone meanwhile is left out.
     fn file(&mut self, from: &Path, to: &Path) {
         let Ok(bytes) = from.metadata().map(|metadata| metadata.len()) else { return };
-        // A file takes whole blocks and an inode.
-        let cost = bytes.next_multiple_of(4096) + 512;
-        if bytes > HOST_FILE_BYTES_MAX || cost > self.left_bytes {
+        if bytes > HOST_FILE_BYTES_MAX || !self.pay(bytes) {
             return;
         }
         match fs::copy(from, to) {
-            Ok(_) => {
-                self.files += 1;
-                self.left_bytes -= cost;
-            }
+            Ok(_) => self.files += 1,
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {
                 panic!("no room for an image: {error}")
             }
             Err(_) => {}
         }
+    }
+
+    /// Takes the cost of so many bytes from what is left, if it is there.
+    fn pay(&mut self, bytes: u64) -> bool {
+        let cost = bytes.next_multiple_of(4096) + INODE_BYTES;
+        let left = self.left_bytes.checked_sub(cost);
+        self.left_bytes = left.unwrap_or(self.left_bytes);
+        left.is_some()
     }
 }

@@ -87,6 +87,11 @@ pub struct CopyReport {
     pub reconnects: u64,
     /// The most bytes of read buffers in use at once.
     pub buffer_bytes_max: u64,
+    /// Of [`CopyReport::bytes_read`], what was read past the page cache (O_DIRECT), because it
+    /// wasn't in it.
+    pub bytes_direct: u64,
+    /// Why read buffers weren't registered with io_uring, when they weren't.
+    pub unregistered_because: Option<String>,
 }
 
 /// Copies the disks into the vault through the servers that `connector` reaches.

@@ -11,12 +11,10 @@
 use std::cmp::max;
 
 use futures::TryStreamExt;
-use tidegate_model::{
-    Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point, Remedy,
-};
+use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point, Remedy};
 
 use crate::layout;
-use crate::log::{Found, LogError, LogReader};
+use crate::log::{LogError, LogReader};
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
 use crate::store::Put;
 
@@ -64,7 +62,9 @@ pub enum GrantError {
     #[error(transparent)]
     Meta(#[from] MetaError),
     /// The epoch isn't there.
-    #[error("{machine} claims epoch {epoch}, and this vault has none of that number: is its state of another vault, or older than a restore of the vault?")]
+    #[error(
+        "{machine} claims epoch {epoch}, and this vault has none of that number: is its state of another vault, or older than a restore of the vault?"
+    )]
     NoEpoch {
         /// The machine.
         machine: Name,
@@ -72,7 +72,9 @@ pub enum GrantError {
         epoch: Epoch,
     },
     /// The epoch belongs to another life of the agent.
-    #[error("{machine} claims epoch {epoch}, which was granted to another incarnation: was the machine cloned, or its disk restored with the agent's state on it? Let the agent begin a new incarnation")]
+    #[error(
+        "{machine} claims epoch {epoch}, which was granted to another incarnation: was the machine cloned, or its disk restored with the agent's state on it? Let the agent begin a new incarnation"
+    )]
     OtherIncarnation {
         /// The machine.
         machine: Name,
@@ -96,7 +98,9 @@ pub enum GrantError {
         machine: Name,
     },
     /// Others were first, again and again.
-    #[error("{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?")]
+    #[error(
+        "{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?"
+    )]
     Contended {
         /// The machine.
         machine: Name,
@@ -258,8 +262,7 @@ pub async fn chain_end(
     machine: &Name,
     epoch: &EpochRecord,
 ) -> Result<Lsn, GrantError> {
-    let sessions =
-        meta::list_sessions(reader.store(), reader.ring(), machine, epoch.epoch).await?;
+    let sessions = meta::list_sessions(reader.store(), reader.ring(), machine, epoch.epoch).await?;
     end_of(reader, machine, epoch, sessions.last()).await
 }
 
@@ -276,7 +279,7 @@ async fn end_of(
     let survey = reader.survey(log).await?;
     for number in survey.counted_from(first).into_iter().rev() {
         let bytes = survey.stored.get(&number.0).copied();
-        let Found::Pack(pack) = reader.find(&survey.place(number), bytes).await? else { continue };
+        let pack = reader.pack(&survey.place(number), bytes).await?;
         let here = pack.index.machines.iter();
         let complete = here
             .filter(|entry| entry.name == *machine && entry.epoch == epoch.epoch)

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tidegate_model::{Disk, Name};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
-use crate::log::{Found, LogReader, PackRead};
+use crate::log::{LogReader, PackRead};
 use crate::meta;
 use crate::pack::{Content, PackIndex};
 use crate::points::{MachinePoints, RecoveryPoint};
@@ -44,13 +44,12 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
     let mut traces = Traces::default();
     for survey in reader.surveys().await?.0.values() {
         let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
-        while let Some((_, found)) = packs.next().await {
-            match found {
-                Ok(Found::Pack(pack)) => {
+        while let Some((_, pack)) = packs.next().await {
+            match pack {
+                Ok(pack) => {
                     add_pack(&mut usages, &pack);
                     traces.add_pack(pack.place.log.id, &pack.index, None);
                 }
-                Ok(Found::Tombstone) => break,
                 Err(error) if error.is_damage() => tracing::warn!(%error, "left out"),
                 Err(error) => return Err(error.into()),
             }

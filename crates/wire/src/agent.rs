@@ -44,6 +44,7 @@ pub struct Session {
     sent: Lsn,
     committed: Lsn,
     credit_bytes: u64,
+    record_bytes_max: u32,
 }
 
 impl Session {
@@ -52,7 +53,15 @@ impl Session {
     #[must_use]
     pub const fn new(hello: Hello, ever_sent: Lsn) -> Self {
         let committed = hello.committed;
-        Self { hello, open: false, ever_sent, sent: Lsn::NONE, committed, credit_bytes: 0 }
+        Self {
+            hello,
+            open: false,
+            ever_sent,
+            sent: Lsn::NONE,
+            committed,
+            credit_bytes: 0,
+            record_bytes_max: 0,
+        }
     }
 
     /// Writes the hello.
@@ -103,7 +112,11 @@ impl Session {
         if !record.contains(&welcome.record_bytes_max) || welcome.credit_bytes > CREDIT_BYTES_MAX {
             return Err(ServerBroke("its limits are impossible"));
         }
+        if welcome.features & !self.hello.features != 0 {
+            return Err(ServerBroke("it wants features that weren't offered"));
+        }
         self.open = true;
+        self.record_bytes_max = welcome.record_bytes_max;
         self.sent = welcome.committed;
         self.committed = welcome.committed;
         self.credit_bytes = welcome.credit_bytes;
@@ -111,14 +124,18 @@ impl Session {
     }
 
     fn ack(&mut self, ack: &Ack) -> Result<Event, ServerBroke> {
-        if ack.committed < self.committed || ack.committed > self.ever_sent.max(self.sent) {
+        if ack.committed < self.committed || ack.committed > self.ever_sent {
             return Err(ServerBroke("it acknowledged an LSN that it can't"));
+        }
+        if ack.received < ack.committed || ack.received > self.ever_sent {
+            return Err(ServerBroke("it received an LSN that it can't"));
         }
         self.committed = ack.committed;
         Ok(Event::Ack { committed: ack.committed, totals: ack.totals })
     }
 
-    /// Whether a write with so many payload bytes may be sent now.
+    /// Whether the credit is there for a write with so many payload bytes. One longer than welcome
+    /// allows may never be sent, whatever this says.
     #[must_use]
     pub const fn may_send(&self, payload_bytes: u64) -> bool {
         self.open && payload_bytes <= self.credit_bytes
@@ -148,9 +165,11 @@ impl Session {
     /// The header of a write; its payload must follow it at once. Spends the credit for it.
     ///
     /// # Panics
-    /// If [`Self::may_send`] says no, or its LSN isn't the next.
+    /// If [`Self::may_send`] says no, its LSN isn't the next, or it is longer than welcome allows.
     pub fn write(&mut self, lsn: Lsn, time: Micros, extent: Extent, checksum: Checksum) -> Header {
         assert!(self.may_send(extent.length), "a write needs credit");
+        let most = u64::from(self.record_bytes_max);
+        assert!((1..=most).contains(&extent.length), "a write has the length that welcome allows");
         self.number(lsn);
         self.credit_bytes -= extent.length;
         Record::write_header(lsn, time, extent, checksum)

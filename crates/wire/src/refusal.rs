@@ -119,6 +119,7 @@ fn cut(text: &str) -> &str {
 /// Whether a character leaves a terminal and the order of a line alone.
 pub(crate) fn is_printable(c: char) -> bool {
     // Line and paragraph separators, and the marks that turn the direction of what follows.
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns =
+        matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     !c.is_control() && !turns
 }

@@ -2,18 +2,19 @@
 //!
 //! ```text
 //! Hello ──hello()──▶ Grant ──grant()──▶ Streaming ──bye()──▶ Ended
+//!   └────────────────┴─────refuse()────────┴──────────────────┴──▶ Refused
 //! ```
 //!
 //! It decides whether what the agent says is allowed, and writes what the server says. The caller
 //! moves bytes, grants the epoch, and carries records on.
 
 use tidegate_model::limits::DISKS_MAX;
-use tidegate_model::{DiskNumber, Extent, Lsn, Micros, Remedy, VaultId};
+use tidegate_model::{DiskNumber, Epoch, Extent, Lsn, Micros, Remedy, VaultId};
 
 use crate::limits::PROTOCOL_VERSION;
 use crate::{
-    Ack, DecodeError, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow, Totals,
-    Welcome,
+    Ack, Begins, DecodeError, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow,
+    Totals, Welcome,
 };
 
 /// The server's end.
@@ -21,7 +22,12 @@ pub struct Session {
     vault: VaultId,
     state: State,
     record_bytes_max: u32,
+    /// Whether a record came: no disk may be restated from then on.
+    begun: bool,
+    /// The last record that was accepted; a write's payload may still be coming in.
     received: Lsn,
+    /// The last record that is here whole.
+    whole: Lsn,
     committed: Lsn,
     last_time: Micros,
     credit_bytes: u64,
@@ -35,6 +41,8 @@ enum State {
     Grant,
     Streaming,
     Ended,
+    /// A refusal was the last frame: nothing may be said behind it.
+    Refused,
 }
 
 fn broken(cause: &str) -> Refusal {
@@ -43,9 +51,20 @@ fn broken(cause: &str) -> Refusal {
     Refusal::new(RefusalCode::Protocol, Remedy::Stop, cause, advice)
 }
 
+fn other_version(version: u16) -> Refusal {
+    let cause = format!(
+        "the agent speaks version {version} of the protocol, this server version {PROTOCOL_VERSION}"
+    );
+    let advice = "install the same release on both";
+    Refusal::new(RefusalCode::Version, Remedy::Refuse, &cause, advice)
+}
+
 /// What is said of a stream that can't be decoded.
 impl From<DecodeError> for Refusal {
     fn from(error: DecodeError) -> Self {
+        if let DecodeError::Version(version) = error {
+            return other_version(version);
+        }
         broken(&format!("the agent's stream can't be understood: {error}"))
     }
 }
@@ -58,7 +77,9 @@ impl Session {
             vault,
             state: State::Hello,
             record_bytes_max: 0,
+            begun: false,
             received: Lsn::NONE,
+            whole: Lsn::NONE,
             committed: Lsn::NONE,
             last_time: Micros(0),
             credit_bytes: 0,
@@ -79,17 +100,18 @@ impl Session {
             return Err(broken("the agent said hello twice"));
         }
         if hello.version != PROTOCOL_VERSION {
-            let cause = format!(
-                "the agent speaks version {} of the protocol, this server version {PROTOCOL_VERSION}",
-                hello.version
-            );
-            let advice = "install the same release on both";
-            return Err(Refusal::new(RefusalCode::Version, Remedy::Refuse, &cause, advice));
+            return Err(other_version(hello.version));
         }
         if hello.vault != self.vault {
             let cause = format!("this server serves vault {}, not {}", self.vault, hello.vault);
             let advice = "connect to a server of the vault that issued the identity";
             return Err(Refusal::new(RefusalCode::Vault, Remedy::Refuse, &cause, advice));
+        }
+        if hello.epoch == Epoch::NONE && hello.committed != Lsn::NONE {
+            return Err(broken("the agent claims a committed LSN and no epoch"));
+        }
+        if hello.begins == Begins::Continue && hello.parent.is_none() {
+            return Err(broken("the agent wants to go on from a parent and names none"));
         }
         self.state = State::Grant;
         Ok(hello)
@@ -103,6 +125,7 @@ impl Session {
         assert_eq!(self.state, State::Grant, "a grant answers a hello");
         self.state = State::Streaming;
         self.received = welcome.committed;
+        self.whole = welcome.committed;
         self.committed = welcome.committed;
         self.credit_bytes = welcome.credit_bytes;
         self.record_bytes_max = welcome.record_bytes_max;
@@ -111,6 +134,8 @@ impl Session {
 
     /// A record, or the beginning of a write. Gives whether it is new; false for a disk that is
     /// only restated after a reconnect (LSN 0), which takes no number and needn't be carried on.
+    /// That is allowed before the first record only: later it would change a disk's size without a
+    /// trace in the vault.
     ///
     /// # Errors
     /// A refusal when it isn't allowed; the session must end then.
@@ -121,10 +146,14 @@ impl Session {
         if record.lsn == Lsn::NONE
             && let RecordKind::Disk(disk) = &record.kind
         {
+            if self.begun {
+                return Err(broken("the agent restated a disk after its first record"));
+            }
             self.disks[disk.number.index()] = Some(disk.bytes);
             return Ok(false);
         }
-        if record.lsn != self.received.next() {
+        // The second condition holds but for the very last LSN, which has no next one.
+        if record.lsn != self.received.next() || record.lsn == self.received {
             let (lsn, expected) = (record.lsn, self.received.next());
             return Err(broken(&format!("the agent sent LSN {lsn} where {expected} was next")));
         }
@@ -140,7 +169,10 @@ impl Session {
             RecordKind::Zero(extent) => self.check_extent(extent)?,
             RecordKind::Bookmark(_) | RecordKind::Time => {}
         }
+        let is_whole = !matches!(record.kind, RecordKind::Write(..));
+        self.whole = if is_whole { record.lsn } else { self.received };
         self.received = record.lsn;
+        self.begun = true;
         self.last_time = record.time;
         Ok(true)
     }
@@ -176,7 +208,7 @@ impl Session {
     /// A refusal when it has no session yet.
     pub fn bye(&mut self) -> Result<(), Refusal> {
         if self.state != State::Streaming {
-            return Err(broken("the agent said goodbye before its welcome"));
+            return Err(broken("the agent said goodbye before its welcome, or twice"));
         }
         self.state = State::Ended;
         Ok(())
@@ -184,11 +216,11 @@ impl Session {
 
     /// Gives the agent the right to send more.
     pub fn credit(&mut self, bytes: u64, out: &mut Vec<u8>) {
-        self.credit_bytes += bytes;
-        Message::Credit(bytes).encode(out);
+        self.credit_bytes = self.credit_bytes.saturating_add(bytes);
+        self.say(&Message::Credit(bytes), out);
     }
 
-    /// The last LSN that was received.
+    /// The last LSN that was accepted; the payload of a write may still be coming in.
     #[must_use]
     pub const fn received(&self) -> Lsn {
         self.received
@@ -211,18 +243,25 @@ impl Session {
     pub fn ack(&mut self, lsn: Lsn, totals: Totals, out: &mut Vec<u8>) {
         self.committed = self.committed.max(lsn);
         self.totals = totals;
-        let (received, committed) = (self.received, self.committed);
-        Message::Ack(Ack { received, committed, totals }).encode(out);
+        // What an earlier connection sent may be committed before it comes again on this one.
+        let (received, committed) = (self.whole.max(self.committed), self.committed);
+        self.say(&Message::Ack(Ack { received, committed, totals }), out);
     }
 
     /// Tells the agent why it takes so long.
     pub fn slow(&self, slow: Slow, out: &mut Vec<u8>) {
-        Message::Slow(slow).encode(out);
+        self.say(&Message::Slow(slow), out);
     }
 
-    /// Refuses; the session has ended.
+    /// Refuses; the session has ended, and nothing is written any more, not even a second refusal.
     pub fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) {
-        self.state = State::Ended;
-        Message::Refuse(refusal.clone()).encode(out);
+        self.say(&Message::Refuse(refusal.clone()), out);
+        self.state = State::Refused;
+    }
+
+    fn say(&self, message: &Message, out: &mut Vec<u8>) {
+        if self.state != State::Refused {
+            message.encode(out);
+        }
     }
 }

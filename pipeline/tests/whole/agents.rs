@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use tidegate_model::{Checksum, Lsn, Micros};
-use tidegate_pipeline::{
-    Admission, Entry, EntryKind, Stream, StreamTotals, Unit, UnitBuilder,
-};
+use tidegate_pipeline::{Admission, Entry, EntryKind, Stream, StreamTotals, Unit, UnitBuilder};
 
 use crate::machine::{Machine, RECORD_BYTES_MAX, Record, What};
 use crate::run::Away;
@@ -175,11 +173,6 @@ impl World {
     }
 }
 
-fn add(
-    builder: &mut UnitBuilder,
-    lsn: Lsn,
-    time: Micros,
-    kind: EntryKind,
-) {
+fn add(builder: &mut UnitBuilder, lsn: Lsn, time: Micros, kind: EntryKind) {
     builder.add(Entry { lsn, time, kind });
 }

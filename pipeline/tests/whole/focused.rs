@@ -16,11 +16,11 @@ fn roomy(machines: usize, records: usize) -> Shape {
         workers: 1,
         machines,
         records,
-        large_buffers: 8,
+        large_buffers: 512,
         pack_buffers: 4,
         pack_close_bytes: 1 << 20,
         packs_in_flight: 4,
-        units_in_flight: 64,
+        units_in_flight: 512,
         spoil_one_in: 0,
     }
 }
@@ -36,6 +36,7 @@ fn send_all(world: &mut World, machine: usize) {
     while world.sessions[machine].next <= world.machines[machine].last() {
         world.send(machine);
         world.close_unit(machine, false);
+        assert!(world.sessions[machine].waiting.is_none(), "there is room for all of them");
     }
 }
 

@@ -5,9 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_model::{
-    Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Lsn, Micros, Name,
-};
+use tidegate_model::{Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Lsn, Micros, Name};
 
 use crate::chance::Chance;
 

@@ -283,5 +283,4 @@ impl World {
         self.check_vault();
         self.check_nothing_is_left();
     }
-
 }

@@ -13,6 +13,9 @@ mod error;
 mod tls;
 mod upgrade;
 
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::str::FromStr;
 
@@ -89,32 +92,6 @@ impl std::fmt::Display for ServerAddress {
             write!(f, "[{}]:{}", self.host, self.port)
         } else {
             write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_reads_back_from_its_own_text() {
-        for (text, host, port) in [
-            ("db-1.example", "db-1.example", 9443),
-            ("10.0.0.1:80", "10.0.0.1", 80),
-            ("[::1]:9000", "::1", 9000),
-            ("[::1]", "::1", 9443),
-            ("fe80::1", "fe80::1", 9443),
-        ] {
-            let address: ServerAddress = text.parse().unwrap();
-            assert_eq!((address.host.as_str(), address.port), (host, port));
-            assert_eq!(address.to_string().parse::<ServerAddress>().unwrap(), address);
-        }
-        for text in
-            ["", ":9443", "a:", "a:0", "a:b", "a:70000", "[::1", "[::1]9", "a b", "https://a"]
-        {
-            let error = text.parse::<ServerAddress>().unwrap_err();
-            assert!(matches!(error, ConnectError::Address { .. }), "{text}");
         }
     }
 }

@@ -22,6 +22,15 @@ pub enum ReaderError {
         /// What the system said.
         error: io::Error,
     },
+    /// The ring itself doesn't fit what may be locked.
+    #[error(
+        "too little memory may be locked for io_uring (RLIMIT_MEMLOCK is {limit}); raise it with \
+         ulimit -l, or LimitMEMLOCK= in a systemd unit: 1 MiB is enough"
+    )]
+    Locked {
+        /// The limit, with its unit.
+        limit: String,
+    },
     /// io_uring failed otherwise.
     #[error("{doing} failed: {error}; see the limits of this process (ulimit -a) and try again")]
     Ring {
@@ -55,7 +64,7 @@ impl ReaderError {
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Source(error) => error.remedy(),
-            Self::Forbidden { .. } | Self::Settings { .. } => Remedy::Refuse,
+            Self::Forbidden { .. } | Self::Locked { .. } | Self::Settings { .. } => Remedy::Refuse,
             Self::Ring { .. } | Self::Memory { .. } | Self::Died => Remedy::Stop,
         }
     }

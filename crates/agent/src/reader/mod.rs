@@ -9,11 +9,12 @@
 //! the consumer must let go of payloads without waiting for further spans.
 //!
 //! Parts: `plan` (what to read), `ring` (how), `worker` (the thread), `cut` and `zero` (what it
-//! is), `pool` (where it lies), `residency` (through the page cache or past it). Unsafe code is in
-//! `pool`, `ring` and `residency` only.
+//! is), `pool` (where it lies), `residency` (through the page cache or past it), `locked`
+//! (whether buffers are registered). Unsafe code is in `pool`, `ring` and `residency` only.
 
 mod cut;
 mod error;
+mod locked;
 mod plan;
 mod pool;
 mod residency;
@@ -42,7 +43,6 @@ use crate::progress::Progress;
 use crate::source::Source;
 use cut::Grain;
 use pool::Pool;
-use ring::Ring;
 use worker::Message;
 
 /// Messages between the thread and the consumer; each carries what one read gave, so the pool
@@ -174,12 +174,12 @@ impl std::fmt::Debug for PoolGuard {
 }
 
 impl Reader {
-    /// Whether io_uring works here: makes a ring and drops it.
+    /// Whether io_uring is allowed here.
     ///
     /// # Errors
     /// [`ReaderError::Forbidden`] where it is not allowed.
     pub fn probe() -> Result<(), ReaderError> {
-        Ring::new(1, 1).map(drop)
+        ring::probe()
     }
 
     /// Starts to read `disks`.

@@ -5,18 +5,20 @@
 //! waits until no read is on its way.
 //!
 //! Buffers are registered with the ring at their first use, which pins them once instead of at
-//! every read. Where that fails (too little lockable memory, an old kernel) the same buffers are
-//! read into without it, and [`Ring::unregistered_because`] says why.
+//! every read. Where that may not be ([`super::locked`]) or fails, the same buffers are read into
+//! without it, and [`Ring::unregistered_because`] says why.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use io_uring::{IoUring, opcode, types};
 
 use super::error::ReaderError;
+use super::locked;
 use super::pool::Buffer;
 
 /// One read: `length` bytes at `offset` of `file`, to `start` in `buffer`.
@@ -57,20 +59,18 @@ pub(super) struct Ring {
     in_flight: usize,
     completed: VecDeque<Completed>,
     registered: Vec<bool>,
-    unregistered_because: Option<io::Error>,
+    unregistered_because: Option<String>,
 }
 
 impl Ring {
-    /// A ring for `depth` reads at once into buffers numbered below `buffers`.
-    pub(super) fn new(depth: u32, buffers: u16) -> Result<Self, ReaderError> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .build(depth)
-            // Kernels before 6.1 don't know these.
-            .or_else(|_| IoUring::new(depth))
-            .map_err(of_setup)?;
-        let unregistered_because = ring.submitter().register_buffers_sparse(buffers.into()).err();
+    /// A ring for `depth` reads at once into `buffers` buffers of `buffer_bytes` each.
+    pub(super) fn new(depth: u32, buffers: u16, buffer_bytes: usize) -> Result<Self, ReaderError> {
+        let ring = set_up(depth)?;
+        let bytes = u64::from(buffers) * buffer_bytes as u64;
+        let unregistered_because = locked::reason_against(bytes).or_else(|| {
+            let registered = ring.submitter().register_buffers_sparse(buffers.into());
+            registered.err().map(|error| format!("the kernel refused ({error})"))
+        });
         Ok(Self {
             ring,
             slots: (0..depth).map(|_| None).collect(),
@@ -92,7 +92,7 @@ impl Ring {
     }
 
     /// Why buffers aren't registered, when they aren't.
-    pub(super) const fn unregistered_because(&self) -> Option<&io::Error> {
+    pub(super) const fn unregistered_because(&self) -> Option<&String> {
         self.unregistered_because.as_ref()
     }
 
@@ -195,7 +195,9 @@ impl Ring {
             unsafe { self.ring.submitter().register_buffers_update(number.into(), &[part], None) };
         match done {
             Ok(()) => *registered = true,
-            Err(error) => self.unregistered_because = Some(error),
+            Err(error) => {
+                self.unregistered_because = Some(format!("the kernel refused ({error})"));
+            }
         }
         *registered
     }
@@ -214,10 +216,45 @@ impl Drop for Ring {
     }
 }
 
+/// A ring that was closed gives its locked memory back a little later; one made right after it may
+/// have to wait. So long, at most.
+const SETUP_ATTEMPTS: u32 = 50;
+const SETUP_PAUSE: Duration = Duration::from_millis(20);
+
+fn set_up(depth: u32) -> Result<IoUring, ReaderError> {
+    let attempt = || {
+        let modern = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(depth);
+        match modern {
+            // Kernels before 6.1 don't know these.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(depth),
+            ring => ring,
+        }
+    };
+    for _ in 1..SETUP_ATTEMPTS {
+        match attempt() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                std::thread::sleep(SETUP_PAUSE);
+            }
+            ring => return ring.map_err(of_setup),
+        }
+    }
+    attempt().map_err(of_setup)
+}
+
+/// Whether io_uring is allowed here: makes a ring and drops it. Other troubles show when a ring is
+/// needed.
+pub(super) fn probe() -> Result<(), ReaderError> {
+    match IoUring::new(1).map_err(of_setup) {
+        Err(error @ ReaderError::Forbidden { .. }) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// The error for a ring that can't be made.
 fn of_setup(error: io::Error) -> ReaderError {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES | libc::ENOSYS) => ReaderError::Forbidden { error },
+        Some(libc::ENOMEM) => ReaderError::Locked { limit: locked::limit_text() },
         _ => ReaderError::Ring { doing: "setting up io_uring", error },
     }
 }
@@ -239,7 +276,7 @@ mod tests {
     fn reads_come_back_with_their_tags_and_bytes() {
         let file = file_of(&[7; 10_000]);
         let pool = Pool::new(8192, 4).unwrap();
-        let mut ring = Ring::new(4, 4).unwrap();
+        let mut ring = Ring::new(4, 4, 8192).unwrap();
         for tag in 0..2 {
             let (file, buffer) = (file.clone(), pool.take().unwrap());
             ring.push(tag, Read { file, offset: tag * 8192, buffer, start: 0, length: 8192 });
@@ -248,7 +285,7 @@ mod tests {
         while let Some(done) = ring.wait().unwrap() {
             let count = done.result.unwrap();
             assert!(done.buffer[..count as usize].iter().all(|b| *b == 7));
-            bytes[done.tag as usize] = count;
+            bytes[usize::from(done.tag == 1)] = count;
         }
         assert_eq!(bytes, [8192, 1808]);
     }
@@ -257,7 +294,7 @@ mod tests {
     fn a_ring_dropped_with_reads_on_their_way_gives_every_buffer_back() {
         let file = file_of(&[7; 1 << 20]);
         let pool = Pool::new(1 << 20, 8).unwrap();
-        let mut ring = Ring::new(8, 8).unwrap();
+        let mut ring = Ring::new(8, 8, 1 << 20).unwrap();
         for tag in 0..8 {
             let (file, buffer) = (file.clone(), pool.take().unwrap());
             ring.push(tag, Read { file, offset: 0, buffer, start: 0, length: 1 << 20 });
@@ -269,11 +306,13 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_setup_says_that_io_uring_is_forbidden_and_how_to_allow_it() {
+    fn a_failed_setup_says_whether_io_uring_is_forbidden_or_lacks_memory_and_what_to_do() {
         for errno in [libc::EPERM, libc::ENOSYS] {
             let error = of_setup(io::Error::from_raw_os_error(errno));
             assert!(matches!(error, ReaderError::Forbidden { .. }));
             assert!(error.to_string().contains("kernel.io_uring_disabled"));
         }
+        let error = of_setup(io::Error::from_raw_os_error(libc::ENOMEM));
+        assert!(error.to_string().contains("too little memory may be locked"), "{error}");
     }
 }

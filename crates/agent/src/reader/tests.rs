@@ -1,5 +1,7 @@
 //! The reader on real files: what it gives out is the file, exactly, within its bounds.
 
+#![allow(clippy::cast_possible_truncation)] // tests run on 64 bits, with small numbers
+
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;

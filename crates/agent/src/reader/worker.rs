@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::SeekFrom;
 use tidegate_model::DiskNumber;
@@ -43,6 +43,8 @@ pub struct ReadCounters {
     pub bytes_direct: AtomicU64,
     /// Bytes read through the page cache.
     pub bytes_buffered: AtomicU64,
+    /// Why buffers aren't registered with io_uring, when they aren't; known at the end.
+    pub unregistered_because: OnceLock<String>,
 }
 
 /// A read that was handed an error by the system this often in a row, though it is one that
@@ -71,7 +73,7 @@ pub(super) fn run(
     out: &mpsc::Sender<Message>,
 ) {
     let read_all = || {
-        let mut ring = Ring::new(setup.depth, pool.count())?;
+        let mut ring = Ring::new(setup.depth, pool.count(), pool.buffer_bytes())?;
         for (number, source) in disks {
             let cutter = Cutter::new(*number, setup.grain);
             let planner = Planner::new(source.bytes(), setup.block_bytes, setup.read_bytes);
@@ -79,8 +81,10 @@ pub(super) fn run(
             DiskRun { work, planner, cutter, pending: VecDeque::new(), first: 0, window: None }
                 .run(&mut ring)?;
         }
-        if let Some(error) = ring.unregistered_because() {
-            tracing::info!(%error, "read buffers are not registered with io_uring");
+        if let Some(reason) = ring.unregistered_because() {
+            tracing::info!(reason, "read buffers are not registered with io_uring");
+            // Set once, here.
+            let _ = counters.unregistered_because.set(reason.clone());
         }
         Ok(())
     };
@@ -273,11 +277,10 @@ impl DiskRun<'_> {
         reading.attempts += 1;
         let passes = match error.raw_os_error() {
             Some(libc::EINTR | libc::EAGAIN) => reading.attempts < ATTEMPTS_MAX,
-            Some(libc::EINVAL | libc::EOPNOTSUPP) => reading.direct,
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => std::mem::take(&mut reading.direct),
             _ => false,
         };
         if passes {
-            reading.direct = reading.direct && error.raw_os_error() != Some(libc::EINVAL);
             return Ok(());
         }
         let (path, offset) = (self.work.source.path().to_path_buf(), reading.range.start);

@@ -94,8 +94,8 @@ impl Feed {
         &self.changes
     }
 
-    /// The most bytes of buffers that were in use at once.
-    pub(super) fn buffer_bytes_max(&self) -> u64 {
-        self.reader.buffer_bytes_max()
+    /// The reader, for what it counted.
+    pub(super) const fn reader(&self) -> &Reader {
+        &self.reader
     }
 }

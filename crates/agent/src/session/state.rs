@@ -1,6 +1,7 @@
 //! What a copy keeps from one connection to the next.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tidegate_model::{Disk, DiskNumber, Epoch, Extent, Lsn, Micros};
 use tidegate_wire::{Begins, Hello, RecordKind, Totals, Welcome, limits::PROTOCOL_VERSION};
@@ -10,7 +11,7 @@ use super::feed::{Feed, Item};
 use crate::copy::{CopyReport, CopyRequest};
 use crate::error::CopyError;
 use crate::progress::{Progress, add, raise};
-use crate::reader::Payload;
+use crate::reader::{Payload, Reader};
 use crate::source::Source;
 use crate::window::Window;
 
@@ -212,6 +213,7 @@ impl State {
 
     pub(crate) fn report(&self) -> CopyReport {
         let seen = self.progress.snapshot();
+        let reader = self.feed.as_ref().map(Feed::reader);
         let changes = self.feed.as_ref().map_or_else(Vec::new, |feed| feed.changes().to_vec());
         CopyReport {
             epoch: self.epoch,
@@ -228,7 +230,10 @@ impl State {
             bytes_stored: self.totals.stored_bytes,
             bytes_uncounted: self.bytes_uncounted,
             reconnects: seen.reconnects,
-            buffer_bytes_max: self.feed.as_ref().map_or(0, Feed::buffer_bytes_max),
+            buffer_bytes_max: reader.map_or(0, Reader::buffer_bytes_max),
+            bytes_direct: reader.map_or(0, |r| r.counters().bytes_direct.load(Relaxed)),
+            unregistered_because: reader
+                .and_then(|reader| reader.counters().unregistered_because.get().cloned()),
         }
     }
 }

@@ -1,1 +1,175 @@
-//! t
+//! Grants of a vault in memory: reconnects, new incarnations, clones, races.
+
+use tidegate_model::BookmarkKind;
+
+use super::*;
+use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
+
+fn request(log: &TestLog, incarnation: u8, claimed: u32) -> GrantRequest {
+    GrantRequest {
+        machine: "db-1".parse().unwrap(),
+        incarnation: Incarnation::from_bytes([incarnation; 16]),
+        claimed: Epoch(claimed),
+        begins: Begins::Copy,
+        parent: None,
+        log: log.name.clone(),
+        pack: log.number(),
+        now: Micros(7),
+    }
+}
+
+/// A machine whose epoch 1 is in the vault up to LSN 3, in two packs.
+async fn machine(vault: &mut TestVault) -> TestMachine {
+    let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
+    machine.publish(vault).await;
+    machine.does(Op::Disk(disk(0, 8 * BLOCK)));
+    machine.writes(extent(0, 0, 2 * BLOCK), 1);
+    machine.store(vault).await;
+    machine.marks(BookmarkKind::CopyEnd, true);
+    machine.store(vault).await;
+    machine
+}
+
+async fn sessions(vault: &TestVault) -> Vec<SessionRecord> {
+    let machine = "db-1".parse().unwrap();
+    meta::list_sessions(&vault.store(), &vault.ring, &machine, Epoch(1)).await.unwrap()
+}
+
+#[test]
+fn the_first_epoch_of_a_machine_stands_on_nothing() {
+    run(async {
+        let vault = TestVault::new();
+        let log = TestLog::new(&vault, 1);
+        let granted = grant(&vault.reader(), &request(&log, 5, 0)).await.unwrap();
+        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(0) });
+        let name = "db-1".parse().unwrap();
+        let epochs = meta::list_epochs(&vault.store(), &vault.ring, &name).await.unwrap();
+        assert_eq!((epochs.len(), epochs[0].parent), (1, None));
+        // The answer was lost, and the agent asks again: it gets the same epoch.
+        let again = grant(&vault.reader(), &request(&log, 5, 0)).await.unwrap();
+        assert_eq!(again, granted);
+        assert_eq!(sessions(&vault).await.len(), 1);
+        let mut continuing = request(&log, 6, 0);
+        continuing.machine = "db-2".parse().unwrap();
+        continuing.begins = Begins::Continue;
+        let error = grant(&vault.reader(), &continuing).await.unwrap_err();
+        assert!(matches!(error, GrantError::NothingToContinue { .. }), "{error}");
+    });
+}
+
+#[test]
+fn a_reconnect_goes_on_where_the_vault_ends() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = machine(&mut vault).await;
+        let log = TestLog::new(&vault, 2);
+        for number in 1..3 {
+            let granted = grant(&vault.reader(), &request(&log, 5, 1)).await.unwrap();
+            assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(3) });
+            let sessions = sessions(&vault).await;
+            let last = sessions.last().unwrap();
+            assert_eq!((last.number, last.committed, &last.log), (number, Lsn(3), &log.name));
+        }
+        let name = machine.of.0.clone();
+        assert_eq!(chain_end(&vault.reader(), &name, &machine.record).await.unwrap(), Lsn(3));
+    });
+}
+
+#[test]
+fn the_chain_ends_before_a_gap_and_before_a_record_without_its_last_piece() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        // LSN 4 has two pieces, of which one is stored.
+        let op = Op::Write(extent(0, 0, 2 * BLOCK), vec![7; usize::try_from(2 * BLOCK).unwrap()]);
+        machine.log.add(&vault, &machine.of.clone(), 4, &op, Some(1));
+        machine.log.store(&mut vault, false).await;
+        let end = async |vault: &TestVault| {
+            let name = machine.of.0.clone();
+            chain_end(&vault.reader(), &name, &machine.record).await
+        };
+        assert_eq!(end(&vault).await.unwrap(), Lsn(3));
+        // The rest of it comes in a pack beyond one that isn't stored yet.
+        machine.log.add(&vault, &machine.of.clone(), 4, &op, None);
+        machine.log.close(&mut vault, false);
+        machine.log.add(&vault, &machine.of.clone(), 4, &op, None);
+        let (path, bytes) = machine.log.close(&mut vault, false);
+        vault.put(&path, bytes).await;
+        assert_eq!(end(&vault).await.unwrap(), Lsn(3));
+    });
+}
+
+#[test]
+fn a_session_in_which_nothing_came_ends_where_it_began() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        machine.reconnect(Some(TestLog::new(&vault, 2)), 3);
+        machine.publish(&vault).await;
+        let name = machine.of.0.clone();
+        assert_eq!(chain_end(&vault.reader(), &name, &machine.record).await.unwrap(), Lsn(3));
+    });
+}
+
+#[test]
+fn a_new_incarnation_gets_an_epoch_upon_the_newest_ones_end() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = machine(&mut vault).await;
+        let log = TestLog::new(&vault, 2);
+        let granted = grant(&vault.reader(), &request(&log, 6, 0)).await.unwrap();
+        assert_eq!(granted, Grant { epoch: Epoch(2), committed: Lsn(0) });
+        let name = machine.of.0;
+        let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(2)).await;
+        let record = record.unwrap().unwrap();
+        assert_eq!(record.parent, Some(Point { epoch: Epoch(1), lsn: Lsn(3) }));
+        // One that names its parent gets that.
+        let parent = Some(Point { epoch: Epoch(1), lsn: Lsn(2) });
+        let named = GrantRequest { parent, begins: Begins::Continue, ..request(&log, 7, 0) };
+        assert_eq!(grant(&vault.reader(), &named).await.unwrap().epoch, Epoch(3));
+        let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(3)).await;
+        assert_eq!(record.unwrap().unwrap().parent, parent);
+    });
+}
+
+#[test]
+fn what_the_vault_lacks_is_refused_with_the_cause() {
+    run(async {
+        let mut vault = TestVault::new();
+        machine(&mut vault).await;
+        let log = TestLog::new(&vault, 2);
+        let reader = vault.reader();
+        let refused = async |request| grant(&reader, &request).await.unwrap_err();
+        let error = refused(request(&log, 6, 1)).await;
+        assert!(matches!(error, GrantError::OtherIncarnation { .. }), "{error}");
+        assert!(error.to_string().contains("cloned"), "{error}");
+        let error = refused(request(&log, 5, 9)).await;
+        assert!(matches!(error, GrantError::NoEpoch { epoch: Epoch(9), .. }), "{error}");
+        let continuing = |epoch, lsn| GrantRequest {
+            parent: Some(Point { epoch: Epoch(epoch), lsn: Lsn(lsn) }),
+            begins: Begins::Continue,
+            ..request(&log, 6, 0)
+        };
+        let error = refused(continuing(1, 4)).await;
+        assert!(matches!(error, GrantError::ParentBeyond { end: Lsn(3), .. }), "{error}");
+        let error = refused(continuing(4, 1)).await;
+        assert!(matches!(error, GrantError::NoEpoch { .. }), "{error}");
+        assert_eq!(error.remedy(), Remedy::Refuse);
+    });
+}
+
+#[test]
+fn of_servers_that_grant_at_once_each_gets_an_epoch_of_its_own() {
+    run(async {
+        let vault = TestVault::new();
+        let log = TestLog::new(&vault, 1);
+        let (reader, asked) = (vault.reader(), 1..=8_u8);
+        let grants = asked.map(|incarnation| {
+            let (reader, request) = (reader.clone(), request(&log, incarnation, 0));
+            async move { grant(&reader, &request).await.unwrap().epoch }
+        });
+        let mut epochs = futures::future::join_all(grants).await;
+        epochs.sort_unstable();
+        assert_eq!(epochs, (1..=8).map(Epoch).collect::<Vec<_>>());
+    });
+}

@@ -50,15 +50,6 @@ impl PackRead {
     }
 }
 
-/// What lies at a pack's place.
-#[derive(Debug, Clone)]
-pub enum Found {
-    /// A pack.
-    Pack(Arc<PackRead>),
-    /// The end of the log.
-    Tombstone,
-}
-
 /// Reads packs of a vault; keeps the indexes that were used last. Cheap to clone.
 #[derive(Clone)]
 pub struct LogReader(Arc<Inner>);
@@ -95,23 +86,23 @@ impl LogReader {
         &self.0.ring
     }
 
-    /// What lies at `place`. `stored_bytes` is the object's size where a listing gave it.
+    /// The pack at `place`. `stored_bytes` is the object's size where a listing gave it.
     ///
     /// # Errors
     /// [`LogError`] when there is nothing, or not what belongs there.
-    pub async fn find(
+    pub async fn pack(
         &self,
         place: &PackPlace,
         stored_bytes: Option<u64>,
-    ) -> Result<Found, LogError> {
+    ) -> Result<Arc<PackRead>, LogError> {
         let cached = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place.key());
         if let Some(pack) = cached {
             check_size(place, &pack.header, stored_bytes)?;
-            return Ok(Found::Pack(pack));
+            return Ok(pack);
         }
         let (header, index) = self.head(place, stored_bytes).await?;
         if header.kind == PackKind::Tombstone {
-            return Ok(Found::Tombstone);
+            return Err(LogError::Tombstone(place.clone()));
         }
         let ciphers = self.ciphers_of(place, &header)?;
         let owned = place.clone();
@@ -127,18 +118,7 @@ impl LogReader {
         let bytes = bytes + pack.memory_bytes();
         let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.put(place.key(), pack.clone(), bytes);
-        Ok(Found::Pack(pack))
-    }
-
-    /// The pack at `place`.
-    ///
-    /// # Errors
-    /// [`LogError`] when it isn't there, or not what belongs there.
-    pub async fn pack(&self, place: &PackPlace) -> Result<Arc<PackRead>, LogError> {
-        match self.find(place, None).await? {
-            Found::Pack(pack) => Ok(pack),
-            Found::Tombstone => Err(LogError::Tombstone(place.clone())),
-        }
+        Ok(pack)
     }
 
     /// What opens the frames of a pack.

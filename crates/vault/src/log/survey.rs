@@ -1,13 +1,15 @@
 //! Lists a log, tells which of its packs count, and gives them in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tidegate_model::{LogName, PackNumber};
 
 use super::counted::{Counted, Stated, judge};
-use super::{Found, LogError, LogReader, PackPlace, PackRead};
+use super::{LogError, LogReader, PackPlace, PackRead};
 use crate::layout;
+use crate::pack::HEADER_BYTES;
 use crate::store::StoreError;
 
 /// Indexes on their way at once. With an average index of 8 KiB and at most 7 MiB each they hold
@@ -24,6 +26,8 @@ pub struct Survey {
     pub log: LogName,
     /// The sizes of the stored packs, by their numbers.
     pub stored: BTreeMap<u64, u64>,
+    /// Where it was ended from outside: nothing from there on counts.
+    pub tombstone: Option<PackNumber>,
     /// What is known of how far it was committed.
     pub stated: Stated,
     /// Which packs count, which are lost, which were left over.
@@ -36,8 +40,14 @@ impl Survey {
     /// Judges a log by a listing (sizes by number) and nothing else.
     #[must_use]
     pub fn of(log: LogName, stored: BTreeMap<u64, u64>) -> Self {
-        let (stated, damaged) = (Stated::default(), Vec::new());
-        let mut survey = Self { log, stored, stated, counted: Counted::default(), damaged };
+        let mut survey = Self {
+            log,
+            stored,
+            tombstone: None,
+            stated: Stated::default(),
+            counted: Counted::default(),
+            damaged: Vec::new(),
+        };
         survey.judge();
         survey
     }
@@ -83,7 +93,7 @@ impl LogReader {
             .try_collect()
             .await?;
         let mut survey = Survey::of(log.clone(), stored);
-        self.judge_gaps(&mut survey).await?;
+        self.judge(&mut survey).await?;
         Ok(survey)
     }
 
@@ -106,23 +116,20 @@ impl LogReader {
         let mut surveys = BTreeMap::new();
         for (log, stored) in logs {
             let mut survey = Survey::of(log.clone(), stored);
-            self.judge_gaps(&mut survey).await?;
+            self.judge(&mut survey).await?;
             surveys.insert(log, survey);
         }
         Ok((surveys, strays))
     }
 
-    /// Reads what lies beyond gaps, to tell what a crash left from what is lost.
-    ///
-    /// # Errors
-    /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
-    async fn judge_gaps(&self, survey: &mut Survey) -> Result<(), LogError> {
+    /// Reads what tells where the log ends, and what a crash left from what is lost.
+    async fn judge(&self, survey: &mut Survey) -> Result<(), LogError> {
+        self.find_tombstone(survey).await?;
         let leftovers = survey.counted.leftovers.clone();
-        let found: Vec<_> = self.packs(survey, leftovers).collect().await;
-        for (place, found) in found {
-            match found {
-                Ok(Found::Pack(pack)) => survey.state(stated_by(&pack)),
-                Ok(Found::Tombstone) => {}
+        let packs: Vec<_> = self.packs(survey, leftovers).collect().await;
+        for (place, pack) in packs {
+            match pack {
+                Ok(pack) => survey.state(stated_by(&pack)),
                 Err(error) if error.is_damage() => survey.damaged.push((place, error)),
                 Err(error) => return Err(error),
             }
@@ -130,10 +137,26 @@ impl LogReader {
         self.ask_for_missing(survey).await
     }
 
+    /// A tombstone is a header and nothing else, which no pack is: its size gives it away.
+    async fn find_tombstone(&self, survey: &mut Survey) -> Result<(), LogError> {
+        let bare = survey.stored.iter().filter(|(_, bytes)| **bytes == HEADER_BYTES as u64);
+        for number in bare.map(|(number, _)| *number).collect::<Vec<_>>() {
+            let place = survey.place(PackNumber(number));
+            if let Err(LogError::Tombstone(_)) = self.pack(&place, None).await {
+                survey.stored.remove(&number);
+                survey.tombstone = Some(PackNumber(number));
+                break;
+            }
+        }
+        survey.judge();
+        Ok(())
+    }
+
     async fn ask_for_missing(&self, survey: &mut Survey) -> Result<(), LogError> {
         let ranges = survey.counted.missing.clone();
         let numbers = ranges.iter().flat_map(|(first, last)| first.0..=last.0);
-        for number in numbers.take(MISSING_ASKED_MAX) {
+        let asked = numbers.filter(|number| survey.tombstone != Some(PackNumber(*number)));
+        for number in asked.take(MISSING_ASKED_MAX).collect::<Vec<_>>() {
             match self.store().head(&survey.place(PackNumber(number)).path()).await {
                 Ok(head) => {
                     survey.stored.insert(number, head.bytes);
@@ -151,7 +174,7 @@ impl LogReader {
         &self,
         survey: &Survey,
         numbers: Vec<PackNumber>,
-    ) -> impl Stream<Item = (PackPlace, Result<Found, LogError>)> + use<> {
+    ) -> impl Stream<Item = (PackPlace, Result<Arc<PackRead>, LogError>)> + use<> {
         let (reader, log) = (self.clone(), survey.log.clone());
         let sizes: Vec<_> = numbers
             .into_iter()
@@ -161,8 +184,8 @@ impl LogReader {
             .map(move |(number, bytes)| {
                 let (reader, place) = (reader.clone(), PackPlace { log: log.clone(), number });
                 async move {
-                    let found = reader.find(&place, bytes).await;
-                    (place, found)
+                    let pack = reader.pack(&place, bytes).await;
+                    (place, pack)
                 }
             })
             .buffered(INDEXES_AHEAD)

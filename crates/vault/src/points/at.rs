@@ -44,7 +44,8 @@ impl FromStr for At {
 /// A time for a person's eyes, in UTC.
 #[must_use]
 pub fn readable_time(time: Micros) -> String {
-    let stamp = i64::try_from(time.0).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
+    let stamp =
+        i64::try_from(time.0).ok().and_then(|us| jiff::Timestamp::from_microsecond(us).ok());
     stamp.map_or_else(|| format!("{} µs after 1970", time.0), |stamp| stamp.to_string())
 }
 
@@ -62,7 +63,8 @@ mod tests {
         for text in ["1970-01-01T00:00:01Z", "1970-01-01T02:00:01+02:00", "1970-01-01 00:00:01Z"] {
             assert_eq!(text.parse(), Ok(At::Time(Micros(1_000_000))), "{text}");
         }
-        for text in ["", "newest", "2026-03-31", "2026-03-31T14:05:00", "1960-01-01T00:00:00Z", "3:"]
+        for text in
+            ["", "newest", "2026-03-31", "2026-03-31T14:05:00", "1960-01-01T00:00:00Z", "3:"]
         {
             assert!(text.parse::<At>().is_err(), "{text}");
         }

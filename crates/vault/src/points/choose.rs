@@ -17,7 +17,9 @@ pub enum ChooseError {
         why: String,
     },
     /// Points there are, but all are mixtures of moments.
-    #[error("{machine} has only unclean recovery points, whose disks changed while they were read; if that is good enough, ask for the newest by --at {newest}")]
+    #[error(
+        "{machine} has only unclean recovery points, whose disks changed while they were read; if that is good enough, ask for the newest by --at {newest}"
+    )]
     OnlyUnclean {
         /// The machine.
         machine: Name,
@@ -37,7 +39,9 @@ pub enum ChooseError {
         first_time: Micros,
     },
     /// It lies before the end of the initial copy.
-    #[error("{machine} can't be brought back to {point}: the initial copy of that epoch ended at LSN {copy_end}; ask for that or a later one")]
+    #[error(
+        "{machine} can't be brought back to {point}: the initial copy of that epoch ended at LSN {copy_end}; ask for that or a later one"
+    )]
     BeforeCopyEnd {
         /// The machine.
         machine: Name,
@@ -47,7 +51,9 @@ pub enum ChooseError {
         copy_end: Lsn,
     },
     /// Its epoch has no end of a copy.
-    #[error("{machine} can't be brought back to {point}: the initial copy of that epoch hasn't ended")]
+    #[error(
+        "{machine} can't be brought back to {point}: the initial copy of that epoch hasn't ended"
+    )]
     CopyUnfinished {
         /// The machine.
         machine: Name,

@@ -41,7 +41,9 @@ pub enum GapCause {
     #[error("the initial copy hasn't ended; it is at LSN {0}")]
     CopyUnfinished(Lsn),
     /// Records that were committed are missing.
-    #[error("LSNs {first} to {last} are missing: {points} recovery points at or after them can't be offered; `tidegate verify` says what is damaged")]
+    #[error(
+        "LSNs {first} to {last} are missing: {points} recovery points at or after them can't be offered; `tidegate verify` says what is damaged"
+    )]
     Missing {
         /// The first.
         first: Lsn,
@@ -125,3 +127,6 @@ fn copy_end(told: &EpochHistory) -> Option<Lsn> {
     let ends = |kind: BookmarkKind| kind == BookmarkKind::CopyEnd;
     told.trace.bookmarks.iter().find(|(_, (_, mark))| ends(mark.kind)).map(|(lsn, _)| *lsn)
 }
+
+#[cfg(test)]
+mod tests;

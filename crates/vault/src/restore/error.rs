@@ -35,7 +35,9 @@ pub enum RestoreError {
         loss: LogError,
     },
     /// A disk was written to and never declared.
-    #[error("{machine} has writes to disk {disk}, whose size was never declared: the vault is damaged")]
+    #[error(
+        "{machine} has writes to disk {disk}, whose size was never declared: the vault is damaged"
+    )]
     Undeclared {
         /// The machine.
         machine: Name,
@@ -87,7 +89,9 @@ pub enum Damage {
     #[error(transparent)]
     Log(#[from] LogError),
     /// There is no such kept record.
-    #[error("kept record {ordinal} of frame {frame} in {place} isn't there, or is another (name, checksum or length differ)")]
+    #[error(
+        "kept record {ordinal} of frame {frame} in {place} isn't there, or is another (name, checksum or length differ)"
+    )]
     Record {
         /// The pack.
         place: PackPlace,
@@ -97,7 +101,9 @@ pub enum Damage {
         ordinal: u32,
     },
     /// Its content isn't what was captured.
-    #[error("kept record {ordinal} of frame {frame} in {place} doesn't have the checksum that was taken when it was captured")]
+    #[error(
+        "kept record {ordinal} of frame {frame} in {place} doesn't have the checksum that was taken when it was captured"
+    )]
     Checksum {
         /// The pack.
         place: PackPlace,

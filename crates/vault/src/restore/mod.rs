@@ -33,7 +33,7 @@ pub(crate) use state::target_place;
 
 use crate::chain::MachineHistory;
 use crate::log::frames::RUN_BYTES_MAX;
-use crate::log::{Found, LogError, LogReader};
+use crate::log::{LogError, LogReader};
 use cuts::{Cut, Cuts, Task, tasks};
 use state::{State, StateBuilder};
 
@@ -166,7 +166,7 @@ impl RestorePlan {
 
     async fn tasks(&self, reader: &LogReader, cuts: &[Cut]) -> Result<Vec<Task>, RestoreError> {
         let Some(first) = cuts.first() else { return Ok(Vec::new()) };
-        let pack = reader.pack(self.cuts.packs.get(first.record.pack)).await;
+        let pack = reader.pack(self.cuts.packs.get(first.record.pack), None).await;
         let pack = pack.map_err(|error| self.damaged(first.to, error.into()))?;
         tasks(&pack, cuts).map_err(|(cut, damage)| self.damaged(cut.to, damage))
     }
@@ -202,10 +202,9 @@ async fn read_state(
     for (log, first) in history.logs() {
         let survey = reader.survey(&log).await?;
         let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
-        while let Some((_, found)) = packs.next().await {
-            match found {
-                Ok(Found::Pack(pack)) => builder.add_pack(&pack)?,
-                Ok(Found::Tombstone) => break,
+        while let Some((_, pack)) = packs.next().await {
+            match pack {
+                Ok(pack) => builder.add_pack(&pack)?,
                 Err(error) if error.is_damage() => losses.push(error),
                 Err(error) => return Err(error.into()),
             }

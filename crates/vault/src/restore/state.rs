@@ -127,7 +127,9 @@ impl StateBuilder {
                     let disk = self.disks.entry(extent.disk).or_default();
                     disk.map.put(extent.offset, end, stamp, source);
                 }
-                Change::Disk(disk) => self.disks.entry(disk.number).or_default().declare(stamp, disk),
+                Change::Disk(disk) => {
+                    self.disks.entry(disk.number).or_default().declare(stamp, disk)
+                }
                 Change::Nothing => {}
             }
         }

@@ -8,7 +8,7 @@ use tidegate_model::{BookmarkKind, DiskNumber, Lsn, Point};
 
 use super::*;
 use crate::points::{At, MachinePoints};
-use crate::testing::{BLOCK, MemorySink, Op, TestLog, TestMachine, TestVault, disk, extent};
+use crate::testing::{BLOCK, MemorySink, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
 const DISK_BYTES: u64 = 9 * BLOCK + 513;
 
@@ -39,6 +39,7 @@ enum Event {
     Write(u8, u64, u64, u8),
     Zero(u8, u64, u64),
     Resize(u8, u64),
+    Time,
     Seal,
     Store,
     /// Comes back in the same log or another; what was sent of a record may be left there. What
@@ -57,6 +58,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(disk, at, blocks, byte)| Event::Write(disk, at * BLOCK, blocks * BLOCK, byte)),
         1 => (0..2_u8, place).prop_map(|(disk, (offset, length))| Event::Zero(disk, offset, length)),
         1 => (0..2_u8, 1..DISK_BYTES).prop_map(|(disk, bytes)| Event::Resize(disk, bytes)),
+        1 => Just(Event::Time),
         2 => Just(Event::Seal),
         2 => Just(Event::Store),
         1 => (any::<bool>(), proptest::option::of(1..3_usize), 0..6_u64)
@@ -99,6 +101,9 @@ async fn apply(vault: &mut TestVault, machine: &mut TestMachine, logs: &mut u8, 
         Event::Resize(number, bytes) => {
             machine.does(Op::Disk(disk(*number, *bytes)));
         }
+        Event::Time => {
+            machine.does(Op::Time);
+        }
         Event::Seal => {
             machine.send(vault);
             machine.log.seal(vault);
@@ -126,12 +131,8 @@ async fn apply(vault: &mut TestVault, machine: &mut TestMachine, logs: &mut u8, 
     }
 }
 
-fn run<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
     #[test]
     fn a_machine_comes_back_as_it_was_at_any_lsn(
         events in proptest::collection::vec(event(), 1..40),
@@ -277,5 +278,53 @@ fn only_the_disks_that_are_asked_for_are_restored() {
         let none = [DiskNumber::try_from(2).unwrap()];
         let error = RestorePlan::build(&vault.reader(), &history, point, &none).await.err();
         assert!(matches!(error, Some(RestoreError::NoDisk { .. })), "{error:?}");
+    });
+}
+
+#[test]
+fn an_epoch_that_continues_another_stands_on_it_where_it_was_left() {
+    run(async {
+        let mut vault = TestVault::new();
+        let (parent, _) = three_packs(&mut vault).await;
+        // The parent went on to LSN 7; this branch leaves it at 5, after its copy had ended.
+        let log = TestLog::new(&vault, 2);
+        let mut child = TestMachine::continuing(&parent, 5, 2, log);
+        child.writes(extent(0, 0, 10), 9);
+        child.marks(BookmarkKind::CopyEnd, true);
+        child.store(&mut vault).await;
+        parent.publish(&vault).await;
+        child.publish(&vault).await;
+        let (reader, name) = (vault.reader(), child.of.0.clone());
+        let history = MachineHistory::read(&reader, &name).await.unwrap();
+        let points = MachinePoints::of(&history);
+        let latest = points.choose(&history, At::Latest).unwrap();
+        assert_eq!(latest.point, Point { epoch: child.of.1, lsn: Lsn(2) });
+        assert_eq!(latest.disks, [disk(0, 8 * BLOCK)]);
+        let plan = RestorePlan::build(&reader, &history, latest.point, &[]).await.unwrap();
+        let sink = Arc::new(MemorySink::new(plan.disks()));
+        plan.run(&reader, sink.clone(), &|_| ()).await.unwrap();
+        assert_eq!(sink.disks(), child.states[2]);
+    });
+}
+
+#[test]
+fn a_reference_to_another_block_than_it_names_is_refused() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, 8 * BLOCK)));
+        machine.writes(extent(0, 0, BLOCK), 1);
+        machine.writes(extent(0, BLOCK, BLOCK), 2);
+        machine.store(&mut vault).await;
+        // A server that mixes its table up: the name of one block leads to the other.
+        let targets: Vec<_> = vault.known.values().cloned().collect();
+        for (value, other) in vault.known.values_mut().zip(targets.into_iter().rev()) {
+            *value = other;
+        }
+        machine.writes(extent(0, 2 * BLOCK, BLOCK), 1);
+        machine.store(&mut vault).await;
+        let error = restored(&vault, &machine, 4).await.unwrap_err().to_string();
+        assert!(error.contains("name, checksum or length differ"), "{error}");
+        assert!(error.contains("bytes 8192 to 12288 of disk 0"), "{error}");
     });
 }

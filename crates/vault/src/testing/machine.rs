@@ -6,12 +6,12 @@ use std::io;
 use std::sync::Mutex;
 
 use tidegate_model::{
-    Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros, Name,
+    Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros, Name, Point,
 };
 
 use super::{Op, TestLog, TestVault};
 use crate::chain::MachineHistory;
-use crate::meta::{Begins, EpochRecord, SessionRecord};
+use crate::meta::{self, Begins, EpochRecord, Run, SessionRecord};
 
 pub fn extent(disk: u8, offset: u64, length: u64) -> Extent {
     Extent { disk: DiskNumber::try_from(disk).unwrap(), offset, length }
@@ -125,6 +125,37 @@ impl TestMachine {
         self.stored = self.stored.min(committed);
     }
 
+    /// An epoch that goes on where `parent` was at `lsn`, in a log of its own.
+    pub fn continuing(parent: &Self, lsn: u64, epoch: u32, log: TestLog) -> Self {
+        let mut machine = Self::new(parent.of.0.as_str(), epoch, log);
+        machine.record.begins = Begins::Continue;
+        machine.record.incarnation = Incarnation::from_bytes([6; 16]);
+        machine.record.parent = Some(Point { epoch: parent.of.1, lsn: Lsn(lsn) });
+        machine.states = vec![parent.states[usize::try_from(lsn).unwrap()].clone()];
+        machine
+    }
+
+    /// Records the machine's epoch, its sessions and their runs in the vault.
+    pub async fn publish(&self, vault: &TestVault) {
+        let (store, ring) = (vault.store(), &vault.ring);
+        meta::create_epoch(&store, ring, &self.of.0, &self.record).await.unwrap();
+        for session in &self.sessions {
+            meta::create_session(&store, ring, &self.of.0, session).await.unwrap();
+        }
+        let logs = self.sessions.iter().map(|session| &session.log);
+        for log in logs.chain([&self.record.log]) {
+            let run = Run {
+                run: log.id.run,
+                node: log.node.clone(),
+                started: Micros(1),
+                key_version: 1,
+                shards: 1,
+                program: "test".into(),
+            };
+            meta::create_run(&store, ring, &run).await.unwrap();
+        }
+    }
+
     pub async fn history(&self, vault: &TestVault) -> MachineHistory {
         let (name, sessions) = (self.of.0.clone(), self.sessions.clone());
         let mut history = MachineHistory::new(name, vec![self.record.clone()], sessions);
@@ -160,7 +191,12 @@ impl MemorySink {
         disks.iter().map(|(number, disk)| (*number, whole(disk))).collect()
     }
 
-    fn fill(&self, disk: DiskNumber, offset: u64, bytes: impl Iterator<Item = u8>) -> io::Result<()> {
+    fn fill(
+        &self,
+        disk: DiskNumber,
+        offset: u64,
+        bytes: impl Iterator<Item = u8>,
+    ) -> io::Result<()> {
         let mut disks = self.disks.lock().unwrap();
         let disk = disks.get_mut(&disk).unwrap();
         for (at, byte) in (usize::try_from(offset).unwrap()..).zip(bytes) {

@@ -6,7 +6,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -45,10 +44,8 @@ pub enum Op {
 
 impl TestVault {
     pub fn new() -> Self {
-        let ring = KeyRing::new(
-            VaultId::from_bytes([1; 16]),
-            BTreeMap::from([(1, Secret::new([7; 32]))]),
-        );
+        let ring =
+            KeyRing::new(VaultId::from_bytes([1; 16]), BTreeMap::from([(1, Secret::new([7; 32]))]));
         Self { objects: Arc::new(InMemory::new()), ring, known: HashMap::new() }
     }
 
@@ -71,10 +68,9 @@ impl TestVault {
     pub async fn delete(&self, path: &str) {
         self.objects.delete(&Path::from(path)).await.unwrap();
     }
+}
 
-    /// The paths of all packs, in order.
-    pub async fn packs(&self) -> Vec<String> {
-        let listed = self.store().list("log", None).map_ok(|object| object.path);
-        listed.try_collect().await.unwrap()
-    }
+/// Runs async work to its end on this thread.
+pub fn run<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }

@@ -8,7 +8,7 @@ use tidegate_model::{BlockName, Checksum, FrameNumber, LogName, PackNumber};
 use super::report::{Counts, Finding, Spot};
 use super::{Progress, Steps, VerifyError};
 use crate::chain::Traces;
-use crate::log::{Found, LogError, LogReader, PackPlace, PackRead, Stated, Survey};
+use crate::log::{LogError, LogReader, PackPlace, PackRead, Stated, Survey};
 use crate::pack::Content;
 use crate::restore::target_place;
 
@@ -77,13 +77,10 @@ impl Indexes {
     ) -> Result<(), VerifyError> {
         let survey = self.surveys[log].clone();
         let mut packs = std::pin::pin!(reader.packs(&survey, numbers));
-        while let Some((place, found)) = packs.next().await {
+        while let Some((place, pack)) = packs.next().await {
             steps.step(Progress::Index);
-            match found {
-                Ok(Found::Pack(pack)) => self.add(reader, &pack).await?,
-                // What lies behind a tombstone was never acknowledged, unless it is said to be.
-                Ok(Found::Tombstone) if survey.stated.packs() <= place.number.0 => return Ok(()),
-                Ok(Found::Tombstone) => self.find_pack(&place, &LogError::Tombstone(place.clone())),
+            match pack {
+                Ok(pack) => self.add(reader, &pack).await?,
                 Err(error) if error.is_damage() => self.find_pack(&place, &error),
                 Err(error) => return Err(error.into()),
             }
@@ -150,12 +147,11 @@ impl Indexes {
         {
             survey.state(Stated::by_reference(target.number));
         }
-        let found = match reader.pack(target).await {
+        let found = match reader.pack(target, None).await {
             Ok(found) => found,
             Err(error) if error.is_damage() => {
                 // What is wrong with the target is told where it lies, unless nobody looks there.
-                let tombstone = matches!(error, LogError::Tombstone(_));
-                if tombstone || !self.surveys.contains_key(&target.log) {
+                if !self.surveys.contains_key(&target.log) {
                     self.find_pack(target, &error);
                 }
                 return Ok(());
@@ -181,7 +177,11 @@ impl Indexes {
             self.counts.leftovers += survey.counted.leftovers.len() as u64;
             for (first, last) in &survey.counted.missing {
                 let spot = Spot::Packs(log.clone(), *first, *last);
-                let what = format!("{spot} is missing: it was committed, and isn't there");
+                let ended = survey.tombstone.filter(|at| (first..=last).contains(&at));
+                let what = match ended {
+                    Some(at) => LogError::Tombstone(survey.place(at)).to_string(),
+                    None => format!("{spot} is missing: it was committed, and isn't there"),
+                };
                 self.findings.push(Finding::new(spot, what));
             }
             for (place, error) in &survey.damaged {

@@ -88,10 +88,7 @@ pub async fn compare(
 
 /// All logs were listed at once, in no particular order: a machine that moved from one to another
 /// meanwhile shows a hole that isn't there. Its own logs, newest first, tell.
-async fn look_again(
-    reader: &LogReader,
-    history: &mut MachineHistory,
-) -> Result<(), VerifyError> {
+async fn look_again(reader: &LogReader, history: &mut MachineHistory) -> Result<(), VerifyError> {
     let mut again = history.clone();
     again.read_logs(reader).await?;
     for (epoch, told) in &mut history.epochs {

@@ -13,6 +13,9 @@ mod machines;
 mod report;
 mod touch;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,7 +24,7 @@ use tidegate_model::{LogName, Remedy};
 
 pub use report::{Counts, Finding, MachineReport, Report, Spot, Touch};
 
-use crate::log::{Found, LogError, LogReader, PackRead, Survey};
+use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::meta::MetaError;
 use indexes::Indexes;
 
@@ -132,9 +135,8 @@ fn counted_packs<'s>(
 ) -> impl Stream<Item = Result<Arc<PackRead>, LogError>> {
     let streams: Vec<_> =
         surveys.map(|survey| reader.packs(survey, survey.counted.packs.clone())).collect();
-    stream::iter(streams).flatten().filter_map(async |(_, found)| match found {
-        Ok(Found::Pack(pack)) => Some(Ok(pack)),
-        Ok(Found::Tombstone) => None,
+    stream::iter(streams).flatten().filter_map(async |(_, pack)| match pack {
+        Ok(pack) => Some(Ok(pack)),
         Err(error) if error.is_damage() => None,
         Err(error) => Some(Err(error)),
     })

@@ -1,0 +1,9 @@
+//! The protocol as its users see it: bytes, decoding, what each end accepts, and both ends
+//! against each other.
+
+mod agent_rules;
+mod codec;
+mod golden;
+mod server_rules;
+mod strategies;
+mod two_ends;
