@@ -26,19 +26,22 @@ help: ## Show this list.
 demo: ## The main job end to end: a real file system over TLS into a vault and back.
 	$(CARGO) run --locked --release -- demo
 
-test: tools ## The whole gate: format, clippy, documentation, import rules, licences, tests.
+test: tools ## The whole gate: format, clippy, import rules, licences, benches as smoke, tests.
 	$(CARGO) fetch --locked
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
-	# The runner that closes the output is the one that ran the tests, so documents go first.
+	# The runner that closes the output is the one that ran the tests, so the small ones go first:
+	# examples in documents, and a short turn of the benches.
 	$(CARGO) test --locked --workspace --doc --quiet
+	$(CARGO) test --locked --bench stages --quiet -- --smoke
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
 	  $(CARGO) nextest run --locked --workspace --no-fail-fast
 	else
 	  $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 	fi
 
-bench: ## replicate and recover against restic, borg and rustic on one image.
+bench: ## Stages against the bare kernels; replicate and recover against restic, borg, rustic.
+	$(CARGO) bench --locked --bench stages
 	$(CARGO) build --locked --release
 	[ -e '$(IMAGE)' ] || benches/peers/corpus --out '$(dir $(IMAGE))'
 	benches/peers/run --image '$(IMAGE)' --rounds '$(ROUNDS)' --settings '$(SETTINGS)' \

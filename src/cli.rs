@@ -224,6 +224,9 @@ pub(crate) struct EngineArgs {
     /// Cores to use; without it, all that the process may use.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub cores: Option<u16>,
+    /// Give up when the store has taken nothing for so many seconds [default: 300].
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub store_patience: Option<u64>,
 }
 
 #[derive(Debug, Args)]

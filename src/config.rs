@@ -31,6 +31,8 @@ pub(crate) struct ServerConfig {
     pub level: Option<i32>,
     /// How many cores.
     pub cores: Option<u16>,
+    /// For how many seconds a store that takes nothing is borne with.
+    pub store_patience: Option<u64>,
 }
 
 /// A size in bytes, as a number or a text with a unit.

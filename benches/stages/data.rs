@@ -43,7 +43,8 @@ impl Data {
 
 /// Every kind, one at a time, each of `bytes` bytes.
 pub fn all(bytes: usize) -> impl Iterator<Item = Data> {
-    let kinds: [(&str, fn(usize) -> Vec<u8>, usize, Sent); 7] = [
+    type Make = fn(usize) -> Vec<u8>;
+    let kinds: [(&str, Make, usize, Sent); 7] = [
         ("programs", programs, BLOCK_BYTES, Sent::Once),
         ("text", text, BLOCK_BYTES, Sent::Once),
         ("random", random, BLOCK_BYTES, Sent::Once),
@@ -94,7 +95,7 @@ fn text(bytes: usize) -> Vec<u8> {
     let mut column = 0;
     while text.len() < bytes {
         let rank = noise() >> 52;
-        let word = &words[(rank * rank >> 12) as usize];
+        let word = &words[((rank * rank) >> 12) as usize];
         text.extend_from_slice(word);
         column += word.len() + 1;
         text.push(if column > 90 { b'\n' } else { b' ' });

@@ -16,7 +16,8 @@ pub const LEGEND: &str = "\
 ns/B: processor time for a byte that passed the stage; share: these bytes, of all that were sent.
 kernel: the bare kernel on the same bytes; ratio: kernel / stage, 1.00 is the floor.
 efficiency: the kernels' time, of all processor time but for gathering (a server receives instead).
-cores: processor time / wall time; less than the number of workers where others had the cores.";
+cores: processor time / wall time; less than the number of workers where others had the cores,
+and then the figures of short stages are rough.";
 
 /// One stage, as one worker ran it.
 struct Line {
@@ -98,9 +99,9 @@ impl Report {
 fn stage_lines(kernels: &[Kernels], one: &[Round], sent: f64) -> Vec<Line> {
     let stage_line = |(at, stage): (usize, Stage)| {
         let bytes = float(one[0].stages[at].1);
-        let kernel = kernels[0].of(stage).map(|_| {
-            median(kernels.iter().map(|kernels| kernels.of(stage).unwrap_or_default()))
-        });
+        let kernel = kernels[0]
+            .of(stage)
+            .map(|_| median(kernels.iter().map(|kernels| kernels.of(stage).unwrap_or_default())));
         let nanos = |round: &Round| float(round.stages[at].0) * round.busy().min(1.0);
         Line {
             name: stage.name(),

@@ -9,7 +9,7 @@ use tidegate_agent::connect::{Connector, ServerAddress, TlsConnector, TlsIdentit
 use tidegate_agent::reader::ReaderSettings;
 use tidegate_agent::source::Source;
 use tidegate_agent::{CopyReport, CopyRequest, Progress, RetryPolicy, copy};
-use tidegate_model::{HumanBytes, Name, VaultId};
+use tidegate_model::{HumanBytes, Name, Remedy, VaultId};
 use tidegate_vault::identity::{Identity, Role, check_peer};
 
 use crate::cli::AgentCopyArgs;
@@ -67,7 +67,7 @@ pub(super) async fn run(args: AgentCopyArgs, output: Output, stop: Stop) -> Resu
     };
     let result = job.run(&connector, output, &stop).await?;
     output.result(&result, text);
-    Ok(())
+    result.clean_or_failure()
 }
 
 /// Opens the disks, and warns of those that are mounted.
@@ -152,6 +152,23 @@ impl Job {
 }
 
 impl CopyResult {
+    /// A copy of disks that changed meanwhile is a point, but not the one that was asked for:
+    /// whoever relies on the exit status must learn of it now, not at a recovery.
+    pub(super) fn clean_or_failure(&self) -> Result<(), Failure> {
+        if self.clean {
+            return Ok(());
+        }
+        let text = format!(
+            "the copy of {} is whole but UNCLEAN ({}): it is a mixture of moments, which recover \
+             takes only by --at {}:{}; copy again while nothing writes to the disks",
+            self.machine,
+            self.changes.join("; "),
+            self.epoch,
+            self.lsn
+        );
+        Err(Failure::new(text, Remedy::Stop))
+    }
+
     fn of(machine: &Name, report: &CopyReport, seconds: f64, cpu_seconds: f64) -> Self {
         Self {
             machine: machine.to_string(),
@@ -178,30 +195,22 @@ impl CopyResult {
 pub(super) fn text(result: &CopyResult) -> String {
     #[allow(clippy::cast_precision_loss)] // a figure for people
     let rate = result.bytes_total as f64 / 1e6 / result.seconds.max(1e-9);
-    let mut lines = vec![
-        format!(
-            "{}: {} copied in {:.1} s ({rate:.0} MB/s), recovery point {}:{}{}",
-            result.machine,
-            HumanBytes(result.bytes_total),
-            result.seconds,
-            result.epoch,
-            result.lsn,
-            if result.clean { "" } else { ", UNCLEAN" }
-        ),
-        format!(
-            "{} zero, {} known already, {} new, stored as {}; {:.1} s of CPU time",
-            HumanBytes(result.bytes_zero),
-            HumanBytes(result.bytes_deduplicated),
-            HumanBytes(result.bytes_kept),
-            HumanBytes(result.bytes_stored),
-            result.cpu_seconds
-        ),
-    ];
-    lines.extend(
-        result
-            .changes
-            .iter()
-            .map(|change| format!("unclean: {change}; copy it again while nothing writes to it")),
+    let copied = format!(
+        "{}: {} copied in {:.1} s ({rate:.0} MB/s), recovery point {}:{}{}",
+        result.machine,
+        HumanBytes(result.bytes_total),
+        result.seconds,
+        result.epoch,
+        result.lsn,
+        if result.clean { "" } else { ", UNCLEAN" }
     );
-    lines.join("\n")
+    let became = format!(
+        "{} zero, {} known already, {} new, stored as {}; {:.1} s of CPU time",
+        HumanBytes(result.bytes_zero),
+        HumanBytes(result.bytes_deduplicated),
+        HumanBytes(result.bytes_kept),
+        HumanBytes(result.bytes_stored),
+        result.cpu_seconds
+    );
+    format!("{copied}\n{became}")
 }

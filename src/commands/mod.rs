@@ -50,6 +50,9 @@ const STORE_THREADS: usize = 2;
 const MEMORY_DEFAULT: u64 = 1 << 30;
 /// zstd level that isn't told otherwise: most of the gain for a third of level 3's time.
 const LEVEL_DEFAULT: i32 = 1;
+/// How long a store that takes nothing is borne with, unless told otherwise: an outage of minutes
+/// passes by itself.
+const STORE_PATIENCE_DEFAULT: u64 = 300;
 /// Puts at once: at 16 MiB each enough for 1 GB/s at 100 ms a put.
 const PUTS_MAX: usize = 8;
 
@@ -132,6 +135,9 @@ fn server_settings(
         level: engine.level.unwrap_or(LEVEL_DEFAULT),
         cores: engine.cores.unwrap_or(u16::try_from(there).unwrap_or(u16::MAX)),
         puts_max: PUTS_MAX,
+        store_patience: Duration::from_secs(
+            engine.store_patience.unwrap_or(STORE_PATIENCE_DEFAULT),
+        ),
     })
 }
 

@@ -15,6 +15,8 @@ struct Listed {
     machine: String,
     points: Vec<Line>,
     gaps: Vec<String>,
+    /// What can't be read of the machine's logs: why a point may be missing.
+    damage: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -36,6 +38,7 @@ pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure>
         machine: found.machine.to_string(),
         points: found.points.into_iter().map(line).collect(),
         gaps: found.gaps.iter().map(ToString::to_string).collect(),
+        damage: history.losses.iter().map(ToString::to_string).collect(),
     };
     output.result(&listed, text);
     Ok(())
@@ -76,6 +79,13 @@ fn text(listed: &Listed) -> String {
     for gap in &listed.gaps {
         text.push_str("\nnot offered: ");
         text.push_str(gap);
+    }
+    for damage in &listed.damage {
+        text.push_str("\ndamaged: ");
+        text.push_str(damage);
+    }
+    if !listed.damage.is_empty() {
+        text.push_str("\n'tidegate verify' says which points that touches");
     }
     text
 }

@@ -4,16 +4,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_model::HumanBytes;
+use tidegate_model::{HumanBytes, Remedy};
 use tidegate_vault::chain::MachineHistory;
-use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::points::{At, MachinePoints, readable_time};
-use tidegate_vault::restore::RestorePlan;
+use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogError, LogReader};
+use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
+use tidegate_vault::restore::{RestoreError, RestorePlan};
 
 use super::target::Target;
 use crate::cli::RecoverArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, with_causes};
 use crate::output::Output;
+
+/// What to do when something that is stored is damaged.
+const AFTER_DAMAGE: &str = "nothing was recovered: 'tidegate verify --contents' lists all damage \
+    and the points it touches; bring those objects back from a copy of the vault, or recover \
+    another point (see 'tidegate points')";
 
 #[derive(Serialize)]
 struct Recovered {
@@ -36,7 +41,12 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let history = MachineHistory::read(&reader, &args.machine).await?;
-    let chosen = MachinePoints::of(&history).choose(&history, at)?;
+    let points = MachinePoints::of(&history);
+    let chosen = points.choose(&history, at).map_err(|error| not_chosen(error, &history.losses))?;
+    // Who asks for the latest must learn that there was a later one.
+    for gap in points.gaps.iter().filter(|gap| gap.epoch > chosen.point.epoch) {
+        eprintln!("tidegate: warning: a later copy isn't offered: {gap}");
+    }
     // Said before anything is written.
     eprintln!(
         "recovering {} to {} ({}{})",
@@ -46,7 +56,8 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
         if chosen.clean { "" } else { ", UNCLEAN: the disks are a mixture of moments" }
     );
     let only: Vec<_> = args.disk.into_iter().collect();
-    let plan = RestorePlan::build(&reader, &history, chosen.point, &only).await?;
+    let plan = RestorePlan::build(&reader, &history, chosen.point, &only);
+    let plan = plan.await.map_err(not_restored)?;
     let target = match (args.disk, plan.disks()) {
         (Some(_), [disk]) => Target::single(&args.to, disk, args.force)?,
         _ => Target::directory(&args.to, plan.disks(), args.force)?,
@@ -54,7 +65,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     let bar = output.bytes_bar(plan.bytes_to_write(), "recovering");
     let restored = plan.run(&reader, Arc::new(target), &|bytes| bar.set_position(bytes)).await;
     bar.finish_and_clear();
-    let restored = restored?;
+    let restored = restored.map_err(not_restored)?;
     let recovered = Recovered {
         machine: args.machine.to_string(),
         epoch: chosen.point.epoch.0,
@@ -81,4 +92,20 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
         )
     });
     Ok(())
+}
+
+/// A point may be missing because what holds it is damaged: then that is what a person must know.
+fn not_chosen(error: ChooseError, losses: &[LogError]) -> Failure {
+    match losses.first() {
+        None => error.into(),
+        Some(loss) => Failure::new(format!("{error}; {loss}; {AFTER_DAMAGE}"), Remedy::Repair),
+    }
+}
+
+fn not_restored(error: RestoreError) -> Failure {
+    let (text, remedy) = (with_causes(&error), error.remedy());
+    match remedy {
+        Remedy::Repair => Failure::new(format!("{text}; {AFTER_DAMAGE}"), remedy),
+        _ => Failure::new(text, remedy),
+    }
 }

@@ -26,8 +26,9 @@ use crate::signals::Stop;
 const PIPE_BYTES: usize = 256 << 10;
 /// Memory for what is sent and not yet committed.
 const WINDOW_BYTES: u64 = 192 << 20;
-/// A store that takes nothing for so long ends the copy.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// The agent bears with a server that commits nothing so much longer than the server with its
+/// store: then the copy ends with what the server has to say.
+const PATIENCE_BEYOND: Duration = Duration::from_secs(120);
 /// Block size of a vault that is made on the way.
 const BLOCK_BYTES: u64 = tidegate_model::limits::BLOCK_BYTES_DEFAULT as u64;
 
@@ -52,9 +53,9 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     }
     let vault = Arc::new(vault);
     let settings = super::server_settings(super::host_name(), &args.engine)?;
+    let patience = settings.store_patience + PATIENCE_BEYOND;
     let server = Server::start(vault.clone(), settings, &stop).await?;
-    let job =
-        Job { sources, machine, vault: vault.id(), window_bytes: WINDOW_BYTES, patience: PATIENCE };
+    let job = Job { sources, machine, vault: vault.id(), window_bytes: WINDOW_BYTES, patience };
     let copied = job.run(&PipeConnector { server: &server }, output, &stop).await;
     // Whatever became of the copy, the server ends in order; its failure is the better explanation.
     let report = server.stop().await?;
@@ -63,7 +64,7 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     result.cpu_seconds = super::cpu_seconds(libc::RUSAGE_SELF) - cpu;
     let result = ReplicateResult { made, copy: result, server: report };
     output.result(&result, |result| copy::text(&result.copy));
-    Ok(())
+    result.copy.clean_or_failure()
 }
 
 /// Connects with the server in this process.

@@ -71,6 +71,7 @@ fn merge(mut args: ServerArgs, config: ServerConfig) -> Result<ServerArgs, Failu
     args.engine.memory = args.engine.memory.or(config.memory.map(|size| size.0));
     args.engine.level = args.engine.level.or(config.level);
     args.engine.cores = args.engine.cores.or(config.cores);
+    args.engine.store_patience = args.engine.store_patience.or(config.store_patience);
     Ok(args)
 }
 

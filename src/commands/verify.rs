@@ -128,7 +128,8 @@ fn text(verified: &Verified) -> String {
     }
     lines.extend(verified.strays.iter().map(|stray| format!("not ours, passed over: {stray}")));
     for damage in &verified.damage {
-        lines.push(format!("damaged: {}: {}", damage.place, damage.what));
+        // The sentence names the place.
+        lines.push(format!("damaged: {}", damage.what));
         lines.extend(damage.touches.iter().map(|touch| format!("  touches {touch}")));
     }
     lines.join("\n")

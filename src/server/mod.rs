@@ -84,6 +84,7 @@ impl Server {
         settings: ServerSettings,
         stop: &Stop,
     ) -> Result<Self, ServerError> {
+        settings::cores(usize::from(settings.cores))?;
         limits::check(settings.cores)?;
         let shards = settings.cores;
         let block_bytes = vault.description().block_bytes;
@@ -101,6 +102,7 @@ impl Server {
             plan,
             shards,
             puts_max: settings.puts_max,
+            store_patience: settings.store_patience,
             store: tokio::runtime::Handle::current(),
             tls,
             on_failure: Box::new(move || on_failure.stop()),

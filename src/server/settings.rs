@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tidegate_model::{HumanBytes, Name, Remedy};
@@ -27,6 +28,8 @@ pub(crate) struct ServerSettings {
     pub cores: u16,
     /// Puts at once.
     pub puts_max: usize,
+    /// A store that takes nothing for so long ends the run: agents then try elsewhere.
+    pub store_patience: Duration,
 }
 
 /// A certificate chain and its key.
@@ -62,7 +65,7 @@ pub(crate) enum ServerError {
     Listen(#[source] io::Error),
     #[error("the identity can't be used for TLS: {0}")]
     Tls(#[from] rustls::Error),
-    #[error("only {there} cores may be used here, {wanted} were asked for")]
+    #[error("only {there} cores may be used here, {wanted} were asked for: lower --cores")]
     Cores { wanted: usize, there: usize },
     #[error("a compressor can't be made: {0}")]
     Compressor(#[source] io::Error),

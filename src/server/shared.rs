@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustls::ServerConfig;
 use tidegate_model::{Name, PackNumber, RunId};
@@ -55,6 +56,8 @@ pub(crate) struct Shared {
     pub store: tokio::runtime::Handle,
     /// How many puts may be under way at once.
     pub puts: Arc<tokio::sync::Semaphore>,
+    /// How long a put is tried again.
+    pub store_patience: Duration,
     pub times: Arc<StageTimes>,
     pub latencies: Latencies,
     /// `None` in a server without a port.
@@ -72,6 +75,7 @@ pub(crate) struct SharedParts {
     pub plan: MemoryPlan,
     pub shards: u16,
     pub puts_max: usize,
+    pub store_patience: Duration,
     pub store: tokio::runtime::Handle,
     pub tls: Option<Arc<ServerConfig>>,
     /// Called once, from any thread, when the run can't go on.
@@ -106,6 +110,7 @@ impl Shared {
             plan,
             store: parts.store,
             puts: Arc::new(tokio::sync::Semaphore::new(parts.puts_max)),
+            store_patience: parts.store_patience,
             times: Arc::default(),
             latencies: Latencies::default(),
             tls: parts.tls,

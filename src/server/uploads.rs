@@ -21,8 +21,6 @@ use super::shared::{News, Shared};
 /// First pause after a failed put; doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A store that takes nothing for so long ends the run: agents then try elsewhere.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Why a pack can't be stored.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +32,10 @@ pub(crate) enum UploadFailure {
     )]
     Fenced { log: LogName, number: PackNumber, found: &'static str },
     /// The store refuses it, or has refused it for too long.
-    #[error("pack {number} of log {log} can't be stored: {source}")]
+    #[error(
+        "pack {number} of log {log} can't be stored: {source}. Nothing that was acknowledged is \
+         lost; when the store takes writes again, run this again"
+    )]
     Store { log: LogName, number: PackNumber, source: StoreError },
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
         let number = pack.header.number;
         let begun = Instant::now();
         let permit = shared.puts.clone().acquire_owned().await;
-        let stored = put(shared.vault.store(), pack).await;
+        let stored = put(shared.vault.store(), pack, shared.store_patience).await;
         drop(permit);
         match stored {
             Ok(()) => {
@@ -69,7 +70,7 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
     });
 }
 
-async fn put(store: &Store, pack: FullPack) -> Result<(), UploadFailure> {
+async fn put(store: &Store, pack: FullPack, patience: Duration) -> Result<(), UploadFailure> {
     let FullPack { log, header, head, frames } = pack;
     let path = layout::pack(&log, header.number);
     let mut parts = vec![Bytes::from(head)];
@@ -95,7 +96,7 @@ async fn put(store: &Store, pack: FullPack) -> Result<(), UploadFailure> {
             Err(_) => {}
         }
         if let Some(source) = problem {
-            if source.remedy() != Remedy::Retry || begun.elapsed() > PATIENCE {
+            if source.remedy() != Remedy::Retry || begun.elapsed() > patience {
                 return Err(UploadFailure::Store { log, number: header.number, source });
             }
             warn!(%path, error = %source, "a put failed; trying again");

@@ -15,14 +15,19 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+pub mod agent_log;
 pub mod azurite;
 pub mod compare;
 pub mod devices;
 pub mod faults;
+pub mod gate;
 pub mod images;
 pub mod postgres;
 pub mod process;
 pub mod random;
+pub mod refusals;
+pub mod site;
+pub mod tls;
 
 use tempfile::TempDir;
 

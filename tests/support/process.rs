@@ -143,6 +143,12 @@ impl Server {
         self.running.signal(Signal::TERM);
         self.running.wait(START_LIMIT)
     }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub fn wait(self, limit: Duration) -> Output {
+        self.running.wait(limit)
+    }
 }
 
 impl Deref for Server {

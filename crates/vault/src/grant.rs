@@ -8,15 +8,18 @@
 //! its number, so of two servers that grant at once one looks again. Granting twice does no harm:
 //! a session record that nobody uses names a log in which there is nothing of that machine.
 
+mod error;
+
 use std::cmp::max;
 
 use futures::TryStreamExt;
-use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point, Remedy};
+use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
-use crate::log::{LogError, LogReader};
+use crate::log::{Found, LogReader};
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
 use crate::store::Put;
+pub use error::GrantError;
 
 /// How often another may be first before this gives up: each time some other grant of the same
 /// machine succeeded, which a single agent can't cause.
@@ -50,77 +53,6 @@ pub struct Grant {
     pub epoch: Epoch,
     /// What the vault has of it: the agent sends what follows.
     pub committed: Lsn,
-}
-
-/// Why nothing was granted.
-#[derive(Debug, thiserror::Error)]
-pub enum GrantError {
-    /// The logs can't be read.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The records can't be read or created.
-    #[error(transparent)]
-    Meta(#[from] MetaError),
-    /// The epoch isn't there.
-    #[error(
-        "{machine} claims epoch {epoch}, and this vault has none of that number: is its state of another vault, or older than a restore of the vault?"
-    )]
-    NoEpoch {
-        /// The machine.
-        machine: Name,
-        /// What it claims, or names as parent.
-        epoch: Epoch,
-    },
-    /// The epoch belongs to another life of the agent.
-    #[error(
-        "{machine} claims epoch {epoch}, which was granted to another incarnation: was the machine cloned, or its disk restored with the agent's state on it? Let the agent begin a new incarnation"
-    )]
-    OtherIncarnation {
-        /// The machine.
-        machine: Name,
-        /// What it claims.
-        epoch: Epoch,
-    },
-    /// It continues what the vault doesn't have.
-    #[error("{machine} continues {parent}, and the vault has epoch {} only up to LSN {end}: what lies between is lost; begin an initial copy", .parent.epoch)]
-    ParentBeyond {
-        /// The machine.
-        machine: Name,
-        /// What it continues.
-        parent: Point,
-        /// What there is.
-        end: Lsn,
-    },
-    /// It continues nothing.
-    #[error("{machine} continues an epoch, and the vault has none of it: begin an initial copy")]
-    NothingToContinue {
-        /// The machine.
-        machine: Name,
-    },
-    /// Others were first, again and again.
-    #[error(
-        "{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?"
-    )]
-    Contended {
-        /// The machine.
-        machine: Name,
-    },
-}
-
-impl GrantError {
-    /// What to do about it.
-    #[must_use]
-    pub const fn remedy(&self) -> Remedy {
-        match self {
-            Self::Log(error) => error.remedy(),
-            Self::Meta(error) => error.remedy(),
-            Self::Contended { .. } => Remedy::Retry,
-            Self::NoEpoch { .. }
-            | Self::OtherIncarnation { .. }
-            | Self::ParentBeyond { .. }
-            | Self::NothingToContinue { .. } => Remedy::Refuse,
-        }
-    }
 }
 
 /// What a request comes to.
@@ -279,7 +211,7 @@ async fn end_of(
     let survey = reader.survey(log).await?;
     for number in survey.counted_from(first).into_iter().rev() {
         let bytes = survey.stored.get(&number.0).copied();
-        let pack = reader.pack(&survey.place(number), bytes).await?;
+        let Found::Pack(pack) = reader.find(&survey.place(number), bytes).await? else { continue };
         let here = pack.index.machines.iter();
         let complete = here
             .filter(|entry| entry.name == *machine && entry.epoch == epoch.epoch)

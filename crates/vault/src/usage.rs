@@ -10,7 +10,7 @@ use futures::StreamExt;
 use tidegate_model::{Disk, Name};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
-use crate::log::{LogReader, PackRead};
+use crate::log::{Found, LogReader, PackRead};
 use crate::meta;
 use crate::pack::{Content, PackIndex};
 use crate::points::{MachinePoints, RecoveryPoint};
@@ -46,7 +46,8 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
         let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
         while let Some((_, pack)) = packs.next().await {
             match pack {
-                Ok(pack) => {
+                Ok(Found::Tombstone) => break,
+                Ok(Found::Pack(pack)) => {
                     add_pack(&mut usages, &pack);
                     traces.add_pack(pack.place.log.id, &pack.index, None);
                 }

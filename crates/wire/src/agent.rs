@@ -124,11 +124,13 @@ impl Session {
     }
 
     fn ack(&mut self, ack: &Ack) -> Result<Event, ServerBroke> {
-        if ack.committed < self.committed || ack.committed > self.ever_sent {
-            return Err(ServerBroke("it acknowledged an LSN that it can't"));
+        // Not even what an earlier connection sent: the caller would forget it, and what follows
+        // couldn't be sent here without it.
+        if ack.received > self.sent {
+            return Err(ServerBroke("it received an LSN that wasn't sent to it"));
         }
-        if ack.received < ack.committed || ack.received > self.ever_sent {
-            return Err(ServerBroke("it received an LSN that it can't"));
+        if ack.committed < self.committed || ack.committed > ack.received {
+            return Err(ServerBroke("it acknowledged an LSN that it can't"));
         }
         self.committed = ack.committed;
         Ok(Event::Ack { committed: ack.committed, totals: ack.totals })

@@ -238,12 +238,13 @@ impl Session {
         self.credit_bytes
     }
 
-    /// Tells the agent that everything up to `lsn` is stored. `totals` are those of the session's
-    /// committed records, all together.
+    /// Tells the agent that everything up to `lsn` is stored, as far as it came on this connection:
+    /// the agent forgets what is acknowledged, and what didn't come yet must still come, for LSNs
+    /// have no gaps. `totals` are those of the session's committed records, all together.
     pub fn ack(&mut self, lsn: Lsn, totals: Totals, out: &mut Vec<u8>) {
-        self.committed = self.committed.max(lsn);
+        self.committed = self.committed.max(lsn.min(self.received));
         self.totals = totals;
-        // What an earlier connection sent may be committed before it comes again on this one.
+        // A write counts as whole here only with the next record, but may be stored before that.
         let (received, committed) = (self.whole.max(self.committed), self.committed);
         self.say(&Message::Ack(Ack { received, committed, totals }), out);
     }

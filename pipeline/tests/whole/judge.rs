@@ -8,6 +8,7 @@ use tidegate_pipeline::FullPack;
 use tidegate_vault::pack::Content;
 use tidegate_vault::seal::{KeyRing, TAG_BYTES};
 
+use crate::machine::BLOCK;
 use crate::vault::{self, ReadPack, Store, place_of};
 
 /// How many packs of each log count.
@@ -105,6 +106,7 @@ impl Judge {
                 _ => *units.front().expect("as often as it is packed"),
             };
             assert!(!units.contains(&unit) || units[0] == unit, "records stand in order");
+            check_name(&record.content);
             if let Content::Reference { target, name, .. } = &record.content {
                 let (target_log, target_pack) = place_of(&pack.index, log, target);
                 if target_log == log {
@@ -129,6 +131,18 @@ impl Judge {
                 units.retain(|packed| *packed != unit);
             }
         }
+    }
+}
+
+/// Whole, aligned blocks have a name and may be known; nothing else.
+fn check_name(content: &Content) {
+    let Some(extent) = content.extent() else { return };
+    let block = BLOCK as u64;
+    let is_block = extent.length == block && extent.offset % block == 0;
+    match content {
+        Content::Kept { name, .. } => assert_eq!(name.is_some(), is_block),
+        Content::Reference { .. } => assert!(is_block),
+        _ => {}
     }
 }
 

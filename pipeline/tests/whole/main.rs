@@ -54,7 +54,7 @@ fn cases(count: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(64))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn all_that_is_acknowledged_reads_back_from_the_packs_that_count(shape in shapes()) {

@@ -74,8 +74,12 @@ pub(crate) async fn run(
     let mut session = Session::new(state, patience);
     let mut link = Link { reader, writer, input: vec![0; INPUT_BYTES].into() };
     let ended = session.exchange(&mut link, stop).await;
-    let totals = session.totals;
+    let (totals, sent) = (session.totals, session.wire.sent());
     state.disconnected(&totals);
+    tracing::debug!(
+        committed = %state.committed(), %sent, bytes_sent = state.progress.snapshot().bytes_sent,
+        "the connection has ended"
+    );
     match ended {
         Ok(()) => Ok(End::Whole),
         Err(Stop::Broken(cause)) => Ok(End::Broken(cause)),
@@ -291,13 +295,15 @@ impl<'a> Session<'a> {
                 self.welcomed = true;
                 self.restate(welcome.committed);
                 tracing::info!(
-                    epoch = %welcome.epoch, committed = %welcome.committed, "the session is open"
+                    epoch = %welcome.epoch, committed = %welcome.committed,
+                    sent = %self.state.ever_sent, "the session is open"
                 );
             }
             Event::Ack { committed, totals } => {
                 self.totals = totals;
                 self.slow = None;
                 self.state.committed_up_to(committed)?;
+                tracing::debug!(%committed, sent = %self.wire.sent(), "acknowledged");
             }
             Event::Credit => {}
             Event::Slow(slow) => {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tidegate_model::{Epoch, Lsn, Remedy, RunId, VaultId};
@@ -14,6 +14,7 @@ use tidegate_wire::{
     Decoder, Hello, Item, Message, Record, RecordKind, Refusal, RefusalCode, Side, Totals, Welcome,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::time::Instant;
 
 use crate::connect::{ConnectError, Connecting, Connector};
 
@@ -99,6 +100,8 @@ pub(super) struct TestServers {
     mischief: Mischief,
     seed: u64,
     connections: AtomicU64,
+    /// When a connection was refused for the first time.
+    pub(super) gone_since: OnceLock<Instant>,
     /// Called at every write that is received.
     pub(super) on_write: Arc<dyn Fn() + Send + Sync>,
 }
@@ -110,6 +113,7 @@ impl TestServers {
             mischief,
             seed,
             connections: AtomicU64::new(0),
+            gone_since: OnceLock::new(),
             on_write: Arc::new(|| {}),
         }
     }
@@ -119,6 +123,7 @@ impl Connector for TestServers {
     fn connect(&self) -> Connecting<'_> {
         let number = self.connections.fetch_add(1, Relaxed);
         if self.mischief.gone_from.is_some_and(|from| number >= from) {
+            self.gone_since.get_or_init(Instant::now);
             let server = "test:9443".to_owned();
             return Box::pin(async { Err(ConnectError::Refused { server }) });
         }

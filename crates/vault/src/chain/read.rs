@@ -5,7 +5,7 @@ use tidegate_model::{Name, Remedy};
 
 use super::history::MachineHistory;
 use super::trace::Traces;
-use crate::log::{LogError, LogReader};
+use crate::log::{Found, LogError, LogReader};
 use crate::meta::{self, MetaError};
 
 /// Why a machine's history couldn't be read.
@@ -75,7 +75,10 @@ impl MachineHistory {
             let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
             while let Some((_, pack)) = packs.next().await {
                 match pack {
-                    Ok(pack) => traces.add_pack(log.id, &pack.index, Some(&self.machine)),
+                    Ok(Found::Pack(pack)) => {
+                        traces.add_pack(log.id, &pack.index, Some(&self.machine));
+                    }
+                    Ok(Found::Tombstone) => break,
                     Err(error) if error.is_damage() => self.losses.push(error),
                     Err(error) => return Err(error),
                 }

@@ -1,6 +1,6 @@
 //! Grants of a vault in memory: reconnects, new incarnations, clones, races.
 
-use tidegate_model::BookmarkKind;
+use tidegate_model::{BookmarkKind, Remedy};
 
 use super::*;
 use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};

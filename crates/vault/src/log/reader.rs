@@ -50,6 +50,15 @@ impl PackRead {
     }
 }
 
+/// What lies at a pack's place.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// A pack.
+    Pack(Arc<PackRead>),
+    /// The end of the log, put there from outside.
+    Tombstone,
+}
+
 /// Reads packs of a vault; keeps the indexes that were used last. Cheap to clone.
 #[derive(Clone)]
 pub struct LogReader(Arc<Inner>);
@@ -86,25 +95,31 @@ impl LogReader {
         &self.0.ring
     }
 
-    /// The pack at `place`. `stored_bytes` is the object's size where a listing gave it.
+    /// What lies at `place`. `stored_bytes` is the object's size where a listing gave it.
     ///
     /// # Errors
     /// [`LogError`] when there is nothing, or not what belongs there.
-    pub async fn pack(
+    pub async fn find(
         &self,
         place: &PackPlace,
         stored_bytes: Option<u64>,
-    ) -> Result<Arc<PackRead>, LogError> {
+    ) -> Result<Found, LogError> {
         let cached = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place.key());
         if let Some(pack) = cached {
             check_size(place, &pack.header, stored_bytes)?;
-            return Ok(pack);
+            return Ok(Found::Pack(pack));
         }
         let (header, index) = self.head(place, stored_bytes).await?;
         if header.kind == PackKind::Tombstone {
-            return Err(LogError::Tombstone(place.clone()));
+            return Ok(Found::Tombstone);
         }
-        let ciphers = self.ciphers_of(place, &header)?;
+        let ciphers = match self.ciphers_of(place, &header) {
+            // A changed bit, and no key that is missing: the digest needs none.
+            Err(_) if header.digest_with(&index) != header.digest => {
+                return Err(LogError::Pack { place: place.clone(), cause: PackError::Digest });
+            }
+            ciphers => ciphers?,
+        };
         let owned = place.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let mut index = index;
@@ -118,7 +133,18 @@ impl LogReader {
         let bytes = bytes + pack.memory_bytes();
         let mut cache = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.put(place.key(), pack.clone(), bytes);
-        Ok(pack)
+        Ok(Found::Pack(pack))
+    }
+
+    /// The pack at `place`.
+    ///
+    /// # Errors
+    /// [`LogError`] when it isn't there, or not what belongs there.
+    pub async fn pack(&self, place: &PackPlace) -> Result<Arc<PackRead>, LogError> {
+        match self.find(place, None).await? {
+            Found::Pack(pack) => Ok(pack),
+            Found::Tombstone => Err(LogError::Tombstone(place.clone())),
+        }
     }
 
     /// What opens the frames of a pack.

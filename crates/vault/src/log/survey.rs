@@ -1,13 +1,12 @@
 //! Lists a log, tells which of its packs count, and gives them in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tidegate_model::{LogName, PackNumber};
 
 use super::counted::{Counted, Stated, judge};
-use super::{LogError, LogReader, PackPlace, PackRead};
+use super::{Found, LogError, LogReader, PackPlace, PackRead};
 use crate::layout;
 use crate::pack::HEADER_BYTES;
 use crate::store::StoreError;
@@ -123,13 +122,14 @@ impl LogReader {
     }
 
     /// Reads what tells where the log ends, and what a crash left from what is lost.
-    async fn judge(&self, survey: &mut Survey) -> Result<(), LogError> {
+    pub(super) async fn judge(&self, survey: &mut Survey) -> Result<(), LogError> {
         self.find_tombstone(survey).await?;
         let leftovers = survey.counted.leftovers.clone();
         let packs: Vec<_> = self.packs(survey, leftovers).collect().await;
         for (place, pack) in packs {
             match pack {
-                Ok(pack) => survey.state(stated_by(&pack)),
+                Ok(Found::Pack(pack)) => survey.state(stated_by(&pack)),
+                Ok(Found::Tombstone) => {}
                 Err(error) if error.is_damage() => survey.damaged.push((place, error)),
                 Err(error) => return Err(error),
             }
@@ -142,7 +142,7 @@ impl LogReader {
         let bare = survey.stored.iter().filter(|(_, bytes)| **bytes == HEADER_BYTES as u64);
         for number in bare.map(|(number, _)| *number).collect::<Vec<_>>() {
             let place = survey.place(PackNumber(number));
-            if let Err(LogError::Tombstone(_)) = self.pack(&place, None).await {
+            if let Ok(Found::Tombstone) = self.find(&place, None).await {
                 survey.stored.remove(&number);
                 survey.tombstone = Some(PackNumber(number));
                 break;
@@ -174,7 +174,7 @@ impl LogReader {
         &self,
         survey: &Survey,
         numbers: Vec<PackNumber>,
-    ) -> impl Stream<Item = (PackPlace, Result<Arc<PackRead>, LogError>)> + use<> {
+    ) -> impl Stream<Item = (PackPlace, Result<Found, LogError>)> + use<> {
         let (reader, log) = (self.clone(), survey.log.clone());
         let sizes: Vec<_> = numbers
             .into_iter()
@@ -184,7 +184,7 @@ impl LogReader {
             .map(move |(number, bytes)| {
                 let (reader, place) = (reader.clone(), PackPlace { log: log.clone(), number });
                 async move {
-                    let pack = reader.pack(&place, bytes).await;
+                    let pack = reader.find(&place, bytes).await;
                     (place, pack)
                 }
             })

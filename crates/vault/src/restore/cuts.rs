@@ -90,17 +90,17 @@ pub struct Task {
 /// Finds the records of a pack's cuts, and puts its frames together to runs.
 ///
 /// # Errors
-/// The cut whose record isn't there, or isn't the one that was meant.
-pub fn tasks(pack: &Arc<PackRead>, cuts: &[Cut]) -> Result<Vec<Task>, (Cut, Damage)> {
+/// The range whose record isn't there, or isn't the one that was meant.
+pub fn tasks(pack: &Arc<PackRead>, cuts: &[Cut]) -> Result<Vec<Task>, (Extent, Damage)> {
     let mut places = Vec::new();
     let mut frames: HashMap<u32, Vec<Found>> = HashMap::new();
     for of_frame in cuts.chunk_by(|a, b| a.record.frame == b.record.frame) {
         let Some(place) = pack.index.frame_place(of_frame[0].record.frame) else {
-            return Err((of_frame[0], not_there(pack, &of_frame[0])));
+            return Err(not_there(pack, &of_frame[0]));
         };
         let found = of_frame.iter().map(|cut| match begin_of(pack, place, &cut.record) {
             Some(begin) => Ok(Found { cut: *cut, begin }),
-            None => Err((*cut, not_there(pack, cut))),
+            None => Err(not_there(pack, cut)),
         });
         frames.insert(place, found.collect::<Result<_, _>>()?);
         places.push(place);
@@ -125,15 +125,12 @@ fn begin_of(pack: &PackRead, place: u32, wanted: &Kept) -> Option<u32> {
     same.then_some(*offset)
 }
 
-fn not_there(pack: &PackRead, cut: &Cut) -> Damage {
-    Damage::Record {
-        place: pack.place.clone(),
-        frame: cut.record.frame,
-        ordinal: cut.record.ordinal,
-    }
+fn not_there(pack: &PackRead, cut: &Cut) -> (Extent, Damage) {
+    let (frame, ordinal) = (cut.record.frame, cut.record.ordinal);
+    (cut.to, Damage::Record { place: pack.place.clone(), frame, ordinal })
 }
 
-/// The disks of a machine, by number, or those that were asked for.
+/// A disk that is wanted and isn't there.
 pub fn missing_disk(disks: &[Disk], wanted: &[DiskNumber]) -> Option<DiskNumber> {
     wanted.iter().copied().find(|wanted| disks.iter().all(|disk| disk.number != *wanted))
 }

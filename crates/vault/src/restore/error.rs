@@ -32,7 +32,7 @@ pub enum RestoreError {
         /// What is missing.
         cause: Broken,
         /// The first thing that is wrong with its logs.
-        loss: LogError,
+        loss: Box<LogError>,
     },
     /// A disk was written to and never declared.
     #[error(
@@ -60,7 +60,7 @@ pub enum RestoreError {
         /// The first range of a disk that it holds.
         range: Extent,
         /// What is wrong.
-        what: Damage,
+        what: Box<Damage>,
     },
     /// The sink failed.
     #[error("bytes {} to {} of disk {} of {machine} can't be written: {cause}", .range.offset, .range.offset + .range.length, .range.disk)]
@@ -114,11 +114,22 @@ pub enum Damage {
     },
 }
 
+impl Damage {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        match self {
+            Self::Log(error) => error.remedy(),
+            Self::Record { .. } | Self::Checksum { .. } => Remedy::Repair,
+        }
+    }
+}
+
 impl RestoreError {
     /// What is missing, and the first of what may be why.
     pub(super) fn broken(machine: Name, cause: Broken, losses: &[LogError]) -> Self {
-        match losses.first().cloned() {
-            Some(loss) => Self::Lost { machine, cause, loss },
+        match losses.first() {
+            Some(loss) => Self::Lost { machine, cause, loss: Box::new(loss.clone()) },
             None => Self::Broken { machine, cause },
         }
     }
@@ -128,12 +139,10 @@ impl RestoreError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::History(error) => error.remedy(),
-            Self::Log(error) | Self::Damaged { what: Damage::Log(error), .. } => error.remedy(),
+            Self::Log(error) => error.remedy(),
+            Self::Damaged { what, .. } => what.remedy(),
             Self::NoDisk { .. } => Remedy::Refuse,
-            Self::Broken { .. }
-            | Self::Lost { .. }
-            | Self::Undeclared { .. }
-            | Self::Damaged { .. } => Remedy::Repair,
+            Self::Broken { .. } | Self::Lost { .. } | Self::Undeclared { .. } => Remedy::Repair,
             Self::Sink { .. } | Self::Finish { .. } => Remedy::Stop,
         }
     }

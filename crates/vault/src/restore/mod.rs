@@ -33,7 +33,7 @@ pub(crate) use state::target_place;
 
 use crate::chain::MachineHistory;
 use crate::log::frames::RUN_BYTES_MAX;
-use crate::log::{LogError, LogReader};
+use crate::log::{Found, LogError, LogReader};
 use cuts::{Cut, Cuts, Task, tasks};
 use state::{State, StateBuilder};
 
@@ -166,9 +166,9 @@ impl RestorePlan {
 
     async fn tasks(&self, reader: &LogReader, cuts: &[Cut]) -> Result<Vec<Task>, RestoreError> {
         let Some(first) = cuts.first() else { return Ok(Vec::new()) };
-        let pack = reader.pack(self.cuts.packs.get(first.record.pack), None).await;
+        let pack = reader.pack(self.cuts.packs.get(first.record.pack)).await;
         let pack = pack.map_err(|error| self.damaged(first.to, error.into()))?;
-        tasks(&pack, cuts).map_err(|(cut, damage)| self.damaged(cut.to, damage))
+        tasks(&pack, cuts).map_err(|(range, damage)| self.damaged(range, damage))
     }
 
     async fn write_task(
@@ -187,7 +187,7 @@ impl RestorePlan {
     }
 
     fn damaged(&self, range: Extent, what: Damage) -> RestoreError {
-        RestoreError::Damaged { machine: self.machine.clone(), range, what }
+        RestoreError::Damaged { machine: self.machine.clone(), range, what: Box::new(what) }
     }
 }
 
@@ -204,7 +204,8 @@ async fn read_state(
         let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
         while let Some((_, pack)) = packs.next().await {
             match pack {
-                Ok(pack) => builder.add_pack(&pack)?,
+                Ok(Found::Pack(pack)) => builder.add_pack(&pack)?,
+                Ok(Found::Tombstone) => break,
                 Err(error) if error.is_damage() => losses.push(error),
                 Err(error) => return Err(error.into()),
             }

@@ -21,7 +21,10 @@ pub fn task(
     let mut written = 0;
     for (place, cuts) in task.run.frames.iter().zip(&task.frames) {
         let Some(range) = cuts.first().map(|found| found.cut.to) else { continue };
-        let damaged = |range, what| RestoreError::Damaged { machine: machine.clone(), range, what };
+        let damaged = |range, what| {
+            let what = Box::new(what);
+            RestoreError::Damaged { machine: machine.clone(), range, what }
+        };
         fetched
             .open(&task.pack, *place, &mut plain)
             .map_err(|error| damaged(range, Damage::Log(error)))?;

@@ -21,14 +21,27 @@ impl Store {
     /// A directory that isn't there or can't hold a vault, settings that can't be used. Whether
     /// there is a vault isn't looked at, nor whether a container exists.
     pub fn open(location: &Location, access: Access) -> Result<Self, StoreError> {
+        let variables: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
+        Self::open_with(location, access, &variables)
+    }
+
+    /// The same with Azure's settings from `variables`, names and values, instead of the
+    /// environment.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(
+        location: &Location,
+        access: Access,
+        variables: &[(String, String)],
+    ) -> Result<Self, StoreError> {
         let place = location.to_string();
         match location {
             Location::Directory(path) => open_directory(path, place, access),
             Location::Azure { container, prefix } => {
-                let variables: Vec<(String, String)> = std::env::vars_os()
-                    .filter_map(|(n, v)| Some((n.into_string().ok()?, v.into_string().ok()?)))
-                    .collect();
-                let clients = azure::clients(container, &place, &variables)?;
+                let clients = azure::clients(container, &place, variables)?;
                 // Parsed before, when the location was.
                 let prefix = ObjectPath::from(prefix.as_str());
                 Ok(Self::assemble(place, prefix, clients.puts, clients.reads, None, None))

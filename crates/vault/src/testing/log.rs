@@ -27,6 +27,8 @@ pub struct TestLog {
     pub committed: u64,
     /// Whether known blocks are referred to.
     pub references: bool,
+    /// Whether the server's memory changes a bit of each frame before it is sealed.
+    pub bad_memory: bool,
 }
 
 /// A piece whose frame isn't sealed yet.
@@ -55,6 +57,7 @@ impl TestLog {
             plain: Vec::new(),
             committed: 0,
             references: true,
+            bad_memory: false,
         }
     }
 
@@ -168,7 +171,8 @@ impl TestLog {
     }
 
     fn seal_frame(&mut self, number: FrameNumber) -> u32 {
-        let plain = std::mem::take(&mut self.plain);
+        let mut plain = std::mem::take(&mut self.plain);
+        plain[0] ^= u8::from(self.bad_memory);
         let packed = zstd::bulk::compress(&plain, 1).unwrap();
         let (codec, mut content) = match packed.len() < plain.len() {
             true => (Codec::Zstd, packed),

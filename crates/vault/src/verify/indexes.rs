@@ -8,7 +8,7 @@ use tidegate_model::{BlockName, Checksum, FrameNumber, LogName, PackNumber};
 use super::report::{Counts, Finding, Spot};
 use super::{Progress, Steps, VerifyError};
 use crate::chain::Traces;
-use crate::log::{LogError, LogReader, PackPlace, PackRead, Stated, Survey};
+use crate::log::{Found, LogError, LogReader, PackPlace, PackRead, Stated, Survey};
 use crate::pack::Content;
 use crate::restore::target_place;
 
@@ -80,7 +80,8 @@ impl Indexes {
         while let Some((place, pack)) = packs.next().await {
             steps.step(Progress::Index);
             match pack {
-                Ok(pack) => self.add(reader, &pack).await?,
+                Ok(Found::Pack(pack)) => self.add(reader, &pack).await?,
+                Ok(Found::Tombstone) => return Ok(()),
                 Err(error) if error.is_damage() => self.find_pack(&place, &error),
                 Err(error) => return Err(error.into()),
             }
@@ -147,7 +148,7 @@ impl Indexes {
         {
             survey.state(Stated::by_reference(target.number));
         }
-        let found = match reader.pack(target, None).await {
+        let found = match reader.pack(target).await {
             Ok(found) => found,
             Err(error) if error.is_damage() => {
                 // What is wrong with the target is told where it lies, unless nobody looks there.

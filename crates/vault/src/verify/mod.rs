@@ -24,7 +24,7 @@ use tidegate_model::{LogName, Remedy};
 
 pub use report::{Counts, Finding, MachineReport, Report, Spot, Touch};
 
-use crate::log::{LogError, LogReader, PackRead, Survey};
+use crate::log::{Found, LogError, LogReader, PackRead, Survey};
 use crate::meta::MetaError;
 use indexes::Indexes;
 
@@ -136,7 +136,8 @@ fn counted_packs<'s>(
     let streams: Vec<_> =
         surveys.map(|survey| reader.packs(survey, survey.counted.packs.clone())).collect();
     stream::iter(streams).flatten().filter_map(async |(_, pack)| match pack {
-        Ok(pack) => Some(Ok(pack)),
+        Ok(Found::Pack(pack)) => Some(Ok(pack)),
+        Ok(Found::Tombstone) => None,
         Err(error) if error.is_damage() => None,
         Err(error) => Some(Err(error)),
     })

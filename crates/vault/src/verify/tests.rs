@@ -40,12 +40,15 @@ async fn report(vault: &TestVault, contents: bool) -> Report {
     verify(&vault.reader(), contents, &|_| ()).await.unwrap()
 }
 
+/// Machines, each with the LSNs of its points.
+type Touched = Vec<(String, Vec<u64>)>;
+
 /// Breaks the sample, and gives what is said of it: the text of each finding with the machines
 /// and the points that it touches.
 fn broken(
     contents: bool,
     damage: impl AsyncFnOnce(&TestVault, &[String]),
-) -> Vec<(String, Vec<(String, Vec<u64>)>)> {
+) -> Vec<(String, Touched)> {
     run(async {
         let sample = sample().await;
         damage(&sample.vault, &sample.paths).await;
@@ -61,7 +64,7 @@ fn broken(
     })
 }
 
-fn touches(expected: &[(&str, &[u64])]) -> Vec<(String, Vec<u64>)> {
+fn touches(expected: &[(&str, &[u64])]) -> Touched {
     expected.iter().map(|(machine, lsns)| ((*machine).to_owned(), lsns.to_vec())).collect()
 }
 
@@ -147,6 +150,7 @@ fn a_pack_that_only_a_reference_speaks_of_is_missed() {
         let mut vault = TestVault::new();
         let mut first = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
         first.does(Op::Disk(disk(0, BLOCK)));
+        first.store(&mut vault).await;
         first.writes(extent(0, 0, BLOCK), 1);
         let path = first.store(&mut vault).await;
         let mut second = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
@@ -158,7 +162,7 @@ fn a_pack_that_only_a_reference_speaks_of_is_missed() {
         assert!(report(&vault, true).await.is_clean());
         vault.delete(&path).await;
         let report = report(&vault, false).await;
-        assert!(report.damage[0].what.contains("missing"), "{report:?}");
+        assert!(report.damage[0].what.contains("0001 is missing: it was committed"), "{report:?}");
         assert_eq!(report.damage[0].touches[0].machine.as_str(), "web-1");
     });
 }
@@ -326,4 +330,43 @@ fn a_tombstone_in_the_place_of_a_committed_pack_is_damage() {
         change(vault, &paths[1], |bytes| bytes[90] ^= 1).await;
     });
     assert!(found[0].0.contains("digest"), "{found:?}");
+}
+
+#[test]
+fn a_reference_that_leads_to_another_block_is_found() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, 8 * BLOCK)));
+        machine.writes(extent(0, 0, BLOCK), 1);
+        machine.writes(extent(0, BLOCK, BLOCK), 2);
+        machine.store(&mut vault).await;
+        machine.publish(&vault).await;
+        for (_, target) in vault.known.values_mut() {
+            target.ordinal = 1 - target.ordinal;
+        }
+        machine.writes(extent(0, 2 * BLOCK, BLOCK), 1);
+        machine.store(&mut vault).await;
+        let found = report(&vault, false).await.damage;
+        assert!(found[0].what.starts_with("1 references in log/ps-1/"), "{found:?}");
+        assert_eq!(found.len(), 1);
+    });
+}
+
+#[test]
+fn bytes_that_changed_before_they_were_sealed_are_found_by_their_checksum() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, 8 * BLOCK)));
+        machine.log.bad_memory = true;
+        machine.writes(extent(0, 0, BLOCK), 1);
+        machine.marks(BookmarkKind::CopyEnd, true);
+        machine.store(&mut vault).await;
+        machine.publish(&vault).await;
+        assert!(report(&vault, false).await.is_clean());
+        let found = report(&vault, true).await.damage;
+        assert!(found[0].what.contains("LSN 2 don't have the checksum"), "{found:?}");
+        assert_eq!(found[0].touches[0].points.len(), 1);
+    });
 }

@@ -5,7 +5,8 @@ use tidegate_model::limits::{RECORD_BYTES_MAX, TEXT_BYTES_MAX};
 use tidegate_model::{Checksum, DiskNumber, Extent, Lsn, Micros};
 use tidegate_wire::limits::CONTROL_BYTES_MAX;
 use tidegate_wire::{
-    DecodeError, Decoder, HEADER_BYTES, Header, Item, Kind, Message, Record, RecordKind, Side,
+    DecodeError, Decoder, HEADER_BYTES, Header, Item, Kind, Message, Record, RecordKind, Refusal,
+    Side,
 };
 
 use crate::strategies::{from_agent, from_server};
@@ -163,6 +164,22 @@ proptest! {
                 _ => prop_assert_eq!(decoded, item),
             }
         }
+    }
+}
+
+#[test]
+fn a_payload_that_does_not_fit_its_checksum_is_refused() {
+    for (side, message) in [
+        (Side::Server, Message::Bye),
+        (Side::Agent, Message::Credit(512)),
+        (Side::Agent, Message::Refuse(Refusal::shutting_down())),
+    ] {
+        let mut bytes = encode(&[Owned::Message(message)]);
+        // The header's own check is right: only the payload's checksum is another.
+        bytes[40] ^= 1;
+        let check = Checksum::of(&bytes[..48]).0.to_le_bytes();
+        bytes[48..HEADER_BYTES].copy_from_slice(&check);
+        assert_eq!(decode(side, [&bytes[..]]), (Vec::new(), Some(DecodeError::Checksum)));
     }
 }
 

@@ -1,9 +1,12 @@
 //! The protocol as its users see it: bytes, decoding, what each end accepts, and both ends
 //! against each other.
 
+#![allow(clippy::unwrap_used)] // also in functions that tests share
+
 mod agent_rules;
 mod codec;
 mod golden;
 mod server_rules;
 mod strategies;
 mod two_ends;
+mod world;

@@ -75,6 +75,11 @@ fn bookmark() -> RecordKind {
     RecordKind::Bookmark(Bookmark { kind: BookmarkKind::CopyEnd, clean: true, name })
 }
 
+fn ack((received, committed): (u64, u64)) -> Message {
+    let totals = Totals::default();
+    Message::Ack(Ack { received: Lsn(received), committed: Lsn(committed), totals })
+}
+
 /// Decodes what the server wrote.
 fn said(bytes: &[u8]) -> Vec<Message> {
     let (mut decoder, mut input, mut messages) = (Decoder::new(Side::Agent), bytes, Vec::new());
@@ -244,11 +249,20 @@ fn an_ack_counts_a_write_as_received_once_it_is_whole() {
     session.record(&record(13, 5, RecordKind::Time)).unwrap();
     session.ack(Lsn(12), Totals::default(), &mut out);
     session.ack(Lsn(11), Totals::default(), &mut out);
-    let acks = [(11, 10), (13, 12), (13, 12)].map(|(received, committed)| {
-        let totals = Totals::default();
-        Message::Ack(Ack { received: Lsn(received), committed: Lsn(committed), totals })
-    });
-    assert_eq!(said(&out), acks);
+    assert_eq!(said(&out), [(11, 10), (13, 12), (13, 12)].map(ack));
+}
+
+#[test]
+fn an_ack_never_passes_what_came_on_this_connection() {
+    let mut session = streaming();
+    let mut out = Vec::new();
+    // What an earlier connection brought is stored late. The agent forgets what is acknowledged,
+    // and must still be able to send all that is next here.
+    session.ack(Lsn(15), Totals::default(), &mut out);
+    assert_eq!(session.committed(), Lsn(10));
+    session.record(&record(11, 5, RecordKind::Time)).unwrap();
+    session.ack(Lsn(15), Totals::default(), &mut out);
+    assert_eq!(said(&out), [(10, 10), (11, 11)].map(ack));
 }
 
 #[test]

@@ -1,71 +1,21 @@
 //! Both ends against each other, by a seed: random pieces, connections that break at any moment,
-//! servers that forget what they hadn't stored. Whatever happens, the vault ends with every record
-//! once, in order, with its bytes.
+//! servers that forget what they hadn't stored, or store it after the next connection has begun.
+//! Whatever happens, the vault ends with every record once, in order, with its bytes, and no more
+//! is ever on its way than there is credit for.
 
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use tidegate_model::{
-    Checksum, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros, RunId, VaultId,
-};
+use tidegate_model::{Checksum, Epoch, Incarnation, Lsn, RunId, VaultId};
 use tidegate_wire::agent::{self, Event};
 use tidegate_wire::{
-    Begins, Decoder, Hello, Item, Message, Record, RecordKind, Side, Totals, Welcome, server,
+    Begins, Decoder, Hello, Item, Message, RecordKind, Side, Totals, Welcome, server,
 };
 
+use crate::world::{Full, RECORD, World, payload_bytes};
+
 const VAULT: VaultId = VaultId::from_bytes([1; 16]);
-const RECORD: u32 = 4096;
-const DISK: u64 = 1 << 20;
-
-/// Numbers from a seed (splitmix64).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % limit as u64).unwrap()
-    }
-}
-
-/// A record with the data that it has if it is a write.
-type Full = (Record, Vec<u8>);
-
-/// What the agent has to send: a disk, then a bit of everything.
-fn journal(count: usize, chance: &mut Chance) -> Vec<Full> {
-    let number = DiskNumber::default();
-    let first = RecordKind::Disk(Disk { number, bytes: DISK, name: "sda".into() });
-    let mut journal = vec![(Record { lsn: Lsn(1), time: Micros(0), kind: first }, Vec::new())];
-    for lsn in 2..=count as u64 {
-        let length = 1 + chance.below(RECORD as usize);
-        let offset = chance.below(usize::try_from(DISK).unwrap() - length) as u64;
-        let extent = Extent { disk: number, offset, length: length as u64 };
-        let (kind, data) = match chance.below(4) {
-            0 => (RecordKind::Time, Vec::new()),
-            1 => (RecordKind::Zero(extent), Vec::new()),
-            _ => {
-                let data: Vec<u8> = (0..length).map(|at| (at as u64 ^ lsn) as u8).collect();
-                (RecordKind::Write(extent, Checksum::of(&data)), data)
-            }
-        };
-        journal.push((Record { lsn: Lsn(lsn), time: Micros(lsn / 3), kind }, data));
-    }
-    journal
-}
-
-/// What outlives every connection.
-struct World {
-    journal: Vec<Full>,
-    /// The agent's memory.
-    epoch: Epoch,
-    known_committed: Lsn,
-    ever_sent: Lsn,
-    /// The vault's: records in order.
-    vault: Vec<Full>,
-    chance: Chance,
-}
+const CREDIT: u64 = 6 * RECORD as u64;
 
 /// One connection: both ends, and the bytes between them.
 struct Connection {
@@ -77,7 +27,7 @@ struct Connection {
     to_server: VecDeque<u8>,
     to_agent: VecDeque<u8>,
     writing: Option<Full>,
-    /// Received and not yet stored: lost when the connection breaks.
+    /// Received and not yet stored: lost or stored later when the connection breaks.
     received: VecDeque<Full>,
 }
 
@@ -111,12 +61,21 @@ impl Connection {
     }
 
     fn step(&mut self, world: &mut World) {
-        match world.chance.below(4) {
-            0 => self.agent_sends(world),
-            1 => self.server_reads(world),
-            2 => self.server_commits(world),
-            _ => self.agent_reads(world),
+        match world.chance.below(9) {
+            0 | 1 => self.agent_sends(world),
+            2 | 3 => self.server_reads(world),
+            4 | 5 => self.server_commits(world),
+            6 | 7 => self.agent_reads(world),
+            _ => {
+                let count = world.chance.below(world.adrift.len() + 1);
+                let late: Vec<Full> = world.adrift.drain(..count).collect();
+                late.into_iter().for_each(|full| world.store(full));
+            }
         }
+        let coming = self.received.iter().chain(&self.writing).map(|(record, _)| &record.kind);
+        let on_its_way: u64 = coming.map(payload_bytes).sum();
+        assert!(on_its_way + self.server.credit_bytes() <= CREDIT);
+        assert!(!self.agent.may_send(CREDIT + 1));
     }
 
     /// Sends the next record if credit allows.
@@ -127,7 +86,8 @@ impl Connection {
         };
         let mut out = Vec::new();
         match record.kind {
-            _ if !self.open => return,
+            // What is committed was forgotten: it can't be sent.
+            _ if !self.open || lsn <= world.known_committed => return,
             RecordKind::Write(extent, checksum) => {
                 if !self.agent.may_send(extent.length) {
                     return;
@@ -173,7 +133,7 @@ impl Connection {
         let welcome = Welcome {
             epoch: Epoch(1),
             committed,
-            credit_bytes: u64::from(RECORD),
+            credit_bytes: CREDIT,
             record_bytes_max: RECORD,
             block_bytes: RECORD,
             features: 0,
@@ -192,11 +152,11 @@ impl Connection {
                 assert_eq!(Checksum::of(&data), checksum);
                 self.server.credit(data.len() as u64, &mut out);
             }
-            world.vault.push((record, data));
+            world.store((record, data));
         }
         if count > 0 {
+            // Perhaps more than came on this connection, and perhaps never said: it may break.
             let committed = Lsn(world.vault.len() as u64);
-            // An acknowledgement may be late: the connection may break before it is said.
             self.server.ack(committed, Totals::default(), &mut out);
         }
         self.to_agent.extend(out);
@@ -235,16 +195,7 @@ proptest! {
     fn every_record_arrives_once_and_in_order_through_any_breaks(
         seed in any::<u64>(), count in 1_usize..60, breaks in 0_usize..12,
     ) {
-        let mut chance = Chance(seed);
-        let journal = journal(count, &mut chance);
-        let mut world = World {
-            journal,
-            epoch: Epoch::NONE,
-            known_committed: Lsn::NONE,
-            ever_sent: Lsn::NONE,
-            vault: Vec::new(),
-            chance,
-        };
+        let mut world = World::new(count, seed);
         let mut last_known = Lsn::NONE;
         for connection in 0..=breaks {
             let mut ends = Connection::new(&world);
@@ -259,6 +210,7 @@ proptest! {
                     break;
                 }
             }
+            world.broken(ends.received);
         }
         prop_assert_eq!(world.known_committed, Lsn(count as u64), "it came to its end");
         prop_assert_eq!(world.vault, world.journal);

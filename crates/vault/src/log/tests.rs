@@ -1,0 +1,150 @@
+//! Reading packs of vaults in memory: long indexes, runs of frames, what a cache must not hide.
+
+use std::collections::BTreeMap;
+
+use tidegate_model::{Checksum, PackNumber};
+
+use super::frames::{RUN_BYTES_MAX, runs};
+use super::*;
+use crate::pack::Content;
+use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
+
+/// Bytes that don't compress, different for each seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A pack with frames of so many bytes of noise, and its machine.
+async fn pack_of(vault: &mut TestVault, frames: u64, bytes: u64) -> TestMachine {
+    let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
+    machine.does(Op::Disk(disk(0, bytes)));
+    for seed in 0..frames {
+        let content = noise(seed, usize::try_from(bytes).unwrap());
+        machine.does(Op::Write(extent(0, 0, bytes), content));
+        machine.send(vault);
+        machine.log.seal(vault);
+    }
+    machine.store(vault).await;
+    machine
+}
+
+#[test]
+fn an_index_longer_than_the_first_read_is_read_to_its_end() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        for seed in 0..6000_u64 {
+            let length = 1 + seed % 9;
+            let offset = seed * 7 % (BLOCK - 9);
+            let bytes = noise(seed, usize::try_from(length).unwrap());
+            machine.does(Op::Write(extent(0, offset, length), bytes));
+        }
+        machine.store(&mut vault).await;
+        let pack = vault.reader().pack(&machine.log.place(0)).await.unwrap();
+        assert!(pack.header.index_bytes > 64 << 10, "{}", pack.header.index_bytes);
+        assert_eq!(pack.index.records.len(), 6001);
+        // With the size from a listing, and without.
+        let survey = vault.reader().survey(&machine.log.name).await.unwrap();
+        assert_eq!(survey.counted.packs, [PackNumber(0)]);
+        let found = vault.reader().find(&machine.log.place(0), Some(survey.stored[&0])).await;
+        assert!(matches!(found, Ok(Found::Pack(again)) if again.index == pack.index));
+    });
+}
+
+#[test]
+fn neighbouring_frames_are_one_run_up_to_its_limit() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = pack_of(&mut vault, 6, 1 << 20).await;
+        let reader = vault.reader();
+        let pack = reader.pack(&machine.log.place(0)).await.unwrap();
+        let all = runs(&pack.index, 0..6);
+        assert_eq!(all.iter().map(|run| run.frames.len()).collect::<Vec<_>>(), [3, 3]);
+        assert!(all.iter().all(|run| run.range.end - run.range.start <= RUN_BYTES_MAX));
+        assert_eq!(all[1].range.end, pack.header.object_bytes);
+        // A frame that nobody wants isn't read when it is large.
+        assert_eq!(runs(&pack.index, [0, 2]).len(), 2);
+        let mut fetched = reader.fetch(&pack, &all[1]).await.unwrap();
+        let mut plain = Vec::new();
+        for place in [3, 4, 5] {
+            fetched.open(&pack, place, &mut plain).unwrap();
+            assert!(plain == noise(u64::from(place), 1 << 20));
+        }
+        // A frame of the other run isn't in this one.
+        assert!(fetched.open(&pack, 0, &mut plain).is_err());
+    });
+}
+
+#[test]
+fn a_small_frame_between_two_wanted_ones_is_read_along() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = pack_of(&mut vault, 3, BLOCK).await;
+        let pack = vault.reader().pack(&machine.log.place(0)).await.unwrap();
+        let wanted = runs(&pack.index, [0, 2]);
+        assert_eq!((wanted.len(), wanted[0].frames.as_slice()), (1, [0, 2].as_slice()));
+    });
+}
+
+#[test]
+fn two_frames_that_changed_places_are_refused() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = pack_of(&mut vault, 2, BLOCK).await;
+        let path = machine.log.place(0).path();
+        let reader = vault.reader();
+        let pack = reader.pack(&machine.log.place(0)).await.unwrap();
+        let bytes = vault.get(&path).await;
+        let at = |place: usize| {
+            let begin = usize::try_from(pack.index.frames[place].offset).unwrap();
+            begin..begin + usize::try_from(pack.index.frames[place].object_bytes()).unwrap()
+        };
+        let swapped = [&bytes[..at(0).start], &bytes[at(1)], &bytes[at(0)]].concat();
+        vault.put(&path, swapped).await;
+        let run = &runs(&pack.index, 0..2)[0];
+        let mut fetched = reader.fetch(&pack, run).await.unwrap();
+        let error = fetched.open(&pack, 0, &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("another frame"), "{error}");
+    });
+}
+
+#[test]
+fn a_cached_index_doesnt_hide_that_the_object_shrank() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = pack_of(&mut vault, 1, BLOCK).await;
+        let (reader, place) = (vault.reader(), machine.log.place(0));
+        let pack = reader.pack(&place).await.unwrap();
+        let stored = pack.header.object_bytes;
+        assert!(reader.find(&place, Some(stored)).await.is_ok());
+        let error = reader.find(&place, Some(stored - 1)).await.unwrap_err();
+        assert!(matches!(error, LogError::Size { .. }), "{error}");
+        let kept = pack.index.kept_at(0, 0).map(|record| record.content.clone());
+        let Some(Content::Kept { checksum, .. }) = kept else { panic!("it keeps a block") };
+        assert_eq!(checksum, Checksum::of(&noise(0, usize::try_from(BLOCK).unwrap())));
+    });
+}
+
+#[test]
+fn a_listing_that_lacks_a_pack_which_is_there_calls_nothing_lost() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = pack_of(&mut vault, 1, BLOCK).await;
+        machine.does(Op::Time);
+        machine.store(&mut vault).await;
+        machine.does(Op::Time);
+        machine.store(&mut vault).await;
+        let whole = vault.reader().survey(&machine.log.name).await.unwrap();
+        // What a listing that is late in one place gives: pack 2, but not pack 1.
+        let mut late: BTreeMap<u64, u64> = whole.stored.clone();
+        late.remove(&1);
+        let mut survey = Survey::of(machine.log.name.clone(), late);
+        assert_eq!(survey.counted.leftovers, [PackNumber(2)]);
+        vault.reader().judge(&mut survey).await.unwrap();
+        assert_eq!(survey.counted, whole.counted);
+    });
+}

@@ -1,0 +1,303 @@
+//! Packs cut short, changed by one bit, swapped or missing: `verify` and `recover` say which, what
+//! is wrong, whom it touches and what to do; a recovery never gives wrong bytes; and what doesn't
+//! stand on that pack comes back.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::images;
+use support::process::Output;
+use support::refusals::shown;
+use support::site::Site;
+
+const MIB: u64 = 1 << 20;
+/// More than one pack holds.
+const DISK: u64 = 24 * MIB;
+/// What a person is told to do.
+const DO: &str = "from a copy of the vault";
+/// Exit status for damage in what is stored.
+const DAMAGED: Option<i32> = Some(3);
+
+/// A machine that was copied twice, into a log each. The second copy keeps only what had changed
+/// and refers to the first for the rest.
+struct Twice {
+    site: Site,
+    first: PathBuf,
+    second: PathBuf,
+    points: [String; 2],
+    /// The packs of both logs, by their numbers.
+    packs: [Vec<PathBuf>; 2],
+}
+
+impl Twice {
+    #[track_caller]
+    fn new() -> Self {
+        let site = Site::with_vault();
+        let first = site.disk("first", DISK);
+        let second = site.path("second.img");
+        images::copy(&first, &second);
+        images::patch(&second, 5 * MIB, &fs::read(site.disk("change", 2 * MIB)).unwrap());
+        let mut copies = [&first, &second].map(|disk| {
+            let before = packs(&site);
+            // On one core, so that all its packs are in one log.
+            site.replicate("db", &[disk]).args(["--cores", "1"]).run().success();
+            let new = packs(&site).into_iter().filter(|pack| !before.contains(pack)).collect();
+            (site.last_point("db"), new)
+        });
+        let [(a, of_a), (b, of_b)] = copies.each_mut().map(std::mem::take);
+        let of_a: Vec<PathBuf> = of_a;
+        assert!(of_a.len() >= 3, "two packs of data and the end of the log: {of_a:?}");
+        Self { site, first, second, points: [a, b], packs: [of_a, of_b] }
+    }
+
+    /// A pack's name in the vault.
+    fn name(&self, pack: &Path) -> String {
+        shown(pack.strip_prefix(self.site.vault_path()).unwrap()).to_owned()
+    }
+
+    /// `verify` finds the damage, and says what it is and whom it touches.
+    #[track_caller]
+    fn verify_tells(&self, options: &[&str], words: &[&str]) -> Output {
+        let output = self.site.command(&["verify"]).args(options).run().failure().says(words);
+        let output = output.says(&["machine db", DO]);
+        assert_eq!(output.status.code(), DAMAGED, "{output}");
+        output
+    }
+
+    /// The point can't be had, and why is told.
+    #[track_caller]
+    fn recover_tells(&self, point: usize, words: &[&str]) {
+        let output = self.site.fails_to_recover("db", &self.points[point]);
+        let output = output.says(words).says(&["db", "tidegate verify --contents", DO]);
+        assert_eq!(output.status.code(), DAMAGED, "{output}");
+    }
+
+    #[track_caller]
+    fn assert_first_recovers(&self) {
+        self.site.assert_recovers_at("db", &self.points[0], &self.first);
+    }
+
+    /// Everything is as it was before.
+    #[track_caller]
+    fn assert_whole(&self) {
+        self.assert_first_recovers();
+        self.site.assert_recovers_at("db", &self.points[1], &self.second);
+        self.site.verify();
+    }
+}
+
+/// Every pack of a vault, in order.
+#[track_caller]
+fn packs(site: &Site) -> Vec<PathBuf> {
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let nodes = entries(site.vault_path().join("log"));
+    let logs = nodes.flat_map(|node| entries(node.path()));
+    let mut packs: Vec<_> = logs.flat_map(|log| entries(log.path())).map(|e| e.path()).collect();
+    packs.sort();
+    packs
+}
+
+/// Does something to a pack while `look` looks, and undoes it.
+#[track_caller]
+fn with_damage(pack: &Path, damage: impl FnOnce(&Path), look: impl FnOnce()) {
+    let whole = fs::read(pack).unwrap();
+    damage(pack);
+    look();
+    fs::write(pack, whole).unwrap();
+}
+
+/// Changes one bit.
+fn flip(pack: &Path, offset: u64) {
+    let mut bytes = fs::read(pack).unwrap();
+    bytes[usize::try_from(offset).unwrap()] ^= 1;
+    fs::write(pack, bytes).unwrap();
+}
+
+fn cut(pack: &Path, bytes: u64) {
+    fs::OpenOptions::new().write(true).open(pack).unwrap().set_len(bytes).unwrap();
+}
+
+fn length(pack: &Path) -> u64 {
+    pack.metadata().unwrap().len()
+}
+
+#[test]
+fn a_pack_cut_short_is_named_wherever_it_was_cut() {
+    let twice = Twice::new();
+    let pack = &twice.packs[1][0];
+    let name = twice.name(pack);
+    for bytes in [0, 100, 160, 300, length(pack) / 2, length(pack) - 1] {
+        with_damage(
+            pack,
+            |pack| cut(pack, bytes),
+            || {
+                let output = twice.verify_tells(&[], &[&name, "cut"]);
+                assert_eq!(output.json()["clean"], false, "{output}");
+                twice.recover_tells(1, &[&name, "cut"]);
+                twice.assert_first_recovers();
+            },
+        );
+    }
+    // Cut in the log that both points stand on.
+    let pack = &twice.packs[0][0];
+    let name = twice.name(pack);
+    with_damage(
+        pack,
+        |pack| cut(pack, length(pack) / 2),
+        || {
+            twice.verify_tells(&[], &[&name, "cut", &twice.points[0], &twice.points[1]]);
+            twice.recover_tells(0, &[&name, "cut"]);
+            twice.recover_tells(1, &[&name, "cut", "of disk 0 of db"]);
+        },
+    );
+    twice.assert_whole();
+}
+
+#[test]
+fn one_changed_bit_in_any_field_of_a_header_is_found_and_named() {
+    let twice = Twice::new();
+    let pack = &twice.packs[1][0];
+    let name = twice.name(pack);
+    // Where the fields of docs/formats/pack.md, "Header", lie; the format is looked at below.
+    for offset in [0, 10, 12, 16, 32, 48, 50, 56, 64, 72, 76, 80, 88, 104, 136, 159] {
+        eprintln!("a bit of byte {offset}");
+        with_damage(
+            pack,
+            |pack| flip(pack, offset),
+            || {
+                twice.verify_tells(&[], &[&name]);
+                twice.recover_tells(1, &[&name]);
+                twice.assert_first_recovers();
+            },
+        );
+    }
+    // Another format may be a newer program's: then the error says so, and names it.
+    with_damage(
+        pack,
+        |pack| flip(pack, 8),
+        || {
+            let words = [&name, "has format 0", "use a newer"];
+            twice.site.command(&["verify"]).run().failure().says(&words);
+            twice.site.fails_to_recover("db", &twice.points[1]).says(&words);
+        },
+    );
+    twice.assert_whole();
+}
+
+#[test]
+fn one_changed_bit_of_an_index_is_found_by_every_verify() {
+    let twice = Twice::new();
+    for (log, points) in [(1, &[1][..]), (0, &[0, 1])] {
+        let pack = &twice.packs[log][0];
+        let name = twice.name(pack);
+        with_damage(
+            pack,
+            |pack| flip(pack, 200),
+            || {
+                twice.verify_tells(&[], &[&name, "is damaged", "digest"]);
+                for point in points {
+                    twice.recover_tells(*point, &[&name, "is damaged", "digest"]);
+                }
+                if log == 1 {
+                    twice.assert_first_recovers();
+                }
+            },
+        );
+    }
+    twice.assert_whole();
+}
+
+#[test]
+fn one_changed_bit_of_a_frame_is_found_by_verify_contents_and_by_recover() {
+    let twice = Twice::new();
+    let pack = &twice.packs[1][0];
+    let name = twice.name(pack);
+    with_damage(
+        pack,
+        |pack| flip(pack, length(pack) - 100),
+        || {
+            // Without --contents no frame is read, and that is said.
+            let key = twice.site.key();
+            let args = ["verify", "--vault", twice.site.vault(), "--key-file", shown(&key)];
+            let quick = support::process::Tidegate::new(args).run().success();
+            quick.says(&["--contents reads every frame"]);
+            let words = [name.as_str(), "frame", "it was changed"];
+            let output = twice.verify_tells(&["--contents"], &words);
+            output.says(&[&twice.points[1]]);
+            twice.recover_tells(1, &[&name, "frame", "it was changed", "of disk 0 of db"]);
+            twice.assert_first_recovers();
+        },
+    );
+    twice.assert_whole();
+}
+
+#[test]
+fn packs_that_were_swapped_are_known_by_their_place() {
+    let twice = Twice::new();
+    let [pack, next] = [&twice.packs[0][0], &twice.packs[0][1]];
+    let (name, next_name) = (twice.name(pack), twice.name(next));
+    let elsewhere = "is another pack than the one that belongs here";
+    with_damage(
+        next,
+        |next| fs::copy(pack, next).map(drop).unwrap(),
+        || {
+            twice.verify_tells(&[], &[&next_name, elsewhere, "of another number"]);
+            twice.recover_tells(0, &[&next_name, elsewhere]);
+            twice.recover_tells(1, &[&next_name, elsewhere]);
+        },
+    );
+    let other = &twice.packs[1][0];
+    let other_name = twice.name(other);
+    with_damage(
+        other,
+        |other| fs::copy(pack, other).map(drop).unwrap(),
+        || {
+            twice.verify_tells(&[], &[&other_name, elsewhere, "of another log"]);
+            twice.recover_tells(1, &[&other_name, elsewhere]);
+            twice.assert_first_recovers();
+        },
+    );
+    let stranger = Site::with_vault();
+    stranger.replicate("db", &[&twice.first]).run().success();
+    let foreign = &packs(&stranger)[0];
+    with_damage(
+        pack,
+        |pack| fs::copy(foreign, pack).map(drop).unwrap(),
+        || {
+            twice.verify_tells(&[], &[&name, elsewhere, "of another vault"]);
+            twice.recover_tells(1, &[&name, elsewhere, "of another vault"]);
+        },
+    );
+    twice.assert_whole();
+}
+
+#[test]
+fn a_missing_pack_is_named_with_the_points_that_it_touches() {
+    let twice = Twice::new();
+    let remove = |pack: &Path| fs::remove_file(pack).unwrap();
+    let pack = &twice.packs[1][0];
+    let name = twice.name(pack);
+    with_damage(pack, remove, || {
+        twice.verify_tells(&[], &[&name, "is missing"]);
+        twice.recover_tells(1, &[&name, "is missing"]);
+        // The latest that there is isn't the latest that there was.
+        let to = twice.site.path("older");
+        let older = twice.site.recover("db", "latest", &to).run().success();
+        older.says(&["warning", "a later copy isn't offered", "epoch 2"]);
+        support::compare::assert_same(&twice.first, &to);
+        let listed = twice.site.call(&["points", "db"]);
+        listed.says(&[&name, "is missing", "tidegate verify"]);
+        twice.assert_first_recovers();
+    });
+    for pack in &twice.packs[0][..2] {
+        let name = twice.name(pack);
+        with_damage(pack, remove, || {
+            twice.verify_tells(&[], &[&name, "is missing", &twice.points[1]]);
+            twice.recover_tells(0, &[&name, "is missing"]);
+            twice.recover_tells(1, &[&name, "is missing", "of disk 0 of db"]);
+        });
+    }
+    twice.assert_whole();
+}

@@ -1,0 +1,138 @@
+//! What is acknowledged as committed is on the disk under the vault: a copy of that disk, taken at
+//! the instant of an acknowledgement and mounted as after a power cut, holds all of it.
+//!
+//! The vault lies on an ext4 whose backing file lies on an xfs. There a copy is a reference to the
+//! same blocks, made while no write to the file can pass: the state of one instant. What the vault's
+//! ext4 holds only in its cache isn't in the backing file, as it wouldn't be on a disk.
+
+mod support;
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use support::agent_log::{committed, events, wait_until};
+use support::devices::{FileSystem, Loop, Mount, usable};
+use support::random::{self, Rng};
+use support::site::Site;
+use support::{agent_log, images, scratch, tool};
+use tempfile::TempDir;
+use tidegate_model::{Epoch, Lsn, Name};
+use tidegate_vault::keys::Credential;
+use tidegate_vault::log::LogReader;
+use tidegate_vault::store::{Access, Store};
+use tidegate_vault::{Vault, grant, meta};
+
+const MIB: u64 = 1 << 20;
+const DISK_BYTES: u64 = 192 * MIB;
+/// The agent's record: each is one LSN.
+const BLOCK: u64 = 64 << 10;
+/// Copies of the vault's disk in one copy of a machine's.
+const INSTANTS: u64 = 8;
+/// The last instant comes before this part of the machine's disk is committed, in percent.
+const LAST_PERCENT: u64 = 85;
+const LIMIT: Duration = Duration::from_secs(240);
+
+/// A disk whose state at any instant can be had. Fields are dropped in their order.
+struct Disk {
+    /// The ext4 on it, mounted.
+    mount: Mount,
+    _device: Loop,
+    /// Where its backing file lies, and the copies.
+    shelf: Mount,
+    _shelf_device: Loop,
+    _files: TempDir,
+}
+
+impl Disk {
+    #[track_caller]
+    fn new(bytes: u64) -> Self {
+        let files = scratch();
+        let at = |name: &str| files.path().join(name);
+        let shelf = at("shelf");
+        let mounted = at("mounted");
+        for path in [&shelf, &mounted] {
+            std::fs::create_dir(path).expect("a directory can be made");
+        }
+        images::empty(&at("xfs"), 4 * bytes);
+        tool(Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(at("xfs")));
+        let shelf_device = Loop::attach(&at("xfs"));
+        let shelf = Mount::new(shelf_device.device(), &shelf, "rw");
+        let backing = shelf.path().join("backing");
+        images::empty(&backing, bytes);
+        tool(Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0"]).arg(&backing));
+        let device = Loop::attach(&backing);
+        // Nothing is written out because time has passed: only because it was asked for.
+        let mount = Mount::new(device.device(), &mounted, "rw,commit=3600");
+        Self { mount, _device: device, shelf, _shelf_device: shelf_device, _files: files }
+    }
+
+    /// What has reached the disk by now.
+    #[track_caller]
+    fn at_this_instant(&self, name: &str) -> PathBuf {
+        let path = self.shelf.path().join(name);
+        let from = File::open(self.shelf.path().join("backing")).expect("it is there");
+        let copy = File::create(&path).expect("a file can be made");
+        rustix::fs::ioctl_ficlone(&copy, &from).expect("an xfs copies by reference");
+        path
+    }
+}
+
+#[test]
+fn a_copy_of_the_vaults_disk_at_an_acknowledgement_holds_all_that_was_acknowledged() {
+    if !usable("the vault's disk at an instant") {
+        return;
+    }
+    let mut rng = Rng::new(random::seed());
+    let disk = Disk::new(512 * MIB);
+    let site = Site::below(disk.mount.path());
+    site.init();
+    site.enroll("ps-1", "server");
+    site.enroll("saved", "machine");
+    let source = site.path("source");
+    images::random(&source, DISK_BYTES, rng.next());
+    let server = site.server_at("127.0.0.1:0").args(["--memory", "256MiB"]).serve();
+    let (name, filter) = agent_log::LOG;
+    let agent = site.agent(&server.at(), "saved", &[&source]).env(name, filter).start();
+
+    let step = DISK_BYTES / BLOCK * LAST_PERCENT / 100 / INSTANTS;
+    let copies: Vec<(u64, PathBuf)> = (0..INSTANTS)
+        .map(|number| {
+            let lsn = (number * step + rng.below(step)).max(1);
+            let there = wait_until(&agent, "progress", |events| committed(events) >= lsn);
+            assert!(there, "the copy ended before LSN {lsn}:\n{}", agent.printed());
+            // First what was acknowledged, then the disk: what comes in between is no mistake.
+            let acknowledged = committed(&events(&agent));
+            (acknowledged, disk.at_this_instant(&format!("copy-{number}")))
+        })
+        .collect();
+    agent.wait(LIMIT).success();
+    server.stop().success();
+    site.assert_recovers("saved", 0, &source);
+
+    for (acknowledged, copy) in copies {
+        let after_a_power_cut = FileSystem::of_copy(&copy);
+        let saved = Site::below(after_a_power_cut.path());
+        let end = chain_end(&saved, "saved");
+        eprintln!("{acknowledged} acknowledged, {end} in {}", copy.display());
+        assert!(end.0 >= acknowledged, "LSN {acknowledged} was acknowledged, the disk has {end}");
+        saved.verify();
+    }
+}
+
+/// The end of a machine's first epoch, as a server finds it that takes the machine over.
+fn chain_end(site: &Site, machine: &str) -> Lsn {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime can be had").block_on(async {
+        let location = site.vault().parse().expect("it is a vault's place");
+        let store = Store::open(&location, Access::Read).expect("the copy is a directory");
+        let key = Credential::read_key_file(&site.key()).expect("the key file can be read");
+        let vault = Vault::open(store, &key).await.expect("the vault opens");
+        let reader = LogReader::of(&vault);
+        let machine: Name = machine.parse().expect("it is a name");
+        let epoch = meta::read_epoch(vault.store(), vault.ring(), &machine, Epoch(1)).await;
+        let epoch = epoch.expect("epochs can be read").expect("the epoch was granted before");
+        grant::chain_end(&reader, &machine, &epoch).await.expect("the chain can be followed")
+    })
+}

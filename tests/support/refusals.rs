@@ -1,0 +1,113 @@
+//! What a test of bad input or bad luck asks of a site besides: that a call fails as it should, and
+//! that everything else is as it was.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::compare::assert_same;
+use super::images;
+use super::process::{Output, Server, Tidegate};
+use super::site::Site;
+
+/// How long anything is waited for; far more than it takes.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+impl Site {
+    /// With a new vault in the test's own directory.
+    #[track_caller]
+    pub fn with_vault() -> Self {
+        let site = Self::in_scratch();
+        site.init();
+        site
+    }
+
+    /// The directory of the vault.
+    pub fn vault_path(&self) -> PathBuf {
+        let path = self.vault().strip_prefix("file://").expect("the vault is in a directory");
+        PathBuf::from(path)
+    }
+
+    /// A new disk of random bytes that follow from its name; its file is `NAME.img`.
+    #[track_caller]
+    pub fn disk(&self, name: &str, bytes: u64) -> PathBuf {
+        let disk = self.path(&format!("{name}.img"));
+        let seed = name.bytes().fold(1, |seed: u64, byte| seed * 31 + u64::from(byte));
+        images::random(&disk, bytes, seed);
+        disk
+    }
+
+    /// A server that listens. Its identity is issued now.
+    #[track_caller]
+    pub fn serve(&self) -> Server {
+        self.enroll("ps-1", "server");
+        self.server_at("127.0.0.1:0").serve()
+    }
+
+    /// `recover` of a machine's first disk, ready to run.
+    pub fn recover(&self, machine: &str, at: &str, to: &Path) -> Tidegate {
+        self.command(&["recover", machine, "--disk", "0", "--at", at, "--to", shown(to)])
+    }
+
+    /// Fails unless a machine's first disk comes back at a point as it is in `disk`.
+    #[track_caller]
+    pub fn assert_recovers_at(&self, machine: &str, at: &str, disk: &Path) {
+        let to = self.path(&format!("{machine}.recovered"));
+        self.recover(machine, at, &to).run().success();
+        assert_same(disk, &to);
+        fs::remove_file(to).expect("what was recovered can be removed");
+    }
+
+    /// Fails unless `recover` fails and leaves no file; gives what it said.
+    #[track_caller]
+    pub fn fails_to_recover(&self, machine: &str, at: &str) -> Output {
+        let to = self.path("not recovered");
+        let output = self.recover(machine, at, &to).run().failure();
+        assert!(!to.exists(), "a failed recovery left {}:\n{output}", to.display());
+        assert!(!self.path("not recovered.partial").exists(), "a part was left:\n{output}");
+        output
+    }
+
+    /// The last recovery point of a machine, as EPOCH:LSN.
+    #[track_caller]
+    pub fn last_point(&self, machine: &str) -> String {
+        let listed = self.call(&["points", machine]).json();
+        let point = listed["points"].as_array().and_then(|points| points.last()?["point"].as_str());
+        point.unwrap_or_else(|| panic!("no point in {listed}")).to_owned()
+    }
+}
+
+/// A path as the program prints it.
+pub fn shown(path: &Path) -> &str {
+    path.to_str().expect("a path of a test is UTF-8")
+}
+
+/// Every file below a directory, with its content: to see that nothing was changed.
+#[track_caller]
+pub fn contents(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![directory.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder can be read").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push((path.clone(), fs::read(&path).expect("a file can be read")));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Waits until something has happened, with a limit.
+#[track_caller]
+pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !happened() {
+        assert!(Instant::now() < end, "{what}: not within {LIMIT:?}");
+        // Files tell nobody that they have come.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
