@@ -87,6 +87,11 @@ impl Packer {
         }
     }
 
+    /// The buffers for packs' frames.
+    pub(crate) const fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
     /// The number of the open pack.
     pub(crate) const fn number(&self) -> PackNumber {
         self.writer.number()

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tidegate_model::{FrameNumber, LogId, Lsn, Micros, PackId, PackNumber};
 use tidegate_vault::pack::PackWriter;
@@ -80,6 +81,8 @@ pub struct Shard {
     homeward: VecDeque<Option<Unit>>,
     /// A packed unit asked for its pack to be closed.
     flush: bool,
+    /// A unit that has come home waits for a pack buffer.
+    needs_buffer: bool,
     /// Streams that had a spoiled record, as long as anything of them may still come.
     ended: Vec<Arc<Stream>>,
     pack_ids: Box<dyn FnMut() -> PackId + Send>,
@@ -119,6 +122,7 @@ impl Shard {
             home_frame: FrameNumber(0),
             homeward: VecDeque::new(),
             flush: false,
+            needs_buffer: false,
             ended: Vec::new(),
             pack_ids: setup.pack_ids,
         }
@@ -174,6 +178,7 @@ impl Shard {
     /// Packs what has come home, in order, and closes the packs that are due. Call it after every
     /// event; it does nothing when nothing is due.
     pub fn advance(&mut self, now: Micros, home: &mut Vec<Homecoming>, full: &mut Vec<FullPack>) {
+        self.needs_buffer = false;
         loop {
             if self.flush && !self.close(now, full) {
                 return;
@@ -182,7 +187,11 @@ impl Shard {
             match self.packer.prepare(unit) {
                 Ok(()) => self.pack_first(now, home),
                 Err(Wait::Close) if self.close(now, full) => {}
-                Err(Wait::Close | Wait::Buffer) => return,
+                Err(Wait::Close) => return,
+                Err(Wait::Buffer) => {
+                    self.needs_buffer = true;
+                    return;
+                }
             }
             if self.packer.has_reached(self.setup.pack_close_bytes) && !self.close(now, full) {
                 return;
@@ -190,6 +199,22 @@ impl Shard {
         }
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             self.close(now, full);
+        }
+    }
+
+    /// Whether a unit that has come home waits for a pack buffer.
+    #[must_use]
+    pub const fn needs_pack_buffer(&self) -> bool {
+        self.needs_buffer
+    }
+
+    /// Ready when a pack buffer is free for which [`Self::advance`] has waited: call that again. The
+    /// store may tell that a pack is stored a moment before it lets go of the pack's buffer.
+    pub fn poll_pack_buffer(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.needs_buffer {
+            self.packer.pool().poll_take(context).map(drop)
+        } else {
+            Poll::Pending
         }
     }
 

@@ -101,7 +101,7 @@ impl Verified {
 fn touched(touch: &Touch) -> String {
     let points: Vec<String> = touch.points.iter().map(ToString::to_string).collect();
     if points.is_empty() {
-        format!("machine {}, but none of its recovery points", touch.machine)
+        format!("machine {}: none of the recovery points that can still be seen", touch.machine)
     } else {
         format!("machine {}: {}", touch.machine, points.join(", "))
     }

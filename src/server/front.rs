@@ -57,7 +57,7 @@ pub(crate) struct Handover {
 }
 
 enum DetachedLink {
-    Tls(Detached),
+    Tls(Box<Detached>),
     Pipe(DuplexStream),
 }
 
@@ -105,7 +105,7 @@ pub(crate) async fn serve(host: Rc<Host>, arrival: Arrival) {
         Arrival::Handover(handover) => {
             let Handover { link, guard, begun, place } = *handover;
             let link = match link {
-                DetachedLink::Tls(parts) => Link::Tls(Box::new(TlsStream::from_detached(parts))),
+                DetachedLink::Tls(parts) => Link::Tls(Box::new(TlsStream::from_detached(*parts))),
                 DetachedLink::Pipe(pipe) => Link::Pipe(pipe),
             };
             run(host, link, guard, begun, place).await;
@@ -313,7 +313,7 @@ async fn place(host: &Rc<Host>, mut link: Link, guard: Option<ConnectionGuard>, 
     let machine = begun.hello.machine.clone();
     let link = match link {
         Link::Tls(tls) => match tls.detach() {
-            Ok(parts) => DetachedLink::Tls(parts),
+            Ok(parts) => DetachedLink::Tls(Box::new(parts)),
             Err(error) => {
                 debug!(%error, "a connection was lost on its way to its shard");
                 return shared.directory.leave(&machine, place);

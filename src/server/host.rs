@@ -154,11 +154,20 @@ impl Host {
             if self.stopping.get() {
                 return Poll::Ready(());
             }
+            self.poll_pack_buffer(context);
             self.poll_age(context, &mut alarm);
             *self.keeper.borrow_mut() = Some(context.waker().clone());
             Poll::Pending
         })
         .await;
+    }
+
+    /// Goes on when a pack buffer is free that a unit has waited for.
+    fn poll_pack_buffer(&self, context: &mut Context<'_>) {
+        let free = self.shard.borrow().poll_pack_buffer(context);
+        if free.is_ready() {
+            self.advance();
+        }
     }
 
     fn poll_age(&self, context: &mut Context<'_>, alarm: &mut Option<(Micros, Timer)>) {
@@ -304,7 +313,8 @@ impl Host {
             post.spoiled.set(post.spoiled.get().or(home.spoiled));
             post.wake();
         }
-        if self.shard.borrow().deadline() != before
+        let shard = self.shard.borrow();
+        if (shard.deadline() != before || shard.needs_pack_buffer())
             && let Some(waker) = self.keeper.borrow_mut().take()
         {
             waker.wake();

@@ -19,6 +19,7 @@ use super::latency::Latencies;
 use super::uploads::UploadFailure;
 
 /// What a shard hears from others.
+#[expect(clippy::large_enum_variant, reason = "nearly all news are units: a box would cost each")]
 pub(crate) enum News {
     /// One of its units was worked on elsewhere.
     Unit(Unit),

@@ -10,7 +10,6 @@ use tempfile::TempDir;
 
 use super::azurite::Azurite;
 use super::compare::assert_same;
-use super::images;
 use super::process::{Output, Tidegate};
 use super::scratch;
 

@@ -22,6 +22,9 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// What no answer is longer than.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
+/// What is read of a request: all of it, for what is left unread breaks a connection that closes.
+const HEARD_BYTES: usize = 16 << 10;
+
 /// A connection to a server.
 pub type Client = StreamOwned<ClientConnection, TcpStream>;
 
@@ -87,7 +90,7 @@ pub fn server(identity: &Path, words: &'static [u8]) -> SocketAddr {
         let tls = ServerConnection::new(config.clone()).expect("a connection can be made");
         let mut stream = StreamOwned::new(tls, socket);
         // The request comes first, as with any server; a peer that turns away is no failure here.
-        let _ = stream.read(&mut [0; 1024]).and_then(|_| stream.write_all(words));
+        let _ = stream.read(&mut [0; HEARD_BYTES]).and_then(|_| stream.write_all(words));
         stream.conn.send_close_notify();
         let _ = stream.flush();
     })
@@ -97,7 +100,7 @@ pub fn server(identity: &Path, words: &'static [u8]) -> SocketAddr {
 #[track_caller]
 pub fn plain_server(words: &'static [u8]) -> SocketAddr {
     everyone_hears(move |mut socket| {
-        let _ = socket.read(&mut [0; 1024]).and_then(|_| socket.write_all(words));
+        let _ = socket.read(&mut [0; HEARD_BYTES]).and_then(|_| socket.write_all(words));
     })
 }
 

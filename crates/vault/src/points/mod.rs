@@ -123,7 +123,7 @@ impl MachinePoints {
 }
 
 /// Where the epoch's initial copy or resync ended: its disks are whole from there on.
-fn copy_end(told: &EpochHistory) -> Option<Lsn> {
+pub(crate) fn copy_end(told: &EpochHistory) -> Option<Lsn> {
     let ends = |kind: BookmarkKind| kind == BookmarkKind::CopyEnd;
     told.trace.bookmarks.iter().find(|(_, (_, mark))| ends(mark.kind)).map(|(lsn, _)| *lsn)
 }

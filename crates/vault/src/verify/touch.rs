@@ -10,6 +10,7 @@ use super::{VerifyError, counted_packs};
 use crate::chain::MachineHistory;
 use crate::log::{LogReader, PackRead, Survey};
 use crate::pack::{Content, Record};
+use crate::points::copy_end;
 use crate::restore::target_place;
 
 /// Damaged places, to be found by what records name.
@@ -101,8 +102,12 @@ fn add_holes(history: &MachineHistory, finding: &mut Finding) {
     for (number, epoch) in &history.epochs {
         let sessions = epoch.sessions.iter().map(|session| (&session.log, session.pack));
         let mut begins = sessions.chain([(&epoch.record.log, epoch.record.pack)]);
-        let hole = epoch.hole().filter(|_| begins.any(|(of, first)| of == log && first <= last));
-        if let Some((lsn, _)) = hole {
+        if !begins.any(|(of, first)| of == log && first <= last) {
+            continue;
+        }
+        // What follows the end of a copy that seems unfinished may have been in that pack.
+        let unfinished = copy_end(epoch).is_none().then(|| epoch.trace.chain.end().next());
+        if let Some(lsn) = epoch.hole().map(|(first, _)| first).or(unfinished) {
             let key = (history.machine.clone(), *number);
             let first = finding.first.entry(key).or_insert(lsn);
             *first = lsn.min(*first);

@@ -5,7 +5,9 @@
 
 mod agent_rules;
 mod codec;
+mod document;
 mod golden;
+mod payloads;
 mod server_rules;
 mod strategies;
 mod two_ends;
