@@ -108,7 +108,7 @@ impl Public {
         let args = ["recover", machine, "--disk", "0", "--vault", &vault, "--to", shown(&to)];
         self.call(ENOUGH, &args).run().success();
         support::compare::assert_same(&self.disk, &to);
-        fs::remove_file(to).unwrap();
+        fs::remove_file(to).expect("what was recovered can be removed");
     }
 }
 

@@ -8,16 +8,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use support::images;
-use support::process::Output;
+use support::process::{Output, Tidegate};
 use support::refusals::shown;
 use support::site::Site;
 
 const MIB: u64 = 1 << 20;
-/// More than one pack holds.
-const DISK: u64 = 24 * MIB;
-/// What a person is told to do.
+const DISK: u64 = 24 * MIB; // more than one pack holds
+/// What a person is told to do, and the exit status for damage in what is stored.
 const DO: &str = "from a copy of the vault";
-/// Exit status for damage in what is stored.
 const DAMAGED: Option<i32> = Some(3);
 
 /// A machine that was copied twice, into a log each. The second copy keeps only what had changed
@@ -38,23 +36,33 @@ impl Twice {
         let first = site.disk("first", DISK);
         let second = site.path("second.img");
         images::copy(&first, &second);
-        images::patch(&second, 5 * MIB, &fs::read(site.disk("change", 2 * MIB)).unwrap());
-        let mut copies = [&first, &second].map(|disk| {
-            let before = packs(&site);
+        images::patch(
+            &second,
+            5 * MIB,
+            &fs::read(site.disk("change", 2 * MIB)).expect("it is there"),
+        );
+        let copy = |disk: &Path| {
+            let before = site.packs();
             // On one core, so that all its packs are in one log.
             site.replicate("db", &[disk]).args(["--cores", "1"]).run().success();
-            let new = packs(&site).into_iter().filter(|pack| !before.contains(pack)).collect();
-            (site.last_point("db"), new)
-        });
-        let [(a, of_a), (b, of_b)] = copies.each_mut().map(std::mem::take);
-        let of_a: Vec<PathBuf> = of_a;
+            let new = site.packs().into_iter().filter(|pack| !before.contains(pack));
+            (site.last_point("db"), new.collect::<Vec<_>>())
+        };
+        let ((a, of_a), (b, of_b)) = (copy(&first), copy(&second));
         assert!(of_a.len() >= 3, "two packs of data and the end of the log: {of_a:?}");
         Self { site, first, second, points: [a, b], packs: [of_a, of_b] }
     }
 
     /// A pack's name in the vault.
     fn name(&self, pack: &Path) -> String {
-        shown(pack.strip_prefix(self.site.vault_path()).unwrap()).to_owned()
+        shown(pack.strip_prefix(self.site.vault_path()).expect("it is in the vault")).to_owned()
+    }
+
+    /// What a command that succeeds prints without --json.
+    #[track_caller]
+    fn for_people(&self, args: &[&str]) -> Output {
+        let key = ["--key-file".into(), self.site.key()];
+        Tidegate::new(args).args(["--vault", self.site.vault()]).args(key).run().success()
     }
 
     /// `verify` finds the damage, and says what it is and whom it touches.
@@ -88,39 +96,29 @@ impl Twice {
     }
 }
 
-/// Every pack of a vault, in order.
-#[track_caller]
-fn packs(site: &Site) -> Vec<PathBuf> {
-    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
-    let nodes = entries(site.vault_path().join("log"));
-    let logs = nodes.flat_map(|node| entries(node.path()));
-    let mut packs: Vec<_> = logs.flat_map(|log| entries(log.path())).map(|e| e.path()).collect();
-    packs.sort();
-    packs
-}
-
 /// Does something to a pack while `look` looks, and undoes it.
 #[track_caller]
 fn with_damage(pack: &Path, damage: impl FnOnce(&Path), look: impl FnOnce()) {
-    let whole = fs::read(pack).unwrap();
+    let whole = fs::read(pack).expect("a pack can be read");
     damage(pack);
     look();
-    fs::write(pack, whole).unwrap();
+    fs::write(pack, whole).expect("a pack can be written");
 }
 
 /// Changes one bit.
 fn flip(pack: &Path, offset: u64) {
-    let mut bytes = fs::read(pack).unwrap();
-    bytes[usize::try_from(offset).unwrap()] ^= 1;
-    fs::write(pack, bytes).unwrap();
+    let mut bytes = fs::read(pack).expect("a pack can be read");
+    bytes[usize::try_from(offset).expect("a pack fits memory")] ^= 1;
+    fs::write(pack, bytes).expect("a pack can be written");
 }
 
 fn cut(pack: &Path, bytes: u64) {
-    fs::OpenOptions::new().write(true).open(pack).unwrap().set_len(bytes).unwrap();
+    let pack = fs::OpenOptions::new().write(true).open(pack);
+    pack.and_then(|pack| pack.set_len(bytes)).expect("a pack can be cut");
 }
 
 fn length(pack: &Path) -> u64 {
-    pack.metadata().unwrap().len()
+    pack.metadata().expect("a pack is there").len()
 }
 
 #[test]
@@ -219,9 +217,7 @@ fn one_changed_bit_of_a_frame_is_found_by_verify_contents_and_by_recover() {
         |pack| flip(pack, length(pack) - 100),
         || {
             // Without --contents no frame is read, and that is said.
-            let key = twice.site.key();
-            let args = ["verify", "--vault", twice.site.vault(), "--key-file", shown(&key)];
-            let quick = support::process::Tidegate::new(args).run().success();
+            let quick = twice.for_people(&["verify"]);
             quick.says(&["--contents reads every frame"]);
             let words = [name.as_str(), "frame", "it was changed"];
             let output = twice.verify_tells(&["--contents"], &words);
@@ -261,7 +257,7 @@ fn packs_that_were_swapped_are_known_by_their_place() {
     );
     let stranger = Site::with_vault();
     stranger.replicate("db", &[&twice.first]).run().success();
-    let foreign = &packs(&stranger)[0];
+    let foreign = &stranger.packs()[0];
     with_damage(
         pack,
         |pack| fs::copy(foreign, pack).map(drop).unwrap(),
@@ -287,8 +283,8 @@ fn a_missing_pack_is_named_with_the_points_that_it_touches() {
         let older = twice.site.recover("db", "latest", &to).run().success();
         older.says(&["warning", "a later copy isn't offered", "epoch 2"]);
         support::compare::assert_same(&twice.first, &to);
-        let listed = twice.site.call(&["points", "db"]);
-        listed.says(&[&name, "is missing", "tidegate verify"]);
+        let listed = twice.for_people(&["points", "db"]);
+        listed.says(&["damaged", &name, "is missing", "tidegate verify"]);
         twice.assert_first_recovers();
     });
     for pack in &twice.packs[0][..2] {

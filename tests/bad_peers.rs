@@ -6,11 +6,11 @@ mod support;
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::process::Output;
-use support::refusals::{LIMIT, shown, wait_until};
+use support::refusals::{LIMIT, shown, vault_of, wait_until};
 use support::site::Site;
 use support::tls;
 use tidegate_model::Micros;
@@ -55,15 +55,8 @@ fn expired(site: &Site, name: &str, role: Role) -> PathBuf {
 fn of_another_vault(site: &Site, name: &str, role: &str) -> PathBuf {
     let other = Site::with_vault();
     let file = site.path(&format!("{name}.json"));
-    fs::copy(other.enroll(name, role), &file).unwrap();
+    fs::copy(other.enroll(name, role), &file).expect("an identity can be copied");
     file
-}
-
-/// The id of a vault, as its identities say it.
-#[track_caller]
-fn vault_of(identity: &Path) -> String {
-    let file: serde_json::Value = serde_json::from_slice(&fs::read(identity).unwrap()).unwrap();
-    file["vault"].as_str().unwrap().to_owned()
 }
 
 #[test]

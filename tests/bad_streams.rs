@@ -5,11 +5,10 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::path::Path;
 
 use support::process::Server;
 use support::random::Rng;
-use support::refusals::LIMIT;
+use support::refusals::{LIMIT, vault_of};
 use support::site::Site;
 use support::tls;
 use tidegate_model::{Epoch, Incarnation, Lsn};
@@ -85,14 +84,6 @@ impl Scene {
     }
 }
 
-/// The vault's id, as an identity says it.
-#[track_caller]
-fn vault_of(identity: &Path) -> String {
-    let file = std::fs::read(identity).expect("it can be read");
-    let file: serde_json::Value = serde_json::from_slice(&file).expect("it is JSON");
-    file["vault"].as_str().expect("it names its vault").to_owned()
-}
-
 /// The refusal that is the last thing in a server's frames.
 #[track_caller]
 fn refusal_in(mut bytes: &[u8]) -> Refusal {
@@ -113,7 +104,7 @@ fn garbage(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 #[test]
-fn plain_http_is_told_to_use_tls_and_garbage_ends_without_a_trace() {
+fn plain_http_is_told_to_use_tls_and_garbage_harms_nobody() {
     let scene = Scene::new();
     let address = scene.server.address;
     let asked = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -128,7 +119,7 @@ fn plain_http_is_told_to_use_tls_and_garbage_ends_without_a_trace() {
         let _ = socket.write_all(&bytes).and_then(|()| socket.shutdown(std::net::Shutdown::Write));
         let mut heard = Vec::new();
         if socket.read_to_end(&mut heard).is_ok() {
-            assert!(heard.len() < 100, "an alert at most: {heard:?}");
+            assert!(heard.len() < 1000, "an alert, or a few words: {heard:?}");
         }
     }
     // One that says nothing at all holds up nobody.

@@ -8,7 +8,7 @@ use tidegate_model::limits::{FRAME_BYTES_DEFAULT, PACK_CLOSE_BYTES_DEFAULT};
 use tidegate_model::{HumanBytes, Remedy};
 
 use crate::packer::Packer;
-use crate::unit::BUFFER_OVERHEAD_BYTES;
+use crate::unit::{BUFFER_OVERHEAD_BYTES, UNIT_RECORD_BYTES_MAX};
 
 /// The program itself: code, stacks of its threads, allocator, logging.
 const PROGRAM_BYTES: usize = 48 << 20;
@@ -34,6 +34,10 @@ const PACKS_PER_SHARD_MIN: usize = 4;
 const PACKS_PER_SHARD_MAX: usize = 16;
 /// Smaller packs than this cost more in requests than they save in memory.
 const PACK_BYTES_MIN: usize = 1 << 20;
+/// Packs between close and commit, beside those that wait with frames in a buffer.
+const PACKS_WITHOUT_FRAMES: usize = 4;
+/// Most units of a shard between dispatch and pack: enough to keep hundreds of cores busy.
+const UNITS_IN_FLIGHT_PER_SHARD: usize = 512;
 /// Fewer unit buffers a shard than this, and a single stream can't keep the cores busy.
 const UNITS_PER_SHARD_MIN: usize = 16;
 
@@ -90,6 +94,10 @@ pub struct MemoryPlan {
     pub pack_buffer_bytes: usize,
     /// How many a shard.
     pub pack_buffers_per_shard: usize,
+    /// Most packs of a shard between close and commit.
+    pub packs_in_flight_per_shard: usize,
+    /// Most units of a shard between dispatch and pack.
+    pub units_in_flight_per_shard: usize,
     /// The sum.
     pub terms: Vec<MemoryTerm>,
 }
@@ -128,6 +136,8 @@ impl MemoryPlan {
             pack_close_bytes,
             pack_buffer_bytes,
             pack_buffers_per_shard,
+            packs_in_flight_per_shard: pack_buffers_per_shard + PACKS_WITHOUT_FRAMES,
+            units_in_flight_per_shard: UNITS_IN_FLIGHT_PER_SHARD,
             terms: Vec::new(),
         };
         plan.terms = plan.sum(shards);
@@ -167,13 +177,20 @@ impl MemoryPlan {
             term("compressors", shards * COMPRESSOR_BYTES),
             term("store client", STORE_BYTES),
             term("sessions", self.sessions * SESSION_BYTES),
-            term("indexes of open packs", shards * Packer::index_bytes_max()),
+            term("indexes", shards * index_bytes(self.packs_in_flight_per_shard)),
+            term("records of units", shards * UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX),
             term("table of known blocks", self.table_bytes),
             term("small buffers", self.small_buffers * self.small_buffer_bytes),
             term("unit buffers", self.large_buffers * self.large_buffer_bytes),
             term("packs", shards * self.pack_buffers_per_shard * self.pack_buffer_bytes),
         ]
     }
+}
+
+/// The open pack's index twice, as gathered and as written out before it is compressed; and that of
+/// each pack under way, if none of them shrank.
+const fn index_bytes(packs_in_flight: usize) -> usize {
+    (2 + packs_in_flight) * Packer::index_bytes_max()
 }
 
 fn sessions_for(bound: usize) -> usize {
@@ -184,7 +201,13 @@ fn sessions_for(bound: usize) -> usize {
 fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
     PROGRAM_BYTES
         + STORE_BYTES
-        + shards * (EXECUTOR_BYTES + COMPRESSOR_BYTES + Packer::index_bytes_max() + small + large)
+        + shards
+            * (EXECUTOR_BYTES
+                + COMPRESSOR_BYTES
+                + index_bytes(PACKS_PER_SHARD_MAX + PACKS_WITHOUT_FRAMES)
+                + UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX
+                + small
+                + large)
         + sessions * (SESSION_BYTES + small)
 }
 
@@ -200,7 +223,7 @@ mod tests {
         assert!(MemoryPlan::new(needed, 2, 65536).is_ok());
         let error = MemoryPlan::new(needed - 1, 2, 65536).unwrap_err();
         assert_eq!(error.needed, needed);
-        assert!(needed < 256 << 20, "{needed}");
+        assert!(needed < 320 << 20, "{needed}");
     }
 
     proptest! {

@@ -12,7 +12,12 @@ use crate::known::Known;
 use crate::ledger::{Closed, Committed};
 use crate::logs::{LogSlot, Logs};
 use crate::stats::StreamTotals;
-use crate::unit::{Outcome, OutcomeKind, Stream, Unit};
+use crate::unit::{Outcome, OutcomeKind, Stream, UNIT_RECORDS_MAX, Unit};
+
+/// A pack closes when it has so many records, whatever its frames: 16 MiB of frames of 4 KiB writes
+/// have 7,000, and a pack of nothing but references then describes 512 MiB of disk. Indexes wait in
+/// memory until they are stored, so they must stay small.
+const RECORDS_CLOSE: u32 = 8 << 10;
 
 /// A pack that is ready to put: `head`, then `frames`, as one object.
 pub struct FullPack {
@@ -107,9 +112,10 @@ impl Packer {
         self.urgent
     }
 
-    /// Whether the open pack's frames have reached `bytes`.
-    pub(crate) const fn has_reached(&self, bytes: usize) -> bool {
-        self.filled >= bytes
+    /// Whether the open pack is as full as it should get: its frames have reached `bytes`, or its
+    /// index has its records.
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        self.filled >= bytes || self.writer.record_count() >= RECORDS_CLOSE
     }
 
     /// Makes sure that the open pack has room for the unit.
@@ -249,10 +255,9 @@ impl Packer {
         self.streams.drain(..).map(share).collect()
     }
 
-    /// An upper bound of the memory that the index of one open pack takes.
+    /// An upper bound of what a pack's index takes, once: the last unit may go beyond the mark.
     pub(crate) const fn index_bytes_max() -> usize {
-        // The records, twice: as gathered and as written out before they are compressed.
-        2 * RECORD_BYTES * tidegate_model::limits::PACK_RECORDS_MAX as usize
+        RECORD_BYTES * (RECORDS_CLOSE as usize + 4 * UNIT_RECORDS_MAX)
     }
 }
 

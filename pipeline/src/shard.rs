@@ -193,7 +193,7 @@ impl Shard {
                     return;
                 }
             }
-            if self.packer.has_reached(self.setup.pack_close_bytes) && !self.close(now, full) {
+            if self.packer.is_full(self.setup.pack_close_bytes) && !self.close(now, full) {
                 return;
             }
         }

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use tidegate_model::limits::{BLOCK_BYTES_MIN, FRAME_BYTES_DEFAULT, TEXT_BYTES_MAX};
 use tidegate_model::{
     BlockName, Bookmark, Checksum, Disk, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, Name,
     Piece,
@@ -16,11 +17,20 @@ use crate::known::Known;
 use crate::logs::LogSlot;
 use crate::stats::StreamTotals;
 
-/// Most records in a unit: so that the entries of a unit of nothing but zeros stay small.
-pub(crate) const UNIT_RECORDS_MAX: usize = 1024;
-/// Most records with a text (disks, bookmarks) in a unit: for so many at their longest
-/// `PackWriter::has_room` keeps room, whatever else the unit holds.
-const UNIT_TEXTS_MAX: usize = 256;
+/// Most records in a unit: writes of 4 KiB fill a buffer of 256 KiB with 64, and what describes them
+/// must not outweigh it.
+pub(crate) const UNIT_RECORDS_MAX: usize = 96;
+/// Most records with a text (disks, bookmarks) in a unit: texts are memory too. `PackWriter::has_room`
+/// keeps room for 256.
+const UNIT_TEXTS_MAX: usize = 8;
+/// Most blocks that a unit's buffer touches: all that fit it, of the smallest size.
+const UNIT_BLOCKS_MAX: usize = FRAME_BYTES_DEFAULT as usize / BLOCK_BYTES_MIN as usize;
+
+/// Most memory that the records of one unit take, beside its buffer: as they came, cut into pieces
+/// (each record into one more than the block borders in it), and their texts.
+pub(crate) const UNIT_RECORD_BYTES_MAX: usize = UNIT_RECORDS_MAX * size_of::<Entry>()
+    + (2 * UNIT_RECORDS_MAX + UNIT_BLOCKS_MAX) * size_of::<Outcome>()
+    + 2 * UNIT_TEXTS_MAX * TEXT_BYTES_MAX;
 /// What stands in for the piece of a record that isn't packed: it never becomes complete.
 const UNFINISHED: Piece = Piece { number: 0, count: 2 };
 

@@ -196,7 +196,7 @@ fn judge(host: &Host, tls: &TlsStream) -> Result<Name, String> {
     let shared = &host.shared;
     let authority = shared.vault.authority_certificate();
     let chain = tls.peer_certificates();
-    let peer = check_peer(chain, &authority, shared.vault.id(), Role::Machine, host::now());
+    let peer = check_peer(chain, &authority, shared.vault.id(), Role::Machine, host::wall_clock());
     peer.map(|peer| peer.name).map_err(|error| error.to_string())
 }
 
@@ -350,9 +350,11 @@ async fn run(
     place: Place,
 ) {
     if let Some(old) = place.replaces {
+        // Not to be tried again: the agent that came is this one on a new connection, which doesn't
+        // listen to the old one any more; or a clone of it, and two that retry never end.
         let cause = "the same agent came on another connection";
-        let advice = "nothing is to be done: it goes on there";
-        host.end_session(old, Refusal::new(RefusalCode::TakenOver, Remedy::Retry, cause, advice));
+        let advice = "if that wasn't this agent, its machine was cloned: start the agent anew";
+        host.end_session(old, Refusal::new(RefusalCode::TakenOver, Remedy::Stop, cause, advice));
     }
     let machine = begun.hello.machine.clone();
     let post = host.open_post(place.session);

@@ -5,7 +5,7 @@ use tidegate_model::{LogId, LogName, PackNumber, Remedy};
 use tidegate_vault::grant::{self, Grant, GrantRequest};
 use tidegate_vault::log::LogReader;
 use tidegate_wire::{Begins, Hello, Refusal, RefusalCode};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::host;
 use super::shared::Shared;
@@ -32,7 +32,7 @@ pub(super) async fn grant(
         parent: hello.parent,
         log: LogName { node: shared.node.clone(), id },
         pack,
-        now: host::now(),
+        now: host::wall_clock(),
     };
     let (sender, receiver) = oneshot::channel();
     let vault = shared.vault.clone();
@@ -42,7 +42,16 @@ pub(super) async fn grant(
         let _ = sender.send(grant::grant(&reader, &request).await);
     });
     match receiver.await {
-        Ok(Ok(grant)) => Ok(grant),
+        Ok(Ok(grant)) => {
+            if grant.epoch == hello.epoch && grant.committed < hello.committed {
+                let (machine, told, found) = (&hello.machine, hello.committed, grant.committed);
+                error!(
+                    %machine, %told, %found,
+                    "the vault lacks records that it had acknowledged: run 'tidegate verify'"
+                );
+            }
+            Ok(grant)
+        }
         Ok(Err(error)) => {
             warn!(machine = %hello.machine, %error, "no epoch could be granted");
             let cause = format!("the vault grants no epoch: {error}");

@@ -8,8 +8,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -377,8 +377,17 @@ impl Host {
 /// How often a shard that stops looks whether a pack's age is due.
 const SETTLE_TICK: Duration = Duration::from_millis(20);
 
-/// Now, by this host's clock.
+/// Now, by this host's clock as it was at the start and the time since: it never jumps, so ages are
+/// right whatever becomes of the clock.
 pub(crate) fn now() -> Micros {
+    static START: OnceLock<(SystemTime, Instant)> = OnceLock::new();
+    let (system, instant) = START.get_or_init(|| (SystemTime::now(), Instant::now()));
+    let since = system.duration_since(UNIX_EPOCH).unwrap_or_default() + instant.elapsed();
+    Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Now, by this host's clock as it is: for what has to do with the calendar.
+pub(crate) fn wall_clock() -> Micros {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -175,7 +175,7 @@ async fn claim_run(shared: &Shared) -> Result<(), ServerError> {
     let run = Run {
         run: shared.run,
         node: shared.node.clone(),
-        started: host::now(),
+        started: host::wall_clock(),
         key_version: shared.vault.ring().current(),
         shards: u16::try_from(shared.shards.len()).unwrap_or(u16::MAX),
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -253,8 +253,8 @@ fn shard_setup(
         pack_close_bytes: plan.pack_close_bytes,
         pack_age: micros(PACK_AGE),
         pack_age_idle: micros(PACK_AGE_IDLE),
-        packs_in_flight_max: plan.pack_buffers_per_shard * 2,
-        units_in_flight_max: shared::units_in_flight_max(plan),
+        packs_in_flight_max: plan.packs_in_flight_per_shard,
+        units_in_flight_max: plan.units_in_flight_per_shard,
         pack_ids: Box::new(move || {
             // Without the system's randomness the last id, counted on, still differs from all others.
             if let Ok(fresh) = random() {

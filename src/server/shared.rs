@@ -89,9 +89,9 @@ const ARRIVALS_MAX: usize = 1024;
 impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let plan = parts.plan;
-        let units_max = units_in_flight_max(&plan) * usize::from(parts.shards);
+        let units_max = plan.units_in_flight_per_shard * usize::from(parts.shards);
         // A shard hears of each of its units and packs once, and of the server's stop.
-        let news_max = units_max + plan.pack_buffers_per_shard * 2 + 16;
+        let news_max = units_max + plan.packs_in_flight_per_shard + 16;
         let ports = |_| ShardPorts {
             arrivals: Mailbox::new("arrivals", ARRIVALS_MAX),
             news: Mailbox::new("news", news_max),
@@ -154,10 +154,4 @@ impl Shared {
     pub(crate) fn failure(&self) -> Option<Arc<UploadFailure>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// Most units of one shard between dispatch and pack: every buffer in use, and as many again
-/// without bytes (zeros, references to come, times).
-pub(crate) fn units_in_flight_max(plan: &MemoryPlan) -> usize {
-    2 * (plan.small_buffers + plan.large_buffers)
 }

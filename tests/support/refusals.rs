@@ -75,11 +75,27 @@ impl Site {
         let point = listed["points"].as_array().and_then(|points| points.last()?["point"].as_str());
         point.unwrap_or_else(|| panic!("no point in {listed}")).to_owned()
     }
+
+    /// The files of all packs, in order.
+    #[track_caller]
+    pub fn packs(&self) -> Vec<PathBuf> {
+        let log = self.vault_path().join("log");
+        let files = if log.exists() { contents(&log) } else { Vec::new() };
+        files.into_iter().map(|(path, _)| path).collect()
+    }
 }
 
 /// A path as the program prints it.
 pub fn shown(path: &Path) -> &str {
     path.to_str().expect("a path of a test is UTF-8")
+}
+
+/// The id of a vault, as an identity file says it.
+#[track_caller]
+pub fn vault_of(identity: &Path) -> String {
+    let file = fs::read(identity).expect("an identity file can be read");
+    let file: serde_json::Value = serde_json::from_slice(&file).expect("it is JSON");
+    file["vault"].as_str().expect("it names its vault").to_owned()
 }
 
 /// Every file below a directory, with its content: to see that nothing was changed.
