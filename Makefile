@@ -23,7 +23,7 @@ SOAK_ROUNDS ?= 50
 help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
 
-demo: ## The main job end to end: a real file system over TLS into a vault and back.
+demo: tools ## The main job end to end: a real file system over TLS into a vault and back.
 	$(CARGO) run --locked --release -- demo
 
 test: tools ## The whole gate: format, clippy, import rules, licences, benches as smoke, tests.

@@ -36,8 +36,8 @@ const PACKS_PER_SHARD_MAX: usize = 16;
 const PACK_BYTES_MIN: usize = 1 << 20;
 /// Packs between close and commit, beside those that wait with frames in a buffer.
 const PACKS_WITHOUT_FRAMES: usize = 4;
-/// Most units of a shard between dispatch and pack: enough to keep hundreds of cores busy.
-const UNITS_IN_FLIGHT_PER_SHARD: usize = 512;
+/// Most units of a shard between dispatch and pack: enough to keep a hundred cores busy.
+const UNITS_IN_FLIGHT_PER_SHARD: usize = 256;
 /// Fewer unit buffers a shard than this, and a single stream can't keep the cores busy.
 const UNITS_PER_SHARD_MIN: usize = 16;
 
@@ -119,12 +119,12 @@ impl MemoryPlan {
         let left = bound - fixed(shards, sessions, small, large) - table_bytes;
         let for_packs = left / PACK_PART / shards;
         let pack_close_bytes = (for_packs / PACKS_PER_SHARD_MIN)
-            .saturating_sub(large)
+            .saturating_sub(large + Packer::index_bytes_max())
             .clamp(PACK_BYTES_MIN, PACK_CLOSE_BYTES_DEFAULT as usize);
         let pack_buffer_bytes = pack_close_bytes + large;
-        let pack_buffers_per_shard =
-            (for_packs / pack_buffer_bytes).clamp(PACKS_PER_SHARD_MIN, PACKS_PER_SHARD_MAX);
-        let pack_bytes = pack_buffers_per_shard * pack_buffer_bytes * shards;
+        let pack_buffers_per_shard = (for_packs / pack_cost(pack_buffer_bytes))
+            .clamp(PACKS_PER_SHARD_MIN, PACKS_PER_SHARD_MAX);
+        let pack_bytes = pack_buffers_per_shard * pack_cost(pack_buffer_bytes) * shards;
         let large_buffers = (left - pack_bytes) / large;
         let mut plan = Self {
             sessions,
@@ -149,7 +149,7 @@ impl MemoryPlan {
     pub fn minimum(shards: usize, record_bytes: usize) -> usize {
         let large = FRAME_BYTES_DEFAULT as usize + BUFFER_OVERHEAD_BYTES;
         let small = record_bytes + BUFFER_OVERHEAD_BYTES;
-        let packs = PACKS_PER_SHARD_MIN * (PACK_BYTES_MIN + large);
+        let packs = PACKS_PER_SHARD_MIN * pack_cost(PACK_BYTES_MIN + large);
         let left = shards * (packs + UNITS_PER_SHARD_MIN * large) * PACK_PART;
         // Sessions and table are parts of the bound themselves: grow it until they fit.
         let mut bound = left;
@@ -193,6 +193,11 @@ const fn index_bytes(packs_in_flight: usize) -> usize {
     (2 + packs_in_flight) * Packer::index_bytes_max()
 }
 
+/// A pack under way: its frames' buffer and its index.
+const fn pack_cost(buffer_bytes: usize) -> usize {
+    buffer_bytes + Packer::index_bytes_max()
+}
+
 fn sessions_for(bound: usize) -> usize {
     (bound / BYTES_PER_SESSION).clamp(SESSIONS_MIN, SESSIONS_MAX)
 }
@@ -204,7 +209,7 @@ fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
         + shards
             * (EXECUTOR_BYTES
                 + COMPRESSOR_BYTES
-                + index_bytes(PACKS_PER_SHARD_MAX + PACKS_WITHOUT_FRAMES)
+                + index_bytes(PACKS_WITHOUT_FRAMES)
                 + UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX
                 + small
                 + large)
@@ -223,7 +228,7 @@ mod tests {
         assert!(MemoryPlan::new(needed, 2, 65536).is_ok());
         let error = MemoryPlan::new(needed - 1, 2, 65536).unwrap_err();
         assert_eq!(error.needed, needed);
-        assert!(needed < 320 << 20, "{needed}");
+        assert!(needed <= 256 << 20, "{needed}");
     }
 
     proptest! {

@@ -22,7 +22,7 @@ use crate::stats::StreamTotals;
 pub(crate) const UNIT_RECORDS_MAX: usize = 96;
 /// Most records with a text (disks, bookmarks) in a unit: texts are memory too. `PackWriter::has_room`
 /// keeps room for 256.
-const UNIT_TEXTS_MAX: usize = 8;
+const UNIT_TEXTS_MAX: usize = 4;
 /// Most blocks that a unit's buffer touches: all that fit it, of the smallest size.
 const UNIT_BLOCKS_MAX: usize = FRAME_BYTES_DEFAULT as usize / BLOCK_BYTES_MIN as usize;
 

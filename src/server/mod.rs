@@ -178,7 +178,7 @@ async fn claim_run(shared: &Shared) -> Result<(), ServerError> {
         started: host::wall_clock(),
         key_version: shared.vault.ring().current(),
         shards: u16::try_from(shared.shards.len()).unwrap_or(u16::MAX),
-        program: env!("CARGO_PKG_VERSION").to_owned(),
+        program: concat!("tidegate ", env!("CARGO_PKG_VERSION")).to_owned(),
     };
     let put = create_run(shared.vault.store(), shared.vault.ring(), &run).await?;
     // 128 random bits: never, unless the system's randomness is broken. Then nothing may be sealed.

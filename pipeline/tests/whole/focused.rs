@@ -93,6 +93,8 @@ fn names_of_disks_never_overfill_a_packs_texts() {
     let mut world = World::of(roomy(1, 3000), machines);
     while world.sessions[0].next <= world.machines[0].last() {
         world.send(0);
+        world.work_in_order();
+        world.come_home_all();
         if world.sessions[0].next == Lsn(100) {
             // A short unit, so that the next one doesn't begin the pack.
             world.close_unit(0, false);
