@@ -48,7 +48,7 @@ bench: ## Stages against the bare kernels; replicate and recover against restic,
 	  --tidegate "$${CARGO_TARGET_DIR:-target}/release/tidegate"
 
 fuzz: ## The properties of every decoder and state machine, with FUZZ_CASES inputs each.
-	PROPTEST_CASES='$(FUZZ_CASES)' $(CARGO) test --locked --workspace --lib
+	PROPTEST_CASES='$(FUZZ_CASES)' $(CARGO) test --locked --workspace --exclude tidegate --lib --tests
 
 soak: tools ## The tests that kill processes, SOAK_ROUNDS times, each with a seed of its own.
 	$(CARGO) test --locked --tests --no-run

@@ -112,6 +112,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
     let tasks = spawned.map(|task| task.expect("the queues were just made"));
     glommio::spawn_local_into(host.clone().keep(), streams).expect("just made").await;
     host.finish().await;
+    host.await_others().await;
     for task in tasks {
         task.cancel().await;
     }
@@ -350,6 +351,15 @@ impl Host {
         last.into_iter().for_each(|pack| uploads::start(&self.shared, self.number, pack));
         self.settle(|shard| shard.packs_in_flight() == 0).await;
         info!(shard = self.number, packs = self.open_pack().0, "the log is closed");
+    }
+
+    /// Waits until every shard has finished. A worker that left before would take the wake-up for
+    /// another shard's unit with it.
+    async fn await_others(&self) {
+        self.shared.finished.fetch_add(1, Ordering::SeqCst);
+        while self.shared.finished.load(Ordering::SeqCst) < self.shared.shards.len() {
+            Timer::new(SETTLE_TICK).await;
+        }
     }
 
     /// Waits until the sessions have ended and `done` holds.

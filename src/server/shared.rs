@@ -4,7 +4,7 @@
 //! mailboxes of each shard. Everything else has one owner: its shard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     pub latencies: Latencies,
     /// `None` in a server without a port.
     pub tls: Option<Arc<ServerConfig>>,
+    /// How many shards have finished.
+    pub finished: AtomicUsize,
     failure: Mutex<Option<Arc<UploadFailure>>>,
     on_failure: Box<dyn Fn() + Send + Sync>,
 }
@@ -115,6 +117,7 @@ impl Shared {
             times: Arc::default(),
             latencies: Latencies::default(),
             tls: parts.tls,
+            finished: AtomicUsize::new(0),
             failure: Mutex::default(),
             on_failure: parts.on_failure,
         }

@@ -84,17 +84,18 @@ async fn put(store: &Store, pack: FullPack, patience: Duration) -> Result<(), Up
             Err(error) => Some(error),
         };
         // A put that failed may have been stored all the same.
-        match look(store, &path, &header).await {
+        let problem = match look(store, &path, &header).await {
             Ok(Found::Ours) => return Ok(()),
             Ok(Found::Foreign(found)) => {
                 return Err(UploadFailure::Fenced { log, number: header.number, found });
             }
-            Ok(Found::Nothing) => {}
-            Err(error) if problem.is_none() && error.remedy() != Remedy::Retry => {
-                return Err(UploadFailure::Store { log, number: header.number, source: error });
+            Ok(Found::Nothing) if problem.is_none() && begun.elapsed() > patience => {
+                let found = "something that can't be found again";
+                return Err(UploadFailure::Fenced { log, number: header.number, found });
             }
-            Err(_) => {}
-        }
+            Ok(Found::Nothing) => problem,
+            Err(error) => problem.or(Some(error)),
+        };
         if let Some(source) = problem {
             if source.remedy() != Remedy::Retry || begun.elapsed() > patience {
                 return Err(UploadFailure::Store { log, number: header.number, source });
