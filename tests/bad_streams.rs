@@ -194,6 +194,42 @@ fn garbage_within_a_session_ends_it_in_words_and_harms_no_point() {
     scene.assert_well();
 }
 
+#[test]
+fn a_refusal_reaches_who_is_still_sending() {
+    let scene = Scene::new();
+    let hello = scene.hello(&vault_of(&scene.identity), "db");
+    // Far more than sockets hold: the server has said its last word long before all of it is there.
+    // If it closed then, the rest would be answered with a reset, and that overtakes the word.
+    let flood = garbage(5, 16 << 20);
+    for _ in 0..8 {
+        let mut client = tls::client(scene.server.address, Some(&scene.identity));
+        client.write_all(&[request("test"), hello.clone()].concat()).unwrap();
+        welcome(&mut client);
+        let refusal = refusal_in(&tls::answer(&mut client, &flood));
+        assert_eq!(refusal.code, RefusalCode::Protocol, "{refusal}");
+    }
+    scene.assert_well();
+}
+
+#[test]
+fn an_agent_that_comes_again_ends_its_last_connection() {
+    let scene = Scene::new();
+    let hello = [request("test"), scene.hello(&vault_of(&scene.identity), "db")].concat();
+    let mut last: Option<tls::Client> = None;
+    for _ in 0..4 {
+        let mut client = tls::client(scene.server.address, Some(&scene.identity));
+        client.write_all(&hello).unwrap();
+        if let Some(mut last) = last.take() {
+            let refusal = refusal_in(&tls::answer(&mut last, &[]));
+            assert_eq!(refusal.code, RefusalCode::TakenOver, "{refusal}");
+        }
+        welcome(&mut client);
+        last = Some(client);
+    }
+    drop(last);
+    scene.assert_well();
+}
+
 /// Reads up to the welcome, byte by byte, so that nothing behind it is taken.
 #[track_caller]
 fn welcome(client: &mut tls::Client) -> Welcome {

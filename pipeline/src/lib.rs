@@ -27,10 +27,10 @@ mod split;
 mod stats;
 mod unit;
 
-pub use buffers::{Buffer, BufferPool, PackBuffer};
+pub use buffers::{Buffer, BufferPool, BufferWait, PackBuffer};
 pub use known::{Known, KnownBlocks};
 pub use ledger::Committed;
-pub use logs::{LogSlot, Logs};
+pub use logs::{LogSlot, Logs, PACKS_REMEMBERED_MAX};
 pub use memory::{MemoryError, MemoryPlan, MemoryTerm};
 pub use packer::{FullPack, FullPackBytes};
 pub use process::{Worker, WorkerSetup};

@@ -1,8 +1,12 @@
 //! The logs that this process knows: its own, and older ones of the vault to which it may refer.
 //!
 //! Each has a slot; a slot's committed mark says below which frame number everything is stored,
-//! with all before it. The mark is the one thing that shards read of each other's logs.
+//! with all before it. The mark is the one thing that shards read of each other's logs, beside which
+//! pack a frame is in. That is remembered of the newest packs only, so that a server that runs for
+//! years needs no more memory than at first; blocks in older packs aren't referred to any more,
+//! which costs space only.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,6 +15,13 @@ use tidegate_model::{FrameNumber, LogId, LogName, PackNumber};
 /// Most logs that the process knows at once: as many as a slot's 12 bits in an entry of
 /// [`crate::KnownBlocks`] tell apart.
 pub(crate) const LOGS_MAX: usize = 1 << 12;
+
+/// Packs of a log that are remembered: 1 MiB of memory, for 1 TiB of full packs or 4 hours of four
+/// packs a second.
+pub const PACKS_REMEMBERED_MAX: usize = 1 << 16;
+/// What the places of that many packs take, in bytes.
+pub(crate) const PACK_PLACES_BYTES: usize =
+    PACKS_REMEMBERED_MAX * size_of::<(FrameNumber, PackNumber)>();
 
 /// A log's place in [`Logs`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +34,10 @@ pub struct Logs(Arc<RwLock<Vec<Arc<Log>>>>);
 struct Log {
     name: LogName,
     committed: AtomicU64,
+    /// Frames below aren't referred to any more.
+    low: AtomicU64,
     /// (lowest frame number, pack), rising: which pack a frame is in.
-    packs: RwLock<Vec<(FrameNumber, PackNumber)>>,
+    packs: RwLock<VecDeque<(FrameNumber, PackNumber)>>,
 }
 
 impl Logs {
@@ -41,6 +54,7 @@ impl Logs {
             logs.push(Arc::new(Log {
                 name: name.clone(),
                 committed: AtomicU64::new(0),
+                low: AtomicU64::new(0),
                 packs: RwLock::default(),
             }));
         }
@@ -61,14 +75,28 @@ impl Logs {
         u16::try_from(place).ok().map(LogSlot)
     }
 
-    /// Tells that pack `pack` of the log has no frame below `first`. Called in the order of packs.
+    /// Tells that pack `pack` of the log has no frame below `first`.
     pub fn place_pack(&self, slot: LogSlot, first: FrameNumber, pack: PackNumber) {
         let Some(log) = self.get(slot) else { return };
         let mut packs = log.packs.write().unwrap_or_else(PoisonError::into_inner);
-        match packs.binary_search(&(first, pack)) {
-            Ok(_) => {}
-            Err(place) => packs.insert(place, (first, pack)),
+        if let Err(place) = packs.binary_search(&(first, pack)) {
+            packs.insert(place, (first, pack));
         }
+        // What is forgotten at last wasn't referred to for a quarter of all packs: units that were
+        // under way then, each of at least a pack's, have been packed since.
+        if packs.len() > PACKS_REMEMBERED_MAX {
+            packs.pop_front();
+        }
+        if let Some(oldest) = packs.len().checked_sub(PACKS_REMEMBERED_MAX / 4 * 3) {
+            log.low.store(packs[oldest].0.0, Ordering::Release);
+        }
+    }
+
+    /// Whether it is remembered in which pack the frame is, and will be for as long as a unit that
+    /// is worked on now may be under way.
+    #[must_use]
+    pub fn remembers(&self, slot: LogSlot, frame: FrameNumber) -> bool {
+        self.get(slot).is_some_and(|log| frame.0 >= log.low.load(Ordering::Acquire))
     }
 
     /// The pack that has this frame.
@@ -104,6 +132,23 @@ mod tests {
     use tidegate_model::RunId;
 
     use super::*;
+
+    #[test]
+    fn old_packs_are_forgotten_but_not_before_nobody_refers_to_them() {
+        let logs = Logs::default();
+        let id = LogId { run: RunId::from_bytes([1; 16]), shard: 0 };
+        let slot = logs.add(&LogName { node: "n".parse().unwrap(), id }).unwrap();
+        let packs = 2 * PACKS_REMEMBERED_MAX as u64;
+        for pack in 0..packs {
+            logs.place_pack(slot, FrameNumber(pack * 10), PackNumber(pack));
+        }
+        let found = |pack: u64| logs.pack_of(slot, FrameNumber(pack * 10 + 9));
+        let oldest = packs - PACKS_REMEMBERED_MAX as u64;
+        assert_eq!((found(oldest - 1), found(oldest)), (None, Some(PackNumber(oldest))));
+        let remembered = |pack: u64| logs.remembers(slot, FrameNumber(pack * 10));
+        let usable = packs - PACKS_REMEMBERED_MAX as u64 / 4 * 3;
+        assert_eq!((remembered(usable - 1), remembered(usable)), (false, true));
+    }
 
     #[test]
     fn frames_are_found_in_their_packs_and_count_below_the_mark() {

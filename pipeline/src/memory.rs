@@ -7,6 +7,7 @@
 use tidegate_model::limits::{FRAME_BYTES_DEFAULT, PACK_CLOSE_BYTES_DEFAULT};
 use tidegate_model::{HumanBytes, Remedy};
 
+use crate::logs::PACK_PLACES_BYTES;
 use crate::packer::Packer;
 use crate::unit::{BUFFER_OVERHEAD_BYTES, UNIT_RECORD_BYTES_MAX};
 
@@ -14,14 +15,18 @@ use crate::unit::{BUFFER_OVERHEAD_BYTES, UNIT_RECORD_BYTES_MAX};
 const PROGRAM_BYTES: usize = 48 << 20;
 /// One executor: its io_uring rings, its own buffers, its tasks' stacks.
 const EXECUTOR_BYTES: usize = 6 << 20;
-/// One session beside its payload: TLS records both ways, frames to send, its task.
-const SESSION_BYTES: usize = 96 << 10;
+/// One connection beside its payload: what it has read and can't handle yet (64 KiB), frames to
+/// send (64 KiB), TLS records both ways (16 and 36 KiB), its task.
+const CONNECTION_BYTES: usize = 192 << 10;
+/// Connections beside those that have a session: health checks, handshakes, sessions that are about
+/// to take over or have just been taken over.
+const EXTRA_CONNECTIONS: usize = 32;
 /// The store client: its threads, connections, and what a put copies on its way out.
 const STORE_BYTES: usize = 32 << 20;
 /// A compressor at the levels used here (zstd's own estimate for level 12 and 256 KiB is 5 MiB).
 const COMPRESSOR_BYTES: usize = 6 << 20;
 /// Sessions: one for each so many bytes of the bound.
-const BYTES_PER_SESSION: usize = 1 << 20;
+const BYTES_PER_SESSION: usize = 2 << 20;
 const SESSIONS_MIN: usize = 16;
 const SESSIONS_MAX: usize = 4096;
 /// The table takes this part of the bound.
@@ -78,6 +83,8 @@ impl MemoryError {
 pub struct MemoryPlan {
     /// Most sessions at once.
     pub sessions: usize,
+    /// Most connections at once, with a session or without.
+    pub connections: usize,
     /// Bytes of the table of known blocks.
     pub table_bytes: usize,
     /// Bytes of a small unit buffer: one record of the largest size. One is there for each session.
@@ -128,6 +135,7 @@ impl MemoryPlan {
         let large_buffers = (left - pack_bytes) / large;
         let mut plan = Self {
             sessions,
+            connections: sessions + EXTRA_CONNECTIONS,
             table_bytes,
             small_buffer_bytes: small,
             small_buffers: sessions + shards,
@@ -176,10 +184,12 @@ impl MemoryPlan {
             term("executors", shards * EXECUTOR_BYTES),
             term("compressors", shards * COMPRESSOR_BYTES),
             term("store client", STORE_BYTES),
-            term("sessions", self.sessions * SESSION_BYTES),
+            term("connections", self.connections * CONNECTION_BYTES),
             term("indexes", shards * index_bytes(self.packs_in_flight_per_shard)),
             term("records of units", shards * UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX),
             term("table of known blocks", self.table_bytes),
+            // One for each own log, and one for what a start takes over from older ones.
+            term("places of packs", (shards + 1) * PACK_PLACES_BYTES),
             term("small buffers", self.small_buffers * self.small_buffer_bytes),
             term("unit buffers", self.large_buffers * self.large_buffer_bytes),
             term("packs", shards * self.pack_buffers_per_shard * self.pack_buffer_bytes),
@@ -206,6 +216,7 @@ fn sessions_for(bound: usize) -> usize {
 fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
     PROGRAM_BYTES
         + STORE_BYTES
+        + (shards + 1) * PACK_PLACES_BYTES
         + shards
             * (EXECUTOR_BYTES
                 + COMPRESSOR_BYTES
@@ -213,7 +224,8 @@ fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
                 + UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX
                 + small
                 + large)
-        + sessions * (SESSION_BYTES + small)
+        + sessions * small
+        + (sessions + EXTRA_CONNECTIONS) * CONNECTION_BYTES
 }
 
 #[cfg(test)]

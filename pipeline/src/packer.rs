@@ -1,13 +1,15 @@
 //! The open pack of a log: units come home to it in order, and it closes as an object to put.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use tidegate_model::{FrameNumber, LogName, Lsn, Micros, PackId, PackNumber, Piece};
 use tidegate_vault::pack::{
     Content, PackClose, PackHeader, PackWriter, RECORD_BYTES, RecordHead, Target, TargetLog,
 };
 
-use crate::buffers::{BufferPool, PackBuffer};
+use crate::buffers::{BufferPool, BufferWait, PackBuffer};
 use crate::known::Known;
 use crate::ledger::{Closed, Committed};
 use crate::logs::{LogSlot, Logs};
@@ -57,6 +59,7 @@ pub(crate) struct Packer {
     slot: LogSlot,
     logs: Logs,
     pool: BufferPool,
+    wait: BufferWait,
     buffer: Option<PackBuffer>,
     filled: usize,
     /// One past the number of the last unit that was packed.
@@ -64,7 +67,8 @@ pub(crate) struct Packer {
     opened: Option<Micros>,
     /// Whether there is anything that somebody waits for, or only time records.
     urgent: bool,
-    streams: Vec<Packed>,
+    /// By the stream's id.
+    streams: BTreeMap<u64, Packed>,
 }
 
 /// What of one stream is in the open pack.
@@ -82,19 +86,24 @@ impl Packer {
             writer,
             slot,
             logs,
+            wait: pool.wait(),
             pool,
             buffer: None,
             filled: 0,
             frames_end: FrameNumber(0),
             opened: None,
             urgent: false,
-            streams: Vec::new(),
+            streams: BTreeMap::new(),
         }
     }
 
-    /// The buffers for packs' frames.
-    pub(crate) const fn pool(&self) -> &BufferPool {
-        &self.pool
+    /// Ready when the open pack has a buffer. Only for a pack that [`Wait::Buffer`] was said of: a
+    /// buffer that nothing goes into would be missed by the packs under way.
+    pub(crate) fn poll_buffer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.buffer.is_none() {
+            self.buffer = Some(std::task::ready!(self.wait.poll(context)));
+        }
+        Poll::Ready(())
     }
 
     /// The number of the open pack.
@@ -173,8 +182,8 @@ impl Packer {
                 let frame = frame.expect("kept bytes are in the unit's frame");
                 Content::Kept { extent, checksum, name, frame, offset }
             }
-            OutcomeKind::Known { extent, checksum, name, known } => {
-                Content::Reference { extent, checksum, name, target: self.target(known) }
+            OutcomeKind::Known { extent, checksum, name, known, pack } => {
+                Content::Reference { extent, checksum, name, target: self.target(known, pack) }
             }
             OutcomeKind::Zero(extent) => Content::Zero(extent),
             OutcomeKind::Disk(disk) => Content::Disk(disk),
@@ -183,10 +192,10 @@ impl Packer {
         }
     }
 
-    /// Where a known block lies. Its pack is known by now: it is this one, one before it, or a
-    /// committed one of another log.
-    fn target(&mut self, known: Known) -> Target {
-        let pack = self.logs.pack_of(known.log, known.frame);
+    /// Where a known block lies. In one's own log its pack is known by now: it is this one or one
+    /// before it. In another's it was found with the block.
+    fn target(&mut self, known: Known, pack: Option<PackNumber>) -> Target {
+        let pack = pack.or_else(|| self.logs.pack_of(known.log, known.frame));
         let log = if known.log == self.slot {
             TargetLog::Own
         } else {
@@ -202,15 +211,12 @@ impl Packer {
     }
 
     fn count(&mut self, unit: &Unit, complete: Option<Lsn>) {
-        let known = self.streams.iter_mut().find(|packed| packed.stream == unit.stream);
-        let packed = if let Some(packed) = known {
-            packed
-        } else {
-            let stream = unit.stream.clone();
-            let totals = StreamTotals::default();
-            self.streams.push(Packed { stream, lsn: None, totals, records: 0 });
-            self.streams.last_mut().expect("it was just pushed")
-        };
+        let packed = self.streams.entry(unit.stream.id).or_insert_with(|| Packed {
+            stream: unit.stream.clone(),
+            lsn: None,
+            totals: StreamTotals::default(),
+            records: 0,
+        });
         packed.lsn = complete.or(packed.lsn);
         packed.totals.add(&unit.totals);
         packed.records += unit.entries.len();
@@ -222,6 +228,8 @@ impl Packer {
             return None;
         }
         let number = self.writer.number();
+        // Or a log without frames would leave its packs' first frame behind, without limit.
+        self.writer.skip_to(self.frames_end);
         let closed = self.writer.close(&PackClose {
             id: close.id,
             last: close.last,
@@ -246,13 +254,13 @@ impl Packer {
 
     /// Each stream bears the part of the head that its records are of all.
     fn share_out(&mut self, head_bytes: usize) -> Vec<Committed> {
-        let records: usize = self.streams.iter().map(|packed| packed.records).sum();
+        let records: usize = self.streams.values().map(|packed| packed.records).sum();
         let share = |packed: Packed| {
             let mut totals = packed.totals;
             totals.stored_bytes += (head_bytes * packed.records / records.max(1)) as u64;
             Committed { stream: packed.stream, lsn: packed.lsn, totals }
         };
-        self.streams.drain(..).map(share).collect()
+        std::mem::take(&mut self.streams).into_values().map(share).collect()
     }
 
     /// An upper bound of what a pack's index takes, once: the last unit may go beyond the mark.

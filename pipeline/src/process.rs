@@ -3,13 +3,13 @@
 //! verify → split → zero test → hash → look up → compress → seal. It needs nothing but the unit,
 //! the worker's own memory, and the two tables that all shards share.
 //!
-//! A worker has one spare buffer of each size. It compresses from the unit's buffer into the
+//! A worker has one spare buffer of each pool. It compresses from the unit's buffer into the
 //! spare, seals there, and swaps the two: so the output never needs memory that isn't in hand, and
 //! nothing is copied but what dedupe moved together.
 
 use std::sync::Arc;
 
-use tidegate_model::{BlockName, Checksum, Extent, Piece};
+use tidegate_model::{BlockName, Checksum, Extent, PackNumber, Piece};
 use tidegate_vault::pack::{Codec, FRAME_HEADER_BYTES, FrameHeader};
 use tidegate_vault::seal::{BlockNamer, LogCiphers, TAG_BYTES};
 use zstd::bulk::Compressor;
@@ -184,26 +184,36 @@ impl Worker {
         }
         let name = self.setup.namer.name_block(bytes);
         clock.lap(Stage::Hash, bytes.len());
-        // In one's own log what lies in this frame or an earlier one; elsewhere what is committed.
-        let usable = |known: Known| {
-            if known.log == mine.log {
-                known.frame <= mine.frame
-            } else {
-                self.setup.logs.is_committed(known.log, known.frame)
-            }
-        };
-        let known = self.setup.known.find_or_insert(name, mine, usable);
+        let known = self.look_up(name, mine);
         clock.lap(Stage::LookUp, bytes.len());
         match known {
-            Some(known) => Ok(OutcomeKind::Known { extent, checksum, name, known }),
+            Some((known, pack)) => Ok(OutcomeKind::Known { extent, checksum, name, known, pack }),
             None => Err(Some(name)),
         }
+    }
+
+    /// Where the block may be referred to: in one's own log what lies in this frame or an earlier
+    /// one; elsewhere what is committed, with its pack.
+    fn look_up(&self, name: BlockName, mine: Known) -> Option<(Known, Option<PackNumber>)> {
+        let logs = &self.setup.logs;
+        let usable = |known: Known| {
+            if known.log == mine.log {
+                known.frame <= mine.frame && logs.remembers(known.log, known.frame)
+            } else {
+                logs.is_committed(known.log, known.frame)
+            }
+        };
+        let known = self.setup.known.find_or_insert(name, mine, usable)?;
+        if known.log == mine.log {
+            return Some((known, None));
+        }
+        logs.pack_of(known.log, known.frame).map(|pack| (known, Some(pack)))
     }
 
     /// Compresses and seals the first `kept_bytes` bytes of the unit's buffer.
     fn seal(&mut self, unit: &mut Unit, place: Place, kept_bytes: usize, clock: &mut UnitClock) {
         let input = unit.buffer.take().expect("kept bytes lie in the unit's buffer");
-        let spare = self.take_spare(input.len());
+        let spare = self.take_spare(&input);
         let (mut output, codec, content) = self.compress(input, spare, kept_bytes);
         clock.lap(Stage::Compress, kept_bytes);
 
@@ -253,9 +263,9 @@ impl Worker {
         }
     }
 
-    fn take_spare(&mut self, bytes: usize) -> Buffer {
-        let place = self.spares.iter().position(|spare| spare.len() == bytes);
-        self.spares.swap_remove(place.expect("a worker has a spare of each size"))
+    fn take_spare(&mut self, like: &Buffer) -> Buffer {
+        let place = self.spares.iter().position(|spare| spare.is_of_the_pool_of(like));
+        self.spares.swap_remove(place.expect("a worker has a spare of each pool"))
     }
 }
 

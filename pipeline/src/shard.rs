@@ -208,14 +208,10 @@ impl Shard {
         self.needs_buffer
     }
 
-    /// Ready when a pack buffer is free for which [`Self::advance`] has waited: call that again. The
+    /// Ready when there is a pack buffer for which [`Self::advance`] has waited: call that again. The
     /// store may tell that a pack is stored a moment before it lets go of the pack's buffer.
-    pub fn poll_pack_buffer(&self, context: &mut Context<'_>) -> Poll<()> {
-        if self.needs_buffer {
-            self.packer.pool().poll_take(context).map(drop)
-        } else {
-            Poll::Pending
-        }
+    pub fn poll_pack_buffer(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.needs_buffer { self.packer.poll_buffer(context) } else { Poll::Pending }
     }
 
     /// When the open pack must close because of its age; `None` while it is empty.

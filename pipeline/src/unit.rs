@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tidegate_model::limits::{BLOCK_BYTES_MIN, FRAME_BYTES_DEFAULT, TEXT_BYTES_MAX};
 use tidegate_model::{
     BlockName, Bookmark, Checksum, Disk, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, Name,
-    Piece,
+    PackNumber, Piece,
 };
 use tidegate_vault::pack::FrameHeader;
 
@@ -90,8 +90,20 @@ pub(crate) struct Outcome {
 /// What became of a piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutcomeKind {
-    Kept { extent: Extent, checksum: Checksum, name: Option<BlockName>, offset: u32 },
-    Known { extent: Extent, checksum: Checksum, name: BlockName, known: Known },
+    Kept {
+        extent: Extent,
+        checksum: Checksum,
+        name: Option<BlockName>,
+        offset: u32,
+    },
+    Known {
+        extent: Extent,
+        checksum: Checksum,
+        name: BlockName,
+        known: Known,
+        /// The pack that the block is in, where that is another log's.
+        pack: Option<PackNumber>,
+    },
     Zero(Extent),
     Disk(Disk),
     Bookmark(Bookmark),

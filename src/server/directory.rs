@@ -20,6 +20,7 @@ pub(crate) struct Directory {
 }
 
 struct State {
+    sessions_max: usize,
     machines: HashMap<Name, Seat>,
     sessions_per_shard: Vec<usize>,
     next_session: u64,
@@ -40,29 +41,43 @@ pub(crate) struct Place {
     pub replaces: Option<u64>,
 }
 
-/// Another life of the agent is connected as this machine.
+/// Why a session gets no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Occupied(pub Incarnation);
+pub(crate) enum NoPlace {
+    /// Another life of the agent is connected as this machine.
+    Occupied(Incarnation),
+    /// There are as many sessions as may be.
+    Full(usize),
+}
 
 impl Directory {
-    pub(crate) fn new(shards: u16) -> Self {
-        let sessions_per_shard = vec![0; usize::from(shards)];
-        let state = State { machines: HashMap::new(), sessions_per_shard, next_session: 1 };
+    /// A directory for at most `sessions_max` sessions.
+    pub(crate) fn new(shards: u16, sessions_max: usize) -> Self {
+        let state = State {
+            sessions_max,
+            machines: HashMap::new(),
+            sessions_per_shard: vec![0; usize::from(shards)],
+            next_session: 1,
+        };
         Self { state: Mutex::new(state) }
     }
 
-    /// Gives a machine's new session its place. `load` tells how busy a shard is, from 0 to 1.
+    /// Gives a machine's new session its place. `load` tells how busy a shard is, from 0 to 1. One
+    /// that takes over isn't counted against the most, for its predecessor is about to leave.
     pub(crate) fn enter(
         &self,
         machine: &Name,
         incarnation: Incarnation,
         load: impl Fn(u16) -> f64,
-    ) -> Result<Place, Occupied> {
+    ) -> Result<Place, NoPlace> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let known = state.machines.get(machine);
         let replaces = match known.and_then(|seat| seat.live) {
-            Some((_, other)) if other != incarnation => return Err(Occupied(other)),
+            Some((_, other)) if other != incarnation => return Err(NoPlace::Occupied(other)),
             Some((session, _)) => Some(session),
+            None if state.sessions() >= state.sessions_max => {
+                return Err(NoPlace::Full(state.sessions_max));
+            }
             None => None,
         };
         let shard = known.map_or_else(|| state.choose(load), |seat| seat.shard);
@@ -89,10 +104,16 @@ impl Directory {
         }
     }
 
+    /// Whether the session is still its machine's: nobody took over from it.
+    pub(crate) fn is_live(&self, machine: &Name, place: Place) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let live = state.machines.get(machine).and_then(|seat| seat.live);
+        live.is_some_and(|(session, _)| session == place.session)
+    }
+
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.sessions_per_shard.iter().sum()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).sessions()
     }
 }
 
@@ -101,6 +122,10 @@ impl Directory {
 const BUSY: f64 = 0.4;
 
 impl State {
+    fn sessions(&self) -> usize {
+        self.sessions_per_shard.iter().sum()
+    }
+
     fn choose(&self, load: impl Fn(u16) -> f64) -> u16 {
         let shards = 0..u16::try_from(self.sessions_per_shard.len()).unwrap_or(u16::MAX);
         let gather = shards.clone().find(|shard| load(*shard) < BUSY);
@@ -124,26 +149,35 @@ mod tests {
 
     #[test]
     fn another_incarnation_of_a_connected_machine_is_refused() {
-        let directory = Directory::new(2);
+        let directory = Directory::new(2, 9);
         let place = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
-        assert_eq!(directory.enter(&name("a"), life(2), |_| 0.0), Err(Occupied(life(1))));
+        assert_eq!(directory.enter(&name("a"), life(2), |_| 0.0), Err(NoPlace::Occupied(life(1))));
         directory.leave(&name("a"), place);
         assert!(directory.enter(&name("a"), life(2), |_| 0.0).is_ok());
     }
 
     #[test]
     fn the_same_incarnation_takes_over_and_the_old_session_ends_without_harm() {
-        let directory = Directory::new(2);
+        let directory = Directory::new(2, 9);
         let old = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
         let new = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
         assert_eq!(new.replaces, Some(old.session));
+        assert!(!directory.is_live(&name("a"), old) && directory.is_live(&name("a"), new));
         directory.leave(&name("a"), old);
         assert!(directory.enter(&name("a"), life(2), |_| 0.0).is_err(), "the new one lives");
     }
 
     #[test]
+    fn a_full_server_lets_in_who_takes_over_and_nobody_else() {
+        let directory = Directory::new(2, 1);
+        directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
+        assert_eq!(directory.enter(&name("b"), life(1), |_| 0.0), Err(NoPlace::Full(1)));
+        assert!(directory.enter(&name("a"), life(1), |_| 0.0).is_ok());
+    }
+
+    #[test]
     fn machines_gather_until_a_shard_is_busy_and_stay_where_they_are() {
-        let directory = Directory::new(3);
+        let directory = Directory::new(3, 9);
         let enter = |machine: &str, load: [f64; 3]| {
             directory.enter(&name(machine), life(1), |s| load[usize::from(s)]).unwrap().shard
         };

@@ -1,4 +1,4 @@
-//! A connection until it has a session: TLS, HTTP, hello, its shard, its epoch.
+//! A connection until it has said hello: TLS, HTTP, the first frame.
 //!
 //! Everything here is done within a time limit and with bounded memory, by peers that may be
 //! anybody. Whoever speaks HTTP over TLS gets a readable answer; a certificate is judged here, not
@@ -8,35 +8,30 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use glommio::timer::Timer;
 use tidegate_model::{Name, Remedy};
-use tidegate_pipeline::Stream;
 use tidegate_vault::identity::{Role, check_peer};
-use tidegate_wire::{Decoder, Hello, Item, Refusal, RefusalCode, Side, Welcome, server};
+use tidegate_wire::{Decoder, Hello, Item, Refusal, RefusalCode, Side, server};
 use tokio::io::DuplexStream;
 use tracing::{debug, info};
 
-use super::credit::Window;
-use super::directory::{Occupied, Place};
-use super::grants;
-use super::host::{self, Host, Post};
+use super::host::{self, Host};
 use super::http::{self, Request};
-use super::link::Link;
+use super::link::{Goodbye, Link};
 use super::listener::ConnectionGuard;
 use super::report::ServerReport;
-use super::session::{self, Opening};
-use super::tls::{Detached, TlsStream};
+use super::tls::TlsStream;
+use super::welcome::{self, Handover};
 
 /// TLS, HTTP and hello must be through in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes read at once before a session has its shard's buffer.
-const READ_BYTES: usize = 4 << 10;
+pub(super) const READ_BYTES: usize = 4 << 10;
 /// Most bytes that may come with a hello before its welcome: an agent waits for that.
-const EARLY_BYTES_MAX: usize = 16 << 10;
+pub(super) const EARLY_BYTES_MAX: usize = 16 << 10;
 
 /// What arrives at a shard.
 pub(crate) enum Arrival {
@@ -48,25 +43,13 @@ pub(crate) enum Arrival {
     Handover(Box<Handover>),
 }
 
-/// A session on its way to its shard.
-pub(crate) struct Handover {
-    link: DetachedLink,
-    guard: Option<ConnectionGuard>,
-    begun: Begun,
-    place: Place,
-}
-
-enum DetachedLink {
-    Tls(Box<Detached>),
-    Pipe(DuplexStream),
-}
-
 /// A session after its hello.
-struct Begun {
-    protocol: server::Session,
-    decoder: Decoder,
-    input: Vec<u8>,
-    hello: Hello,
+pub(super) struct Begun {
+    pub protocol: server::Session,
+    pub decoder: Decoder,
+    /// What came with the hello.
+    pub input: Vec<u8>,
+    pub hello: Hello,
 }
 
 /// Why a connection gets no session. Each is told to the peer, as far as it can be.
@@ -90,7 +73,7 @@ pub(crate) async fn serve(host: Rc<Host>, arrival: Arrival) {
     match arrival {
         Arrival::Socket { socket, peer, guard } => match within(front(&host, socket, peer)).await {
             Ok((tls, begun)) => {
-                place(&host, Link::Tls(Box::new(tls)), Some(guard), begun).await;
+                welcome::place(&host, Link::Tls(Box::new(tls)), Some(guard), begun).await;
             }
             Err(Turned::Lost(error)) => debug!(%peer, %error, "a connection came to nothing"),
             Err(Turned::Answered | Turned::Refused) => {}
@@ -98,18 +81,11 @@ pub(crate) async fn serve(host: Rc<Host>, arrival: Arrival) {
         Arrival::Pipe(pipe) => {
             let mut link = Link::Pipe(pipe);
             match within(hello(&host, &mut link, Vec::new(), None)).await {
-                Ok(begun) => place(&host, link, None, begun).await,
+                Ok(begun) => welcome::place(&host, link, None, begun).await,
                 Err(_) => debug!("a pipe came to nothing"),
             }
         }
-        Arrival::Handover(handover) => {
-            let Handover { link, guard, begun, place } = *handover;
-            let link = match link {
-                DetachedLink::Tls(parts) => Link::Tls(Box::new(TlsStream::from_detached(*parts))),
-                DetachedLink::Pipe(pipe) => Link::Pipe(pipe),
-            };
-            run(host, link, guard, begun, place).await;
-        }
+        Arrival::Handover(handover) => welcome::take_over(host, *handover).await,
     }
 }
 
@@ -142,7 +118,7 @@ async fn front(
             return Err(Turned::Answered);
         }
     };
-    send(&mut tls, tidegate_wire::http::SWITCHING).await?;
+    tls.send(tidegate_wire::http::SWITCHING).await?;
     let mut link = Link::Tls(Box::new(tls));
     let begun = hello(host, &mut link, rest, Some(&machine)).await?;
     match link {
@@ -154,14 +130,13 @@ async fn front(
 /// Somebody who doesn't speak TLS is told so in what he speaks, if that is HTTP.
 async fn no_handshake(tls: &mut TlsStream, peer: SocketAddr, error: &io::Error) {
     debug!(%peer, %error, "no TLS handshake");
-    if tls.first_byte().is_some_and(|byte| byte.is_ascii_uppercase()) {
+    let bytes = if tls.first_byte().is_some_and(|byte| byte.is_ascii_uppercase()) {
         let text = "This port speaks TLS: use https://.";
-        let bytes = http::answer(400, "text/plain; charset=utf-8", text);
-        let _ = poll_fn(|context| tls.poll_write_plain(context, &bytes)).await;
+        http::answer(400, "text/plain; charset=utf-8", text)
     } else {
-        // The alert that says what was wrong.
-        let _ = poll_fn(|context| tls.poll_send(context)).await;
-    }
+        Vec::new()
+    };
+    tls.say_last_plain(&bytes).await;
 }
 
 /// Reads the HTTP request; gives what came behind it when it asks for the stream.
@@ -177,7 +152,7 @@ async fn request(host: &Host, tls: &mut TlsStream) -> Result<Vec<u8>, Turned> {
                     let status = if report.status == "ok" { 200 } else { 503 };
                     let body = serde_json::to_string(&report).unwrap_or_default();
                     let bytes = http::answer(status, "application/json", &body);
-                    finish(tls, &bytes).await;
+                    tls.say_last(&bytes, Goodbye::OneSided).await;
                 }
                 Request::Refused(status, text) => answer(tls, status, &text).await,
             }
@@ -201,22 +176,8 @@ fn judge(host: &Host, tls: &TlsStream) -> Result<Name, String> {
 }
 
 async fn answer(tls: &mut TlsStream, status: u16, text: &str) {
-    finish(tls, &http::answer(status, "text/plain; charset=utf-8", text)).await;
-}
-
-/// Sends the last bytes of a connection.
-async fn finish(tls: &mut TlsStream, bytes: &[u8]) {
-    let _ = send(tls, bytes).await;
-    tls.close();
-    let _ = poll_fn(|context| tls.poll_send(context)).await;
-}
-
-async fn send(tls: &mut TlsStream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let count = poll_fn(|context| tls.poll_write(context, bytes)).await?;
-        bytes = &bytes[count..];
-    }
-    poll_fn(|context| tls.poll_send(context)).await
+    let bytes = http::answer(status, "text/plain; charset=utf-8", text);
+    tls.say_last(&bytes, Goodbye::OneSided).await;
 }
 
 /// Reads the hello; a machine with a certificate may only speak for itself.
@@ -260,7 +221,7 @@ async fn hello(
     }
 }
 
-fn out_of_turn() -> Refusal {
+pub(super) fn out_of_turn() -> Refusal {
     let advice = "use an agent of the server's release";
     let cause = "the agent didn't begin with a hello and wait for its answer";
     Refusal::new(RefusalCode::Protocol, Remedy::Stop, cause, advice)
@@ -272,130 +233,10 @@ fn impostor(certified: &Name, claimed: &Name) -> Refusal {
     Refusal::new(RefusalCode::Identity, Remedy::Refuse, &cause, advice)
 }
 
-async fn refuse(link: &mut Link, protocol: &mut server::Session, refusal: &Refusal) {
+/// Tells the peer why it gets no session.
+pub(super) async fn refuse(link: &mut Link, protocol: &mut server::Session, refusal: &Refusal) {
     info!(%refusal, "refused a session");
     let mut bytes = Vec::new();
     protocol.refuse(refusal, &mut bytes);
-    let mut rest = bytes.as_slice();
-    while !rest.is_empty() {
-        match poll_fn(|context| link.poll_write(context, rest)).await {
-            Ok(count) => rest = &rest[count..],
-            Err(_) => return,
-        }
-    }
-    let _ = poll_fn(|context| link.poll_flush(context)).await;
-    link.close();
-    let _ = poll_fn(|context| link.poll_flush(context)).await;
-}
-
-/// Finds the session's shard, and runs it there.
-async fn place(host: &Rc<Host>, mut link: Link, guard: Option<ConnectionGuard>, mut begun: Begun) {
-    let shared = host.shared.clone();
-    let entered = if host.is_stopping() {
-        Err(Refusal::shutting_down())
-    } else if shared.directory.sessions() >= shared.plan.sessions {
-        Err(overloaded(shared.plan.sessions))
-    } else {
-        let Hello { machine, incarnation, .. } = &begun.hello;
-        let load = |shard| shared.load(shard);
-        shared
-            .directory
-            .enter(machine, *incarnation, load)
-            .map_err(|Occupied(other)| occupied(machine, &other.to_string()))
-    };
-    let place = match entered {
-        Ok(place) => place,
-        Err(refusal) => return refuse(&mut link, &mut begun.protocol, &refusal).await,
-    };
-    if place.shard == host.number {
-        return run(host.clone(), link, guard, begun, place).await;
-    }
-    let machine = begun.hello.machine.clone();
-    let link = match link {
-        Link::Tls(tls) => match tls.detach() {
-            Ok(parts) => DetachedLink::Tls(Box::new(parts)),
-            Err(error) => {
-                debug!(%error, "a connection was lost on its way to its shard");
-                return shared.directory.leave(&machine, place);
-            }
-        },
-        Link::Pipe(pipe) => DetachedLink::Pipe(pipe),
-    };
-    let handover = Arrival::Handover(Box::new(Handover { link, guard, begun, place }));
-    if shared.shard(place.shard).arrivals.post(handover).is_err() {
-        debug!(shard = place.shard, "a shard is too busy for another session");
-        shared.directory.leave(&machine, place);
-    }
-}
-
-fn overloaded(sessions: usize) -> Refusal {
-    let cause = format!("the server has its {sessions} sessions");
-    let advice = "it is tried again; add a server, or give this one more memory";
-    Refusal::new(RefusalCode::Overloaded, Remedy::Retry, &cause, advice)
-}
-
-fn occupied(machine: &Name, other: &str) -> Refusal {
-    let cause = format!("machine {machine} is connected already, as incarnation {other}");
-    let advice = "if that is this machine's last connection it ends within 30 seconds, and it is \
-                  tried again; if not, two machines use one identity: enroll one of them anew";
-    Refusal::new(RefusalCode::Occupied, Remedy::Retry, &cause, advice)
-}
-
-/// Grants the epoch and serves the session, on its shard.
-async fn run(
-    host: Rc<Host>,
-    mut link: Link,
-    guard: Option<ConnectionGuard>,
-    mut begun: Begun,
-    place: Place,
-) {
-    if let Some(old) = place.replaces {
-        // Not to be tried again: the agent that came is this one on a new connection, which doesn't
-        // listen to the old one any more; or a clone of it, and two that retry never end.
-        let cause = "the same agent came on another connection";
-        let advice = "if that wasn't this agent, its machine was cloned: start the agent anew";
-        host.end_session(old, Refusal::new(RefusalCode::TakenOver, Remedy::Stop, cause, advice));
-    }
-    let machine = begun.hello.machine.clone();
-    let post = host.open_post(place.session);
-    let granted = grants::grant(&host.shared, host.number, host.open_pack(), &begun.hello).await;
-    match granted {
-        Ok(grant) => {
-            let opening = open(&host, link, begun, place, &grant, post);
-            info!(%machine, epoch = %grant.epoch, committed = %grant.committed, "a session begins");
-            session::serve(host.clone(), opening).await;
-        }
-        Err(refusal) => refuse(&mut link, &mut begun.protocol, &refusal).await,
-    }
-    host.close_post(place.session);
-    host.shared.directory.leave(&machine, place);
-    drop(guard);
-}
-
-fn open(
-    host: &Host,
-    link: Link,
-    begun: Begun,
-    place: Place,
-    grant: &tidegate_vault::grant::Grant,
-    post: Rc<Post>,
-) -> Opening {
-    let Begun { mut protocol, mut decoder, input, hello } = begun;
-    let shared = &host.shared;
-    let mut output = Vec::new();
-    let welcome = Welcome {
-        epoch: grant.epoch,
-        committed: grant.committed,
-        credit_bytes: u64::from(shared.record_bytes_max),
-        record_bytes_max: shared.record_bytes_max,
-        block_bytes: shared.block_bytes,
-        features: 0,
-        run: shared.run,
-        shard: host.number,
-    };
-    protocol.grant(&welcome, &mut output);
-    decoder.set_record_bytes_max(shared.record_bytes_max);
-    let stream = Stream { machine: hello.machine, epoch: grant.epoch, id: place.session };
-    let window = Window::new(shared.record_bytes_max, session::pool_of(&shared.large));
-    Opening { link, protocol, decoder, input, output, stream: Arc::new(stream), window, post }
+    link.say_last(&bytes, Goodbye::OneSided).await;
 }

@@ -2,7 +2,7 @@
 
 use futures::channel::oneshot;
 use tidegate_model::{LogId, LogName, PackNumber, Remedy};
-use tidegate_vault::grant::{self, Grant, GrantRequest};
+use tidegate_vault::grant::{self, Grant, GrantError, GrantRequest};
 use tidegate_vault::log::LogReader;
 use tidegate_wire::{Begins, Hello, Refusal, RefusalCode};
 use tracing::{error, warn};
@@ -12,6 +12,23 @@ use super::shared::Shared;
 
 /// The end of a chain is found in a few indexes, each read once.
 const CACHE_BYTES: usize = 1 << 20;
+
+/// The vault didn't answer in time.
+pub(super) fn too_slow() -> Refusal {
+    let cause = "the vault has taken too long to grant an epoch";
+    let advice = "it is tried again; see whether the server reaches its store";
+    Refusal::new(RefusalCode::Store, Remedy::Retry, cause, advice)
+}
+
+fn store_advice(error: &GrantError) -> &'static str {
+    match error.remedy() {
+        Remedy::Retry => "it is tried again; see whether the server reaches its store",
+        Remedy::Repair => "nothing is overwritten; run 'tidegate verify' to see what is damaged",
+        Remedy::Refuse | Remedy::Stop => {
+            "see that the server can read and write its store, then run this again"
+        }
+    }
+}
 
 /// Grants a session its epoch; its records will lie in the shard's log from `pack` on.
 pub(super) async fn grant(
@@ -37,9 +54,14 @@ pub(super) async fn grant(
     let (sender, receiver) = oneshot::channel();
     let vault = shared.vault.clone();
     shared.store.spawn(async move {
+        let mut sender = sender;
         let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
-        // Nobody waits any more when the session has gone; a granted epoch does no harm.
-        let _ = sender.send(grant::grant(&reader, &request).await);
+        let granted = tokio::select! {
+            granted = grant::grant(&reader, &request) => granted,
+            // Nobody waits any more. An epoch that was granted all the same does no harm.
+            () = sender.cancellation() => return,
+        };
+        let _ = sender.send(granted);
     });
     match receiver.await {
         Ok(Ok(grant)) => {
@@ -55,10 +77,15 @@ pub(super) async fn grant(
         Ok(Err(error)) => {
             warn!(machine = %hello.machine, %error, "no epoch could be granted");
             let cause = format!("the vault grants no epoch: {error}");
-            let (code, advice) = if error.remedy() == Remedy::Retry {
-                (RefusalCode::Store, "it is tried again; see whether the server reaches its store")
-            } else {
-                (RefusalCode::Epoch, "start the agent anew, so that it gets an epoch of its own")
+            let (code, advice) = match &error {
+                GrantError::Log(_) | GrantError::Meta(_) => {
+                    (RefusalCode::Store, store_advice(&error))
+                }
+                GrantError::Contended { .. } => (RefusalCode::Epoch, "it is tried again"),
+                _ => (
+                    RefusalCode::Epoch,
+                    "start the agent anew, so that it gets an epoch of its own",
+                ),
             };
             Err(Refusal::new(code, error.remedy(), &cause, advice))
         }

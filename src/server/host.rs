@@ -24,6 +24,7 @@ use tracing::{error, info};
 
 use super::credit::Pool;
 use super::front;
+use super::line::{Line, Turn};
 use super::session;
 use super::shared::{News, Shared};
 use super::uploads;
@@ -66,7 +67,7 @@ pub(crate) struct Host {
     pub streams: TaskQueueHandle,
     shard: RefCell<Shard>,
     posts: RefCell<HashMap<u64, Rc<Post>>>,
-    dispatchers: RefCell<Vec<Waker>>,
+    line: Rc<Line>,
     /// Wakes the task that waits for the open pack's age.
     keeper: RefCell<Option<Waker>>,
     stopping: Cell<bool>,
@@ -95,7 +96,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
         streams,
         shard: RefCell::new(Shard::new(setup)),
         posts: RefCell::default(),
-        dispatchers: RefCell::default(),
+        line: Rc::default(),
         keeper: RefCell::default(),
         stopping: Cell::new(false),
         scratch: Rc::new(RefCell::new(vec![0; session::READ_BYTES])),
@@ -165,7 +166,7 @@ impl Host {
 
     /// Goes on when a pack buffer is free that a unit has waited for.
     fn poll_pack_buffer(&self, context: &mut Context<'_>) {
-        let free = self.shard.borrow().poll_pack_buffer(context);
+        let free = self.shard.borrow_mut().poll_pack_buffer(context);
         if free.is_ready() {
             self.advance();
         }
@@ -208,20 +209,43 @@ impl Host {
     }
 
     /// Gives a unit its place and sends it to whichever core is idle; gives it back while too many
-    /// are under way, and wakes `context` when that has changed.
-    pub(crate) fn dispatch(&self, unit: Unit, context: &mut Context<'_>) -> Option<Unit> {
-        let admission = self.shard.borrow_mut().dispatch(unit);
-        match admission {
-            Admission::Placed(unit) => {
-                let posted = self.shared.units.post(unit);
-                assert!(posted.is_ok(), "the queue holds all units that can be under way");
-                None
+    /// are under way, and wakes `context` when it may be `turn`'s.
+    pub(crate) fn dispatch(
+        &self,
+        unit: Unit,
+        turn: &mut Turn,
+        context: &Context<'_>,
+    ) -> Option<Unit> {
+        let unit = if turn.is_first() {
+            match self.shard.borrow_mut().dispatch(unit) {
+                Admission::Placed(unit) => {
+                    let posted = self.shared.units.post(unit);
+                    assert!(posted.is_ok(), "the queue holds all units that can be under way");
+                    turn.leave();
+                    return None;
+                }
+                Admission::Later(unit) => unit,
             }
-            Admission::Later(unit) => {
-                self.dispatchers.borrow_mut().push(context.waker().clone());
-                Some(unit)
-            }
-        }
+        } else {
+            unit
+        };
+        turn.wait(context);
+        Some(unit)
+    }
+
+    /// The same, however long it takes.
+    pub(crate) async fn dispatch_in_turn(&self, unit: Unit, turn: &mut Turn) {
+        let mut unit = Some(unit);
+        poll_fn(|context| {
+            unit = unit.take().and_then(|unit| self.dispatch(unit, turn, context));
+            if unit.is_none() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// A turn in the line before the units' places.
+    pub(crate) fn turn(&self) -> Turn {
+        self.line.turn()
     }
 
     /// Where a session that begins now begins in the log.
@@ -305,7 +329,7 @@ impl Host {
             uploads::start(&self.shared, self.number, pack);
         }
         if !homes.is_empty() {
-            self.dispatchers.borrow_mut().drain(..).for_each(Waker::wake);
+            self.line.wake_first();
         }
         for home in homes.drain(..) {
             let posts = self.posts.borrow();
@@ -373,6 +397,7 @@ impl Host {
             if settled || self.shared.failure().is_some() {
                 return Poll::Ready(());
             }
+            self.poll_pack_buffer(context);
             if std::pin::Pin::new(&mut tick).poll(context).is_ready() {
                 self.advance();
                 tick = Timer::new(SETTLE_TICK);

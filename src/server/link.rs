@@ -3,10 +3,26 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use futures::future::select;
+use glommio::timer::Timer;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 
 use super::tls::TlsStream;
+
+/// How long the last bytes of a connection may take to leave and to be read.
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goodbye {
+    /// The peer has said that it sends nothing more.
+    Mutual,
+    /// The peer may still be sending. If its bytes met a closed socket, the system would answer with
+    /// a reset, and that overtakes what was said last: so they are read and thrown away.
+    OneSided,
+}
 
 /// A session's transport.
 pub(crate) enum Link {
@@ -51,10 +67,25 @@ impl Link {
         }
     }
 
-    /// Says that nothing more will be sent.
-    pub(crate) fn close(&mut self) {
-        if let Self::Tls(stream) = self {
-            stream.close();
+    /// Sends the last bytes of the connection and sees to it that they arrive, as far as that can
+    /// be done in a few seconds.
+    pub(crate) async fn say_last(&mut self, bytes: &[u8], goodbye: Goodbye) {
+        match self {
+            Self::Tls(stream) => stream.say_last(bytes, goodbye).await,
+            // What is in a pipe stays there for its reader.
+            Self::Pipe(pipe) => {
+                let written = pipe.write_all(bytes);
+                let _ = select(Box::pin(written), Timer::new(FAREWELL)).await;
+            }
+        }
+    }
+
+    /// Whether the peer has closed its end, or the connection is broken, whatever is still to be
+    /// read. A pipe's peer is this process.
+    pub(crate) fn peer_has_closed(&self) -> bool {
+        match self {
+            Self::Tls(stream) => stream.peer_has_closed(),
+            Self::Pipe(_) => false,
         }
     }
 }

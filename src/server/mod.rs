@@ -18,6 +18,7 @@ mod host;
 mod http;
 mod latency;
 mod limits;
+mod line;
 mod link;
 mod listener;
 mod refill;
@@ -27,6 +28,7 @@ mod settings;
 mod shared;
 mod tls;
 mod uploads;
+mod welcome;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,8 +61,6 @@ const PREEMPT_TIMER: Duration = Duration::from_millis(1);
 const EXECUTOR_IO_BYTES: usize = 1 << 20;
 /// Entries of an executor's ring.
 const RING_DEPTH: usize = 256;
-/// Connections beside those that have a session: health checks, handshakes under way.
-const EXTRA_CONNECTIONS: usize = 64;
 /// A pack closes so long after its first record.
 const PACK_AGE: Duration = Duration::from_millis(250);
 /// The same while nothing but time records is in it.
@@ -156,7 +156,7 @@ impl Server {
 }
 
 fn listen(shared: &Arc<Shared>, socket: std::net::TcpListener) -> Result<Listener, ServerError> {
-    let connections_max = shared.plan.sessions + EXTRA_CONNECTIONS;
+    let connections_max = shared.plan.connections;
     let to = shared.clone();
     let mut next = 0;
     let hand_over = move |socket, peer, guard| {

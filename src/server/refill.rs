@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use futures::StreamExt;
 use tidegate_model::{FrameNumber, Micros, RunId};
-use tidegate_pipeline::{Known, KnownBlocks, LogSlot, Logs};
+use tidegate_pipeline::{Known, KnownBlocks, LogSlot, Logs, PACKS_REMEMBERED_MAX};
 use tidegate_vault::Vault;
 use tidegate_vault::log::{Found, LogError, LogReader, PackRead, Survey};
 use tidegate_vault::pack::Content;
@@ -36,12 +36,12 @@ pub(super) async fn refill(
     let most = known.capacity() / 100 * FILL_PERCENT;
     let (mut blocks, mut packs) = (0, 0);
     for survey in &surveys {
-        if blocks >= most {
+        if blocks >= most || packs >= PACKS_REMEMBERED_MAX {
             break;
         }
         let Some(slot) = logs.add(&survey.log) else { break };
         let mut filler = Filler { known, logs, slot, blocks: 0, packs: 0 };
-        filler.fill(&reader, survey, most - blocks).await?;
+        filler.fill(&reader, survey, most - blocks, PACKS_REMEMBERED_MAX - packs).await?;
         blocks += filler.blocks;
         packs += filler.packs;
     }
@@ -70,6 +70,7 @@ impl Filler<'_> {
         reader: &LogReader,
         survey: &Survey,
         most: usize,
+        packs_most: usize,
     ) -> Result<(), LogError> {
         for group in survey.counted.packs.rchunks(GROUP) {
             let mut read = Box::pin(reader.packs(survey, group.to_vec()));
@@ -84,7 +85,7 @@ impl Filler<'_> {
                     Err(error) => return Err(error),
                 }
             }
-            if self.blocks >= most {
+            if self.blocks >= most || self.packs + GROUP > packs_most {
                 break;
             }
         }

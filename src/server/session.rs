@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 use tidegate_model::{Checksum, Extent, Lsn, Micros, Remedy};
-use tidegate_pipeline::{Entry, EntryKind, Stream, Unit, UnitBuilder};
+use tidegate_pipeline::{BufferWait, Entry, EntryKind, Stream, Unit, UnitBuilder};
 use tidegate_wire::{
     Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, Slow, SlowReason, Totals,
     server,
@@ -23,20 +23,21 @@ use tracing::{debug, info, warn};
 
 use super::credit::{Pool, Window};
 use super::host::{Host, Post};
-use super::link::Link;
+use super::line::Turn;
+use super::link::{Goodbye, Link};
 
-/// Bytes read at once; the shard's sessions share one buffer of this size.
-pub(crate) const READ_BYTES: usize = 128 << 10;
+/// Bytes read at once; the shard's sessions share one buffer of this size. What a session can't
+/// handle yet of it, it keeps: the memory plan counts that for each.
+pub(crate) const READ_BYTES: usize = 64 << 10;
 /// A unit that isn't full is sent on its way when nothing has come for so long.
 const LINGER: Duration = Duration::from_millis(10);
 /// Bytes handled before other sessions get their turn.
 const TURN_BYTES: usize = 512 << 10;
-/// Frames to send may gather up to this; a peer that doesn't read is ended.
-const OUTPUT_BYTES_MAX: usize = 1 << 20;
+/// Frames to send may gather up to this, a thousand acknowledgements; a peer that doesn't read is
+/// ended.
+const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// When a session has waited so long for memory, its agent is told.
 const SLOW_AFTER: Duration = Duration::from_secs(2);
-/// How long the last frames may take to leave.
-const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a session begins with.
 pub(crate) struct Opening {
@@ -78,6 +79,7 @@ struct Session {
     totals: Totals,
     write: Option<Write>,
     waiting: Option<Waiting>,
+    turn: Turn,
     linger: Option<Timer>,
 }
 
@@ -100,8 +102,8 @@ struct Waiting {
 }
 
 enum Want {
-    /// A buffer for a write.
-    Buffer,
+    /// A buffer for a write, whichever comes first.
+    Buffer { small: BufferWait, large: Option<BufferWait> },
     /// A place in the log for a unit.
     Place(Box<Unit>),
 }
@@ -123,27 +125,43 @@ pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
         totals: Totals::default(),
         write: None,
         waiting: None,
+        turn: host.turn(),
         linger: None,
         host,
     };
     let end = poll_fn(|context| session.poll(context)).await;
-    session.flush_units().await;
     let (machine, epoch) = (&stream.machine, stream.epoch);
     let (received, committed) = (session.protocol.received(), session.protocol.committed());
-    match end {
+    let goodbye = match end {
         End::Bye => {
-            session.farewell().await;
             info!(%machine, %epoch, %committed, "the agent is done");
+            Some(Goodbye::Mutual)
         }
         End::Lost(error) => {
             info!(%machine, %epoch, %received, %committed, %error, "the connection ended");
+            None
         }
         End::Refused(refusal) => {
             warn!(%machine, %epoch, %received, %committed, %refusal, "the session was ended");
             session.protocol.refuse(&refusal, &mut session.output);
-            session.farewell().await;
+            Some(Goodbye::OneSided)
         }
-    }
+    };
+    // What was received whole goes on its way, though the session has ended; a peer that is slow to
+    // read its refusal doesn't hold it up, nor the other way round.
+    let units = session.last_units();
+    let Session { host, mut link, output, written, mut turn, .. } = session;
+    let dispatched = async {
+        for unit in units {
+            host.dispatch_in_turn(unit, &mut turn).await;
+        }
+    };
+    let said = async {
+        if let Some(goodbye) = goodbye {
+            link.say_last(&output[written..], goodbye).await;
+        }
+    };
+    futures::join!(dispatched, said);
 }
 
 impl Session {
@@ -158,7 +176,8 @@ impl Session {
             }
             if self.waiting.is_some() {
                 match self.poll_waiting(context) {
-                    Poll::Ready(()) => {}
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(error)),
                     Poll::Pending => return Poll::Pending,
                 }
             }
@@ -357,7 +376,11 @@ impl Session {
         let large = if self.window.is_large() { self.host.shared.large.take() } else { None };
         match large.or_else(|| self.host.shared.small.take()) {
             Some(buffer) => self.builder.give_buffer(buffer),
-            None => self.wait(Want::Buffer),
+            None => {
+                let small = self.host.shared.small.wait();
+                let large = self.window.is_large().then(|| self.host.shared.large.wait());
+                self.wait(Want::Buffer { small, large });
+            }
         }
     }
 
@@ -365,98 +388,89 @@ impl Session {
     fn close_unit(&mut self, flush: bool, context: &mut Context<'_>) {
         self.linger = None;
         let Some(unit) = self.builder.close(flush) else { return };
-        if let Some(unit) = self.host.dispatch(unit, context) {
+        if let Some(unit) = self.host.dispatch(unit, &mut self.turn, context) {
             self.wait(Want::Place(Box::new(unit)));
         }
     }
 
     fn wait(&mut self, what: Want) {
+        self.linger = None;
         self.waiting = Some(Waiting { what, since: Instant::now(), told: false });
     }
 
-    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(mut waiting) = self.waiting.take() else { return Poll::Ready(()) };
+    /// Ready when what the session waits for is there. Gives an error when the agent has gone: the
+    /// link isn't read meanwhile, so that must be asked.
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(mut waiting) = self.waiting.take() else { return Poll::Ready(Ok(())) };
         match waiting.what {
-            Want::Buffer => {
-                let shared = &self.host.shared;
-                let mut buffer = shared.small.poll_take(context);
-                if buffer.is_pending() && self.window.is_large() {
-                    buffer = shared.large.poll_take(context);
+            Want::Buffer { mut small, mut large } => {
+                let mut buffer = small.poll(context);
+                if buffer.is_pending()
+                    && let Some(large) = &mut large
+                {
+                    buffer = large.poll(context);
                 }
                 if let Poll::Ready(buffer) = buffer {
                     self.builder.give_buffer(buffer);
-                    return Poll::Ready(());
+                    self.linger = None;
+                    return Poll::Ready(Ok(()));
                 }
-                waiting.what = Want::Buffer;
+                waiting.what = Want::Buffer { small, large };
             }
-            Want::Place(unit) => match self.host.dispatch(*unit, context) {
-                None => return Poll::Ready(()),
+            Want::Place(unit) => match self.host.dispatch(*unit, &mut self.turn, context) {
+                None => {
+                    self.linger = None;
+                    return Poll::Ready(Ok(()));
+                }
                 Some(unit) => waiting.what = Want::Place(Box::new(unit)),
             },
         }
-        if !waiting.told && waiting.since.elapsed() > SLOW_AFTER {
-            let waited = u64::try_from(waiting.since.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let reason = self.host.bottleneck();
-            self.protocol.slow(Slow { reason, waited_us: waited }, &mut self.output);
-            waiting.told = true;
-            debug!(?reason, waited, "a session waits");
-        }
         self.waiting = Some(waiting);
-        self.poll_linger(context).map(|()| ())
-    }
-
-    /// After a while without news the unit so far goes on its way.
-    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let waits = self.waiting.is_some();
-        if self.builder.is_empty() && !waits {
+        let timer = self.linger.get_or_insert_with(|| Timer::new(SLOW_AFTER));
+        if Pin::new(timer).poll(context).is_pending() {
             return Poll::Pending;
         }
-        let wait = if waits { SLOW_AFTER } else { LINGER };
-        let timer = self.linger.get_or_insert_with(|| Timer::new(wait));
-        std::task::ready!(Pin::new(timer).poll(context));
         self.linger = None;
-        if !waits && self.write.is_none() {
-            self.close_unit(false, context);
+        if self.link.peer_has_closed() {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
+        self.tell_slow();
+        // Once more, so that the frame leaves and the timer runs.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Tells the agent once why it takes so long.
+    fn tell_slow(&mut self) {
+        let Some(waiting) = &mut self.waiting else { return };
+        if !std::mem::replace(&mut waiting.told, true) {
+            let waited_us = u64::try_from(waiting.since.elapsed().as_micros()).unwrap_or(u64::MAX);
+            let reason = self.host.bottleneck();
+            self.protocol.slow(Slow { reason, waited_us }, &mut self.output);
+            debug!(?reason, waited_us, "a session waits");
+        }
+    }
+
+    /// After a while without news the unit so far goes on its way; but not in the middle of a write,
+    /// whose bytes are in it.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.builder.is_empty() || self.write.is_some() {
+            return Poll::Pending;
+        }
+        let timer = self.linger.get_or_insert_with(|| Timer::new(LINGER));
+        std::task::ready!(Pin::new(timer).poll(context));
+        self.close_unit(false, context);
         Poll::Ready(())
     }
 
-    /// What was received whole goes on its way, though the session has ended.
-    async fn flush_units(&mut self) {
+    /// What was received whole and isn't under way yet.
+    fn last_units(&mut self) -> impl Iterator<Item = Unit> + use<> {
         self.write = None;
-        if let Some(Waiting { what: Want::Place(unit), .. }) = self.waiting.take() {
-            self.dispatch(*unit).await;
-        }
-        if let Some(unit) = self.builder.close(true) {
-            self.dispatch(unit).await;
-        }
-    }
-
-    async fn dispatch(&self, unit: Unit) {
-        let mut unit = Some(unit);
-        poll_fn(|context| {
-            unit = unit.take().and_then(|unit| self.host.dispatch(unit, context));
-            if unit.is_none() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-    }
-
-    /// The last frames leave, if the peer takes them in time.
-    async fn farewell(&mut self) {
-        let mut limit = Timer::new(FAREWELL);
-        poll_fn(|context| {
-            if Pin::new(&mut limit).poll(context).is_ready() {
-                return Poll::Ready(());
-            }
-            let sent = self.poll_output(context);
-            if sent.is_err() || self.output.is_empty() {
-                self.link.close();
-                let _ = self.link.poll_flush(context);
-                return Poll::Ready(());
-            }
-            Poll::Pending
-        })
-        .await;
+        let waiting = match self.waiting.take() {
+            Some(Waiting { what: Want::Place(unit), .. }) => Some(*unit),
+            _ => None,
+        };
+        waiting.into_iter().chain(self.builder.close(true))
     }
 }
 

@@ -105,7 +105,7 @@ impl Shared {
             node: parts.node,
             run: parts.run,
             record_bytes_max: parts.record_bytes_max,
-            directory: Directory::new(parts.shards),
+            directory: Directory::new(parts.shards, plan.sessions),
             shards: (0..parts.shards).map(ports).collect(),
             units: Mailbox::new("units", units_max),
             small: BufferPool::new("small", plan.small_buffer_bytes, plan.small_buffers),

@@ -5,15 +5,20 @@
 //! frame. Doesn't own trust: any client certificate passes here once its holder has proved to hold
 //! the key; `front` decides what it is good for, so that a refusal can be read.
 
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::io::{AsyncRead, AsyncWrite};
+use futures::future::select;
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use glommio::net::TcpStream;
+use glommio::timer::Timer;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::Shutdown;
 use rustls::ServerConnection;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -21,8 +26,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme};
 
-/// Cleartext that rustls may hold for us before it must be sent.
-const WRITE_BUFFER_BYTES: usize = 64 << 10;
+use super::link::{FAREWELL, Goodbye};
+
+/// Bytes that rustls may hold for us before they must be sent: one TLS record of the longest kind.
+const WRITE_BUFFER_BYTES: usize = 16 << 10;
 
 /// The server's TLS settings: version 1.3 only, a client certificate wished for, not required.
 ///
@@ -125,10 +132,7 @@ impl TlsStream {
 
     /// Takes the connection off this executor.
     pub(crate) fn detach(self) -> io::Result<Detached> {
-        // SAFETY: the descriptor is open, because `self.socket` owns it; it stays open until
-        // `self.socket` is dropped, after it has been duplicated.
-        let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(self.socket.as_raw_fd()) };
-        let socket = StdTcpStream::from(borrowed.try_clone_to_owned()?);
+        let socket = StdTcpStream::from(self.descriptor().try_clone_to_owned()?);
         Ok(Detached { socket, tls: self.tls, ended: self.ended })
     }
 
@@ -214,18 +218,64 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Says that nothing more will be sent.
-    pub(crate) fn close(&mut self) {
-        self.tls.send_close_notify();
+    /// Sends the connection's last bytes and sees to it that they arrive, as far as that can be
+    /// done in a few seconds.
+    pub(crate) async fn say_last(&mut self, bytes: &[u8], goodbye: Goodbye) {
+        let said = async {
+            self.send(bytes).await?;
+            self.tls.send_close_notify();
+            poll_fn(|context| self.poll_send(context)).await?;
+            self.leave(goodbye).await
+        };
+        // Whoever doesn't take them in time goes without.
+        let _ = select(Box::pin(said), Timer::new(FAREWELL)).await;
     }
 
-    /// Sends cleartext around TLS: for a peer that doesn't speak it.
-    pub(crate) fn poll_write_plain(
-        &mut self,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+    /// Sends cleartext around TLS, as the connection's last bytes: for a peer that doesn't speak it.
+    /// Without any, what TLS itself has to say: the alert that tells what was wrong.
+    pub(crate) async fn say_last_plain(&mut self, bytes: &[u8]) {
+        let said = async {
+            if bytes.is_empty() {
+                poll_fn(|context| self.poll_send(context)).await?;
+            } else {
+                self.socket.write_all(bytes).await?;
+            }
+            self.leave(Goodbye::OneSided).await
+        };
+        let _ = select(Box::pin(said), Timer::new(FAREWELL)).await;
+    }
+
+    /// Sends cleartext, all of it.
+    pub(crate) async fn send(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|context| self.poll_write(context, bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        poll_fn(|context| self.poll_send(context)).await
+    }
+
+    /// Ends this end of the socket; reads what the peer still sends, until it ends its own.
+    async fn leave(&mut self, goodbye: Goodbye) -> io::Result<()> {
+        rustix::net::shutdown(self.descriptor(), Shutdown::Write)?;
+        if goodbye == Goodbye::OneSided {
+            let mut thrown_away = vec![0; 16 << 10];
+            while self.socket.read(&mut thrown_away).await? > 0 {}
+        }
+        Ok(())
+    }
+
+    /// Whether the peer has ended its end of the socket, or the connection is broken.
+    pub(crate) fn peer_has_closed(&self) -> bool {
+        let mut events = [PollFd::from_borrowed_fd(self.descriptor(), PollFlags::RDHUP)];
+        // HUP and ERR are told unasked. A poll that fails tells nothing.
+        let told = poll(&mut events, Some(&Timespec::default())).unwrap_or(0);
+        told > 0
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self.socket`, which owns it, and that lives as
+        // long as what is borrowed here.
+        unsafe { BorrowedFd::borrow_raw(self.socket.as_raw_fd()) }
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -184,6 +184,11 @@ impl PackWriter {
         place
     }
 
+    /// Units were packed that have no frame: no later frame has a number below `frame`.
+    pub fn skip_to(&mut self, frame: FrameNumber) {
+        self.next_frame = self.next_frame.max(frame);
+    }
+
     /// Adds the next frame, which stands sealed behind those before it; gives its place.
     ///
     /// # Panics

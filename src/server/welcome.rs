@@ -1,0 +1,225 @@
+//! From hello to welcome: the session's shard, its epoch from the vault, and the session itself.
+//!
+//! A session that takes over ends its predecessor, wherever that is by then: connected (its post
+//! tells it), waiting for its epoch (the same), or on its way here (it finds that it was replaced).
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use glommio::timer::Timer;
+use tidegate_model::{Name, Remedy};
+use tidegate_pipeline::Stream;
+use tidegate_vault::grant::Grant;
+use tidegate_wire::{Hello, Refusal, RefusalCode, Welcome};
+use tokio::io::DuplexStream;
+use tracing::{debug, info};
+
+use super::credit::Window;
+use super::directory::{NoPlace, Place};
+use super::front::{Arrival, Begun, EARLY_BYTES_MAX, READ_BYTES, out_of_turn, refuse};
+use super::grants;
+use super::host::{Host, Post};
+use super::link::Link;
+use super::listener::ConnectionGuard;
+use super::session::{self, Opening};
+use super::tls::{Detached, TlsStream};
+
+/// How long the vault may take to grant an epoch.
+const GRANT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// A session on its way to its shard.
+pub(crate) struct Handover {
+    link: DetachedLink,
+    guard: Option<ConnectionGuard>,
+    begun: Begun,
+    place: Place,
+}
+
+enum DetachedLink {
+    Tls(Box<Detached>),
+    Pipe(DuplexStream),
+}
+
+/// Goes on with a session that was begun on another shard.
+pub(super) async fn take_over(host: Rc<Host>, handover: Handover) {
+    let Handover { link, guard, begun, place } = handover;
+    let link = match link {
+        DetachedLink::Tls(parts) => Link::Tls(Box::new(TlsStream::from_detached(*parts))),
+        DetachedLink::Pipe(pipe) => Link::Pipe(pipe),
+    };
+    run(host, link, guard, begun, place).await;
+}
+
+/// Finds the session's shard, and runs it there.
+pub(super) async fn place(
+    host: &Rc<Host>,
+    mut link: Link,
+    guard: Option<ConnectionGuard>,
+    mut begun: Begun,
+) {
+    let shared = host.shared.clone();
+    let entered = if host.is_stopping() {
+        Err(Refusal::shutting_down())
+    } else {
+        let Hello { machine, incarnation, .. } = &begun.hello;
+        let entered = shared.directory.enter(machine, *incarnation, |shard| shared.load(shard));
+        entered.map_err(|error| match error {
+            NoPlace::Occupied(other) => occupied(machine, &other.to_string()),
+            NoPlace::Full(sessions) => overloaded(sessions),
+        })
+    };
+    let place = match entered {
+        Ok(place) => place,
+        Err(refusal) => return refuse(&mut link, &mut begun.protocol, &refusal).await,
+    };
+    if place.shard == host.number {
+        return run(host.clone(), link, guard, begun, place).await;
+    }
+    let machine = begun.hello.machine.clone();
+    let link = match link {
+        Link::Tls(tls) => match tls.detach() {
+            Ok(parts) => DetachedLink::Tls(Box::new(parts)),
+            Err(error) => {
+                debug!(%error, "a connection was lost on its way to its shard");
+                return shared.directory.leave(&machine, place);
+            }
+        },
+        Link::Pipe(pipe) => DetachedLink::Pipe(pipe),
+    };
+    let handover = Arrival::Handover(Box::new(Handover { link, guard, begun, place }));
+    if shared.shard(place.shard).arrivals.post(handover).is_err() {
+        debug!(shard = place.shard, "a shard is too busy for another session");
+        shared.directory.leave(&machine, place);
+    }
+}
+
+fn overloaded(sessions: usize) -> Refusal {
+    let cause = format!("the server has its {sessions} sessions");
+    let advice = "it is tried again; add a server, or give this one more memory";
+    Refusal::new(RefusalCode::Overloaded, Remedy::Retry, &cause, advice)
+}
+
+fn occupied(machine: &Name, other: &str) -> Refusal {
+    let cause = format!("machine {machine} is connected already, as incarnation {other}");
+    let advice = "if that is this machine's last connection it ends within 30 seconds, and it is \
+                  tried again; if not, two machines use one identity: enroll one of them anew";
+    Refusal::new(RefusalCode::Occupied, Remedy::Retry, &cause, advice)
+}
+
+/// Grants the epoch and serves the session, on its shard.
+async fn run(
+    host: Rc<Host>,
+    mut link: Link,
+    guard: Option<ConnectionGuard>,
+    mut begun: Begun,
+    place: Place,
+) {
+    if let Some(old) = place.replaces {
+        host.end_session(old, taken_over());
+    }
+    let machine = begun.hello.machine.clone();
+    let post = host.open_post(place.session);
+    if !host.shared.directory.is_live(&machine, place) {
+        // The one that took over was faster to get here, and found nothing to end.
+        *post.end.borrow_mut() = Some(taken_over());
+    }
+    match await_grant(&host, &mut link, &mut begun, &post).await {
+        Ok(grant) => {
+            let opening = open(&host, link, begun, place, &grant, post);
+            info!(%machine, epoch = %grant.epoch, committed = %grant.committed, "a session begins");
+            session::serve(host.clone(), opening).await;
+        }
+        Err(NoGrant::Refused(refusal)) => {
+            refuse(&mut link, &mut begun.protocol, &refusal).await;
+        }
+        Err(NoGrant::Lost(error)) => debug!(%machine, %error, "an agent didn't wait for its epoch"),
+    }
+    host.close_post(place.session);
+    host.shared.directory.leave(&machine, place);
+    drop(guard);
+}
+
+/// Not to be tried again: the agent that came is this one on a new connection, which doesn't listen
+/// to the old one any more; or a clone of it, and two that retry never end.
+fn taken_over() -> Refusal {
+    let cause = "the same agent came on another connection";
+    let advice = "if that wasn't this agent, its machine was cloned: start the agent anew";
+    Refusal::new(RefusalCode::TakenOver, Remedy::Stop, cause, advice)
+}
+
+/// Why a session got no epoch.
+enum NoGrant {
+    Lost(io::Error),
+    Refused(Refusal),
+}
+
+/// Waits for the vault's grant; but not when the session must end, the agent goes away, or the
+/// store takes too long.
+async fn await_grant(
+    host: &Host,
+    link: &mut Link,
+    begun: &mut Begun,
+    post: &Post,
+) -> Result<Grant, NoGrant> {
+    let Begun { input, hello, .. } = begun;
+    let grant = grants::grant(&host.shared, host.number, host.open_pack(), hello);
+    let mut grant = pin!(grant);
+    let mut limit = Timer::new(GRANT_PATIENCE);
+    let mut buffer = [0; READ_BYTES];
+    poll_fn(|context| {
+        *post.waker.borrow_mut() = Some(context.waker().clone());
+        if let Some(refusal) = post.end.take() {
+            return Poll::Ready(Err(NoGrant::Refused(refusal)));
+        }
+        if let Poll::Ready(granted) = grant.as_mut().poll(context) {
+            return Poll::Ready(granted.map_err(NoGrant::Refused));
+        }
+        while let Poll::Ready(read) = link.poll_read(context, &mut buffer) {
+            match read {
+                Ok(0) => {
+                    return Poll::Ready(Err(NoGrant::Lost(io::ErrorKind::UnexpectedEof.into())));
+                }
+                Ok(count) => input.extend_from_slice(&buffer[..count]),
+                Err(error) => return Poll::Ready(Err(NoGrant::Lost(error))),
+            }
+            if input.len() > EARLY_BYTES_MAX {
+                return Poll::Ready(Err(NoGrant::Refused(out_of_turn())));
+            }
+        }
+        Pin::new(&mut limit).poll(context).map(|_| Err(NoGrant::Refused(grants::too_slow())))
+    })
+    .await
+}
+
+fn open(
+    host: &Host,
+    link: Link,
+    begun: Begun,
+    place: Place,
+    grant: &Grant,
+    post: Rc<Post>,
+) -> Opening {
+    let Begun { mut protocol, mut decoder, input, hello } = begun;
+    let shared = &host.shared;
+    let mut output = Vec::new();
+    let welcome = Welcome {
+        epoch: grant.epoch,
+        committed: grant.committed,
+        credit_bytes: u64::from(shared.record_bytes_max),
+        record_bytes_max: shared.record_bytes_max,
+        block_bytes: shared.block_bytes,
+        features: 0,
+        run: shared.run,
+        shard: host.number,
+    };
+    protocol.grant(&welcome, &mut output);
+    decoder.set_record_bytes_max(shared.record_bytes_max);
+    let stream = Stream { machine: hello.machine, epoch: grant.epoch, id: place.session };
+    let window = Window::new(shared.record_bytes_max, session::pool_of(&shared.large));
+    Opening { link, protocol, decoder, input, output, stream: Arc::new(stream), window, post }
+}
