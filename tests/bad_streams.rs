@@ -6,17 +6,15 @@ mod support;
 
 use std::io::{Read, Write};
 
+use support::peer::{self, refusal_in};
 use support::process::Server;
 use support::random::Rng;
 use support::refusals::{LIMIT, vault_of};
 use support::site::Site;
 use support::tls;
-use tidegate_model::{Epoch, Incarnation, Lsn};
+use tidegate_model::Epoch;
 use tidegate_wire::http::{SWITCHING, request};
-use tidegate_wire::limits::PROTOCOL_VERSION;
-use tidegate_wire::{
-    Begins, Decoder, Hello, Item, Message, Refusal, RefusalCode, Side, Welcome, agent,
-};
+use tidegate_wire::{Refusal, RefusalCode};
 
 const MIB: u64 = 1 << 20;
 
@@ -57,43 +55,12 @@ impl Scene {
         self.site.verify();
     }
 
-    /// The first frame of a machine.
-    fn hello(&self, vault: &str, machine: &str) -> Vec<u8> {
-        let hello = Hello {
-            version: PROTOCOL_VERSION,
-            vault: vault.parse().expect("it is a vault's id"),
-            incarnation: Incarnation::from_bytes([7; 16]),
-            epoch: Epoch::NONE,
-            committed: Lsn::NONE,
-            features: 0,
-            begins: Begins::Copy,
-            parent: None,
-            machine: machine.parse().expect("it is a name"),
-        };
-        let mut bytes = Vec::new();
-        agent::Session::new(hello, Lsn::NONE).hello(&mut bytes);
-        bytes
-    }
-
     /// What the server says to one who was let in, with `bytes` behind the request.
     #[track_caller]
     fn refusal_of(&self, bytes: &[u8]) -> Refusal {
         let mut client = tls::client(self.server.address, Some(&self.identity));
         let answer = tls::answer(&mut client, &[&request("test"), bytes].concat());
         refusal_in(answer.strip_prefix(SWITCHING).expect("it was let in"))
-    }
-}
-
-/// The refusal that is the last thing in a server's frames.
-#[track_caller]
-fn refusal_in(mut bytes: &[u8]) -> Refusal {
-    let mut decoder = Decoder::new(Side::Agent);
-    loop {
-        match decoder.next(&mut bytes).expect("a server's frames can be read") {
-            Some(Item::Message(Message::Refuse(refusal))) => return refusal,
-            Some(_) => {}
-            None => panic!("there is no refusal in it"),
-        }
     }
 }
 
@@ -160,13 +127,13 @@ fn garbage_after_a_valid_upgrade_and_a_hello_for_another_are_refused_in_words() 
     assert!(refusal.cause.contains("can't be understood"), "{refusal}");
     assert!(!refusal.advice.is_empty(), "{refusal}");
 
-    let refusal = scene.refusal_of(&scene.hello(&ours, "another"));
+    let refusal = scene.refusal_of(&peer::first_frame(&ours, "another"));
     assert_eq!(refusal.code, RefusalCode::Identity, "{refusal}");
     assert!(refusal.cause.contains("machine db, not of another"), "{refusal}");
     assert!(refusal.advice.contains("identity that was issued"), "{refusal}");
 
     let other = "0".repeat(ours.len());
-    let refusal = scene.refusal_of(&scene.hello(&other, "db"));
+    let refusal = scene.refusal_of(&peer::first_frame(&other, "db"));
     assert_eq!(refusal.code, RefusalCode::Vault, "{refusal}");
     assert!(refusal.cause.contains(&ours) && refusal.cause.contains(&other), "{refusal}");
 
@@ -179,11 +146,11 @@ fn garbage_after_a_valid_upgrade_and_a_hello_for_another_are_refused_in_words() 
 fn garbage_within_a_session_ends_it_in_words_and_harms_no_point() {
     let scene = Scene::new();
     let point = scene.site.last_point("db");
-    let hello = scene.hello(&vault_of(&scene.identity), "db");
+    let hello = peer::first_frame(&vault_of(&scene.identity), "db");
     for seed in 0..4 {
         let mut client = tls::client(scene.server.address, Some(&scene.identity));
         client.write_all(&[request("test"), hello.clone()].concat()).unwrap();
-        let welcome = welcome(&mut client);
+        let welcome = peer::welcome(&mut client);
         assert!(welcome.epoch > Epoch(1), "{welcome:?}");
         let answer = tls::answer(&mut client, &garbage(seed, 2000));
         let refusal = refusal_in(&answer);
@@ -197,14 +164,14 @@ fn garbage_within_a_session_ends_it_in_words_and_harms_no_point() {
 #[test]
 fn a_refusal_reaches_who_is_still_sending() {
     let scene = Scene::new();
-    let hello = scene.hello(&vault_of(&scene.identity), "db");
+    let hello = peer::first_frame(&vault_of(&scene.identity), "db");
     // Far more than sockets hold: the server has said its last word long before all of it is there.
     // If it closed then, the rest would be answered with a reset, and that overtakes the word.
     let flood = garbage(5, 16 << 20);
     for _ in 0..8 {
         let mut client = tls::client(scene.server.address, Some(&scene.identity));
         client.write_all(&[request("test"), hello.clone()].concat()).unwrap();
-        welcome(&mut client);
+        peer::welcome(&mut client);
         let refusal = refusal_in(&tls::answer(&mut client, &flood));
         assert_eq!(refusal.code, RefusalCode::Protocol, "{refusal}");
     }
@@ -214,7 +181,7 @@ fn a_refusal_reaches_who_is_still_sending() {
 #[test]
 fn an_agent_that_comes_again_ends_its_last_connection() {
     let scene = Scene::new();
-    let hello = [request("test"), scene.hello(&vault_of(&scene.identity), "db")].concat();
+    let hello = [request("test"), peer::first_frame(&vault_of(&scene.identity), "db")].concat();
     let mut last: Option<tls::Client> = None;
     for _ in 0..4 {
         let mut client = tls::client(scene.server.address, Some(&scene.identity));
@@ -223,29 +190,11 @@ fn an_agent_that_comes_again_ends_its_last_connection() {
             let refusal = refusal_in(&tls::answer(&mut last, &[]));
             assert_eq!(refusal.code, RefusalCode::TakenOver, "{refusal}");
         }
-        welcome(&mut client);
+        peer::welcome(&mut client);
         last = Some(client);
     }
     drop(last);
     scene.assert_well();
-}
-
-/// Reads up to the welcome, byte by byte, so that nothing behind it is taken.
-#[track_caller]
-fn welcome(client: &mut tls::Client) -> Welcome {
-    let mut switching = vec![0; SWITCHING.len()];
-    client.read_exact(&mut switching).expect("it answers");
-    assert_eq!(switching, SWITCHING);
-    let mut decoder = Decoder::new(Side::Agent);
-    loop {
-        let mut byte = [0];
-        client.read_exact(&mut byte).expect("a welcome follows");
-        match decoder.next(&mut byte.as_slice()).expect("it can be read") {
-            Some(Item::Message(Message::Welcome(welcome))) => return welcome,
-            Some(other) => panic!("a welcome comes first, not {other:?}"),
-            None => {}
-        }
-    }
 }
 
 #[test]

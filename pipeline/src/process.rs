@@ -138,7 +138,7 @@ impl Worker {
         let first = unit.outcomes.len();
         for cut in split::cuts(write.extent.offset, length, self.setup.block_bytes) {
             let (begin, end) = (write.at + cut.begin, write.at + cut.end);
-            let zero = split::is_zero(&buffer[begin..end]);
+            let zero = tidegate_model::is_zero(&buffer[begin..end]);
             clock.lap(Stage::ZeroTest, end - begin);
             let extent = write.part(cut);
             if zero {

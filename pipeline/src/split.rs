@@ -32,14 +32,6 @@ pub(crate) fn cuts(offset: u64, length: usize, block: u32) -> impl Iterator<Item
     })
 }
 
-/// Whether all bytes are 0. Words of 32 bytes at a time, so that the compiler uses vectors: the
-/// first that isn't zero ends it, and most blocks end at their first.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    let (words, rest) = bytes.as_chunks::<64>();
-    words.iter().all(|word| word.iter().fold(0, |all, byte| all | byte) == 0)
-        && rest.iter().all(|byte| *byte == 0)
-}
-
 /// Numbers the pieces of one record once their count is known.
 pub(crate) fn piece(number: usize, count: usize) -> Piece {
     let narrow = |n: usize| u16::try_from(n).expect("a record has at most 65 pieces");
@@ -78,14 +70,6 @@ mod tests {
                 at = cut.end;
             }
             prop_assert_eq!(at, length);
-        }
-
-        #[test]
-        fn one_byte_anywhere_is_no_zero(length in 1_usize..5000, at in any::<prop::sample::Index>()) {
-            let mut bytes = vec![0; length];
-            prop_assert!(is_zero(&bytes));
-            bytes[at.index(length)] = 1;
-            prop_assert!(!is_zero(&bytes));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tidegate_agent::connect::{Connecting, Connection, Connector};
-use tidegate_agent::source::{Identity, Source};
+use tidegate_agent::source::{Source, SourceIdentity};
 use tidegate_model::Name;
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Vault, VaultError};
@@ -95,7 +95,8 @@ async fn open_or_make(args: &ReplicateArgs) -> Result<(Vault, Option<Made>), Fai
 
 /// The first image's file name without its ending; this host's name for devices.
 fn default_name(paths: &[PathBuf], sources: &[Arc<Source>]) -> Name {
-    let images = sources.iter().all(|source| matches!(source.identity(), Identity::File { .. }));
+    let images =
+        sources.iter().all(|source| matches!(source.identity(), SourceIdentity::File { .. }));
     let stem = paths.first().filter(|_| images).and_then(|path| path.file_stem());
     stem.and_then(|stem| super::name_from(&stem.to_string_lossy())).unwrap_or_else(super::host_name)
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
+use tidegate_wire::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
 use tracing::{debug, warn};
 
 use super::settings::ServerError;
@@ -21,12 +22,6 @@ use super::settings::ServerError;
 const STOP_CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// After an error that isn't a client's (no descriptors left, say): wait before trying again.
 const ERROR_PAUSE: Duration = Duration::from_millis(100);
-/// A peer that is silent for so long is asked whether it lives, so often, at such intervals.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_COUNT: u32 = 3;
-/// Sent bytes that stay unacknowledged for so long end the connection.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A socket that listens at `address`.
 ///
@@ -135,7 +130,7 @@ fn prepare(socket: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
-        .with_retries(KEEPALIVE_COUNT);
+        .with_retries(KEEPALIVE_PROBES);
     let socket = SockRef::from(socket);
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))

@@ -5,6 +5,7 @@
 //! It is one thread of Node: a peer for correctness, not for speed, and it needs as much memory as
 //! it holds.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -72,6 +73,18 @@ impl Azurite {
     /// A vault in its first container, below a prefix of its own.
     pub fn vault(&self, prefix: &str) -> String {
         format!("az://{}/{prefix}", self.container)
+    }
+
+    /// Its first container.
+    pub fn container(&self) -> &str {
+        &self.container
+    }
+
+    /// Where it listens.
+    #[track_caller]
+    pub fn address(&self) -> SocketAddr {
+        let address = self.endpoint.strip_prefix("http://").and_then(|rest| rest.split('/').next());
+        address.and_then(|address| address.parse().ok()).expect("its endpoint has an address")
     }
 
     /// Makes it accept connections and answer nothing, until `thaw`.

@@ -2,8 +2,8 @@
 //! disks and file systems, and faults. Included by each test file with `mod support;`.
 //!
 //! Owns everything that it starts, mounts or attaches: a guard for each, which undoes it when it is
-//! dropped, after a panic too. Knows nothing of Tidegate's formats and calls none of its crates:
-//! what is tested here is what a user has.
+//! dropped, after a panic too. Knows nothing of Tidegate's formats and calls none of its crates, but
+//! for `peer`, which speaks its protocol by hand: what is tested here is what a user has.
 //!
 //! Nothing is left out silently. What needs root or loop devices asks `devices::usable` first and
 //! prints why it doesn't run; everything else that is missing fails with the command that installs
@@ -22,11 +22,13 @@ pub mod devices;
 pub mod faults;
 pub mod gate;
 pub mod images;
+pub mod peer;
 pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod refusals;
 pub mod site;
+pub mod store_proxy;
 pub mod tls;
 
 use tempfile::TempDir;

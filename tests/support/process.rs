@@ -112,7 +112,8 @@ impl Tidegate {
         let line =
             running.wait_for_line("its address", START_LIMIT, |line| address_in(line).is_some());
         let address = address_in(&line).expect("the line was chosen because it holds one");
-        Server { address, running }
+        let announced = serde_json::from_str(&line).unwrap_or_default();
+        Server { address, announced, running }
     }
 }
 
@@ -128,6 +129,8 @@ fn address_in(line: &str) -> Option<SocketAddr> {
 /// A process server that listens; killed when dropped.
 pub struct Server {
     pub address: SocketAddr,
+    /// What it printed with its address, of `--json`.
+    announced: Value,
     running: Running,
 }
 
@@ -135,6 +138,23 @@ impl Server {
     /// The address as an agent takes it.
     pub fn at(&self) -> String {
         self.address.to_string()
+    }
+
+    /// The memory that it said it would never exceed, in bytes.
+    #[track_caller]
+    pub fn memory_bound_bytes(&self) -> u64 {
+        let bound = self.announced["memory_bytes"].as_u64();
+        bound.unwrap_or_else(|| panic!("no bound in {}", self.announced))
+    }
+
+    /// One named part of that.
+    #[track_caller]
+    pub fn memory_term_bytes(&self, name: &str) -> u64 {
+        let terms = self.announced["memory"].as_array().into_iter().flatten();
+        let bytes = terms.into_iter().find(|term| term["name"] == name);
+        bytes
+            .and_then(|term| term["bytes"].as_u64())
+            .unwrap_or_else(|| panic!("no '{name}' in {}", self.announced))
     }
 
     /// Asks it to stop and waits for its end.

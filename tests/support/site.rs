@@ -12,6 +12,7 @@ use super::azurite::Azurite;
 use super::compare::assert_same;
 use super::process::{Output, Tidegate};
 use super::scratch;
+use super::store_proxy::StoreProxy;
 
 /// What the key file holds: a key file's content is taken as it is, and this one is for tests.
 const KEY: &[u8] = b"a key of the tests, which opens nothing that anybody needs";
@@ -39,6 +40,11 @@ impl Site {
     /// A vault in a container of `store`, below a prefix.
     pub fn in_azurite(store: &Azurite, prefix: &str) -> Self {
         Self::at(store.vault(prefix), store.env())
+    }
+
+    /// The same on a way that may misbehave.
+    pub fn behind(proxy: &StoreProxy, prefix: &str) -> Self {
+        Self::at(proxy.vault(prefix), proxy.env())
     }
 
     /// The same with another place for the vault.

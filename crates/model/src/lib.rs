@@ -15,6 +15,7 @@ mod name;
 mod remedy;
 mod sequence;
 mod units;
+mod zero;
 
 pub use bookmark::{Bookmark, BookmarkKind};
 pub use checksum::{Checksum, ChecksumState};
@@ -26,3 +27,4 @@ pub use name::{Name, NameError};
 pub use remedy::Remedy;
 pub use sequence::{Epoch, Lsn, Micros, Piece, Point, PointError};
 pub use units::{HumanBytes, parse_bytes};
+pub use zero::is_zero;

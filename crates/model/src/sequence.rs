@@ -29,7 +29,7 @@ impl fmt::Display for Lsn {
     }
 }
 
-/// One unbroken run of a machine's LSNs, granted by the vault; the first is 1, and 0 means "none".
+/// One unbroken sequence of a machine's LSNs, granted by the vault; the first is 1, and 0 means "none".
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]

@@ -1,5 +1,7 @@
 //! The limits of the protocol.
 
+use std::time::Duration;
+
 use tidegate_model::limits::{NAME_BYTES_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX};
 
 /// The version that this program speaks.
@@ -16,6 +18,17 @@ pub const REFUSAL_TEXT_BYTES_MAX: usize = 1024;
 /// Most credit that an agent may hold, in bytes: a server that grants more is broken. 1 TiB is far
 /// above the memory of any server, and no sum of two such numbers overflows.
 pub const CREDIT_BYTES_MAX: u64 = 1 << 40;
+
+/// A peer that is silent for so long is asked by TCP whether it lives, so often, at such intervals:
+/// one that vanished is noticed after 10 + 3 x 5 s of silence. The same at both ends.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// See [`KEEPALIVE_IDLE`].
+pub const KEEPALIVE_PROBES: u32 = 3;
+
+/// A peer whose TCP doesn't acknowledge what was sent is given up after this. The same at both ends.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 const _: () = {
     assert!(TEXT_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);

@@ -31,6 +31,8 @@ pub enum RefusalCode {
     TakenOver = 10,
     /// Something went wrong in the server.
     Internal = 11,
+    /// The data of a write doesn't fit its checksum.
+    Corrupt = 12,
 }
 
 impl RefusalCode {
@@ -48,6 +50,7 @@ impl RefusalCode {
             8 => Self::ShuttingDown,
             9 => Self::Store,
             10 => Self::TakenOver,
+            12 => Self::Corrupt,
             _ => Self::Internal,
         }
     }

@@ -49,8 +49,13 @@ fn steps(shape: &Shape) -> usize {
     shape.machines * shape.records * 3
 }
 
+/// A world is hundreds of steps: it counts for so many inputs of PROPTEST_CASES.
+const INPUTS_PER_WORLD: u32 = 200;
+
+/// So many worlds, or more if the environment asks for it.
 fn cases(count: u32) -> ProptestConfig {
-    ProptestConfig { cases: count, failure_persistence: None, ..ProptestConfig::default() }
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    ProptestConfig { cases: count.max(config.cases / INPUTS_PER_WORLD), ..config }
 }
 
 proptest! {

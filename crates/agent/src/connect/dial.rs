@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tidegate_wire::http::Answer;
+use tidegate_wire::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
@@ -19,14 +20,6 @@ use super::{ConnectError, Connecting, Connector, ServerAddress, upgrade};
 /// The limit of each step of connecting: a server under load answers within a second, a packet
 /// lost on the way costs 1, 2, 4 s.
 const STEP_LIMIT: Duration = Duration::from_secs(10);
-
-/// A peer that vanished is noticed after 10 + 3 x 5 s of silence.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBES: u32 = 3;
-
-/// A peer that doesn't acknowledge what was sent is given up after this.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to a process server's port.
 pub struct TlsConnector {

@@ -1,18 +1,17 @@
 //! Cuts what was read into records: data by whole blocks, zeros merged into one extent.
 //!
 //! Pure. What goes in are the disk's ranges in order, what comes out are [`Span`]s in the same
-//! order that cover the same bytes. A data record is a run of whole blocks up to the record limit
+//! order that cover the same bytes. A data record is a stretch of whole blocks up to the record limit
 //! (where a block is larger than the limit: a part of one block), so that every whole block can
-//! be deduplicated. A run of zeros is one span, however long, and is given out when data or the
+//! be deduplicated. Zeros in a row are one span, however long, and is given out when data or the
 //! end of the disk follows.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use tidegate_model::{DiskNumber, Extent};
+use tidegate_model::{DiskNumber, Extent, is_zero};
 
 use super::pool::{Buffer, Payload};
-use super::zero::is_zero;
 
 /// A stretch of a disk as one record will carry it.
 #[derive(Debug, Clone)]
@@ -65,24 +64,24 @@ impl Cutter {
     /// that are complete. Returns how many of the bytes were zeros.
     pub(super) fn data(&mut self, buffer: Buffer, length: usize, out: &mut Vec<Span>) -> u64 {
         let buffer = Arc::new(buffer);
-        let (mut run, mut zeros) = (0..0, 0);
+        let (mut stretch, mut zeros) = (0..0, 0);
         let mut start = 0;
         while start < length {
             let end = length.min(start + self.grain.block_bytes);
             if is_zero(&buffer[start..end]) {
-                self.records(&buffer, run, out);
+                self.records(&buffer, stretch, out);
                 self.zeros((end - start) as u64);
                 zeros += (end - start) as u64;
-                run = end..end;
-            } else if end - run.start > self.grain.record_bytes_max {
-                self.records(&buffer, run, out);
-                run = start..end;
+                stretch = end..end;
+            } else if end - stretch.start > self.grain.record_bytes_max {
+                self.records(&buffer, stretch, out);
+                stretch = start..end;
             } else {
-                run.end = end;
+                stretch.end = end;
             }
             start = end;
         }
-        self.records(&buffer, run, out);
+        self.records(&buffer, stretch, out);
         zeros
     }
 
@@ -96,14 +95,14 @@ impl Cutter {
         }
     }
 
-    /// One run of data that isn't zero: one record, or the parts of one large block.
-    fn records(&mut self, buffer: &Arc<Buffer>, run: Range<usize>, out: &mut Vec<Span>) {
-        if run.is_empty() {
+    /// One stretch of data that isn't zero: one record, or the parts of one large block.
+    fn records(&mut self, buffer: &Arc<Buffer>, stretch: Range<usize>, out: &mut Vec<Span>) {
+        if stretch.is_empty() {
             return;
         }
         self.end(out);
-        for start in run.clone().step_by(self.grain.record_bytes_max) {
-            let end = run.end.min(start + self.grain.record_bytes_max);
+        for start in stretch.clone().step_by(self.grain.record_bytes_max) {
+            let end = stretch.end.min(start + self.grain.record_bytes_max);
             let length = (end - start) as u64;
             let extent = Extent { disk: self.disk, offset: self.at, length };
             out.push(Span { extent, payload: Some(Payload::of(buffer, start..end)) });

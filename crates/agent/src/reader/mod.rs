@@ -8,7 +8,7 @@
 //! committed: a span's [`Payload`] holds its buffer, and the reader waits when none is free. So
 //! the consumer must let go of payloads without waiting for further spans.
 //!
-//! Parts: `plan` (what to read), `ring` (how), `worker` (the thread), `cut` and `zero` (what it
+//! Parts: `plan` (what to read), `ring` (how), `worker` (the thread), `cut` (what it
 //! is), `pool` (where it lies), `residency` (through the page cache or past it), `locked`
 //! (whether buffers are registered). Unsafe code is in `pool`, `ring` and `residency` only.
 
@@ -20,7 +20,6 @@ mod pool;
 mod residency;
 mod ring;
 mod worker;
-mod zero;
 
 #[cfg(test)]
 mod tests;

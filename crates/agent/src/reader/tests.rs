@@ -258,8 +258,17 @@ fn settings_that_cannot_work_are_refused_with_their_values() {
     }
 }
 
+/// A layout is a whole file to write and read: it counts for so many inputs of PROPTEST_CASES.
+const INPUTS_PER_LAYOUT: u32 = 50;
+
+/// So many layouts, or more if the environment asks for it.
+fn cases(count: u32) -> ProptestConfig {
+    let config = ProptestConfig::default();
+    ProptestConfig { cases: count.max(config.cases / INPUTS_PER_LAYOUT), ..config }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn any_layout_reads_back_as_the_file(

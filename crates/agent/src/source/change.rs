@@ -12,7 +12,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use super::{DeviceNumber, Identity, Mount, Source, SourceError};
+use super::{DeviceNumber, Mount, Source, SourceError, SourceIdentity};
 
 /// Why a copy of a disk isn't of one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl ChangeWatch {
     /// # Errors
     /// When the disk can't be asked.
     pub fn begin(source: &Source) -> Result<Self, SourceError> {
-        if matches!(source.identity(), Identity::BlockDevice(_)) {
+        if matches!(source.identity(), SourceIdentity::BlockDevice(_)) {
             // What lies in the page cache must not be counted as written later. A device that
             // can't sync shows at worst as changed.
             if let Err(error) = source.buffered().sync_data() {
@@ -105,7 +105,7 @@ fn writable_mount(source: &Source) -> Option<Mount> {
 
 fn marks_of(source: &Source) -> Result<Marks, SourceError> {
     match source.identity() {
-        Identity::File { .. } => {
+        SourceIdentity::File { .. } => {
             let metadata = source.buffered().metadata().map_err(|error| SourceError::Inspect {
                 path: source.path().to_path_buf(),
                 doing: "looking at it",
@@ -117,7 +117,7 @@ fn marks_of(source: &Source) -> Result<Marks, SourceError> {
                 changed: (metadata.ctime(), metadata.ctime_nsec()),
             })
         }
-        Identity::BlockDevice(device) => {
+        SourceIdentity::BlockDevice(device) => {
             let bytes = source.bytes_now()?;
             Ok(match write_counters(device) {
                 Some(writes) => Marks::Device { bytes, writes },

@@ -29,7 +29,7 @@ pub const DIRECT_ALIGN_BYTES: u32 = 4096;
 
 /// What a source is, so that one disk under two names is known as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Identity {
+pub enum SourceIdentity {
     /// A file: its file system and its inode there.
     File {
         /// The file system's device.
@@ -47,7 +47,7 @@ pub struct Source {
     path: PathBuf,
     name: String,
     bytes: u64,
-    identity: Identity,
+    identity: SourceIdentity,
     buffered: Arc<File>,
     direct: Option<Arc<File>>,
 }
@@ -108,7 +108,7 @@ impl Source {
 
     /// What it is.
     #[must_use]
-    pub const fn identity(&self) -> Identity {
+    pub const fn identity(&self) -> SourceIdentity {
         self.identity
     }
 
@@ -137,8 +137,10 @@ impl Source {
             error,
         };
         match self.identity {
-            Identity::File { .. } => Ok(self.buffered.metadata().map_err(failed)?.len()),
-            Identity::BlockDevice(_) => (&*self.buffered).seek(SeekFrom::End(0)).map_err(failed),
+            SourceIdentity::File { .. } => Ok(self.buffered.metadata().map_err(failed)?.len()),
+            SourceIdentity::BlockDevice(_) => {
+                (&*self.buffered).seek(SeekFrom::End(0)).map_err(failed)
+            }
         }
     }
 
@@ -165,12 +167,12 @@ fn refuse_what_is_no_disk(path: &Path, kind: FileType) -> Result<(), SourceError
     Err(SourceError::NotADisk { path: path.to_path_buf(), what })
 }
 
-fn identity_of(metadata: &Metadata) -> Identity {
+fn identity_of(metadata: &Metadata) -> SourceIdentity {
     if metadata.file_type().is_block_device() {
-        Identity::BlockDevice(DeviceNumber::of_raw(metadata.rdev()))
+        SourceIdentity::BlockDevice(DeviceNumber::of_raw(metadata.rdev()))
     } else {
         let device = DeviceNumber::of_raw(metadata.dev());
-        Identity::File { device, inode: metadata.ino() }
+        SourceIdentity::File { device, inode: metadata.ino() }
     }
 }
 

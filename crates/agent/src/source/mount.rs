@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::Identity;
+use super::SourceIdentity;
 
 /// A device as the kernel numbers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,7 +60,7 @@ impl fmt::Display for Mount {
 }
 
 /// Where the disk is mounted; empty as well when the kernel's tables can't be read.
-pub(super) fn mounts_of(identity: Identity) -> Vec<Mount> {
+pub(super) fn mounts_of(identity: SourceIdentity) -> Vec<Mount> {
     let table = fs::read("/proc/self/mountinfo").unwrap_or_else(|error| {
         tracing::warn!(%error, "/proc/self/mountinfo can't be read: mounts stay unknown");
         Vec::new()
@@ -128,16 +128,16 @@ fn unescape(text: &str) -> String {
 }
 
 /// The devices whose mounts concern the disk.
-fn devices_of(identity: Identity, sys: &Path) -> BTreeSet<DeviceNumber> {
+fn devices_of(identity: SourceIdentity, sys: &Path) -> BTreeSet<DeviceNumber> {
     let mut found = BTreeSet::new();
     match identity {
-        Identity::BlockDevice(device) => {
+        SourceIdentity::BlockDevice(device) => {
             add_with_all_above(device, sys, &mut found);
             if let Some(backing) = backing_file_of(&block_folder(device, sys)) {
                 add_loops_of(backing, sys, &mut found);
             }
         }
-        Identity::File { .. } => add_loops_of(identity, sys, &mut found),
+        SourceIdentity::File { .. } => add_loops_of(identity, sys, &mut found),
     }
     found
 }
@@ -147,7 +147,7 @@ fn block_folder(device: DeviceNumber, sys: &Path) -> PathBuf {
 }
 
 /// The loop devices that show this file.
-fn add_loops_of(file: Identity, sys: &Path, found: &mut BTreeSet<DeviceNumber>) {
+fn add_loops_of(file: SourceIdentity, sys: &Path, found: &mut BTreeSet<DeviceNumber>) {
     for folder in folders_in(&sys.join("block")) {
         if backing_file_of(&folder) == Some(file)
             && let Some(device) = number_in(&folder)
@@ -157,7 +157,7 @@ fn add_loops_of(file: Identity, sys: &Path, found: &mut BTreeSet<DeviceNumber>) 
     }
 }
 
-fn backing_file_of(folder: &Path) -> Option<Identity> {
+fn backing_file_of(folder: &Path) -> Option<SourceIdentity> {
     let path = fs::read_to_string(folder.join("loop/backing_file")).ok()?;
     Some(super::identity_of(&fs::metadata(path.trim_end_matches('\n')).ok()?))
 }
@@ -224,7 +224,7 @@ mod tests {
         put(sys.join("dev/block/8:0/sda1/dev"), "8:1\n");
         put(sys.join("dev/block/8:0/queue/dev"), "9:9\n");
         put(sys.join("dev/block/8:1/holders/dm-0/dev"), "254:0\n");
-        let found = devices_of(Identity::BlockDevice(device(8, 0)), sys);
+        let found = devices_of(SourceIdentity::BlockDevice(device(8, 0)), sys);
         assert_eq!(found, BTreeSet::from([device(8, 0), device(8, 1), device(254, 0)]));
 
         let image = sys.join("image");
@@ -244,7 +244,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path().join("dev/block/8:0/holders/x/dev"), "8:1\n");
         put(dir.path().join("dev/block/8:1/holders/y/dev"), "8:0\n");
-        let found = devices_of(Identity::BlockDevice(device(8, 0)), dir.path());
+        let found = devices_of(SourceIdentity::BlockDevice(device(8, 0)), dir.path());
         assert_eq!(found.len(), 2);
     }
 }

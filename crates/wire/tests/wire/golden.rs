@@ -138,9 +138,13 @@ fn refusal_codes_and_remedies_keep_their_numbers() {
         RefusalCode::Store,
         RefusalCode::TakenOver,
         RefusalCode::Internal,
+        RefusalCode::Corrupt,
     ];
     for (number, code) in (1_u16..).zip(codes) {
         assert_eq!((code as u16, RefusalCode::from_number(number)), (number, code));
+    }
+    for unknown in [0, 13, u16::MAX] {
+        assert_eq!(RefusalCode::from_number(unknown), RefusalCode::Internal);
     }
     let remedies = [Remedy::Retry, Remedy::Refuse, Remedy::Stop, Remedy::Repair];
     assert_eq!(remedies.map(Remedy::code), [1, 2, 3, 4]);

@@ -91,7 +91,7 @@ pub fn from_server() -> impl Strategy<Value = Message> {
         let reason = [SlowReason::Store, SlowReason::Cores, SlowReason::Memory][reason];
         Message::Slow(Slow { reason, waited_us })
     });
-    let refuse = (1_u16..=11, 1_u8..=4, "[ -~]{0,1100}", "[ -~é]{0,1100}").prop_map(
+    let refuse = (1_u16..=12, 1_u8..=4, "[ -~]{0,1100}", "[ -~é]{0,1100}").prop_map(
         |(code, remedy, cause, advice)| {
             let remedy = Remedy::from_code(remedy).unwrap();
             Message::Refuse(Refusal::new(RefusalCode::from_number(code), remedy, &cause, &advice))

@@ -1,0 +1,81 @@
+//! A machine that speaks the protocol by hand: a test says its frames one by one, right or wrong.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tidegate_model::{Epoch, Incarnation, Lsn};
+use tidegate_wire::http::{SWITCHING, request};
+use tidegate_wire::limits::PROTOCOL_VERSION;
+use tidegate_wire::{Begins, Decoder, Hello, Item, Message, Refusal, Side, Welcome, agent};
+
+use super::refusals::vault_of;
+use super::tls;
+
+/// The hello of a machine's first copy.
+#[track_caller]
+pub fn hello(vault: &str, machine: &str) -> Hello {
+    Hello {
+        version: PROTOCOL_VERSION,
+        vault: vault.parse().expect("it is a vault's id"),
+        incarnation: Incarnation::from_bytes([7; 16]),
+        epoch: Epoch::NONE,
+        committed: Lsn::NONE,
+        features: 0,
+        begins: Begins::Copy,
+        parent: None,
+        machine: machine.parse().expect("it is a name"),
+    }
+}
+
+/// The first frame of a machine.
+#[track_caller]
+pub fn first_frame(vault: &str, machine: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    agent::Session::new(hello(vault, machine), Lsn::NONE).hello(&mut bytes);
+    bytes
+}
+
+/// A machine with a session of its own, and its end of the protocol.
+#[track_caller]
+pub fn enter(server: SocketAddr, identity: &Path, machine: &str) -> (tls::Client, agent::Session) {
+    let mut session = agent::Session::new(hello(&vault_of(identity), machine), Lsn::NONE);
+    let mut bytes = request("test");
+    session.hello(&mut bytes);
+    let mut client = tls::client(server, Some(identity));
+    client.write_all(&bytes).expect("the server reads");
+    let welcome = welcome(&mut client);
+    session.hear(Message::Welcome(welcome)).expect("it is a good welcome");
+    (client, session)
+}
+
+/// Reads up to the welcome, byte by byte, so that nothing behind it is taken.
+#[track_caller]
+pub fn welcome(client: &mut tls::Client) -> Welcome {
+    let mut switching = vec![0; SWITCHING.len()];
+    client.read_exact(&mut switching).expect("it answers");
+    assert_eq!(switching, SWITCHING);
+    let mut decoder = Decoder::new(Side::Agent);
+    loop {
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("a welcome follows");
+        match decoder.next(&mut byte.as_slice()).expect("it can be read") {
+            Some(Item::Message(Message::Welcome(welcome))) => return welcome,
+            Some(other) => panic!("a welcome comes first, not {other:?}"),
+            None => {}
+        }
+    }
+}
+
+/// The refusal that is the last thing in a server's frames.
+#[track_caller]
+pub fn refusal_in(mut bytes: &[u8]) -> Refusal {
+    let mut decoder = Decoder::new(Side::Agent);
+    loop {
+        match decoder.next(&mut bytes).expect("a server's frames can be read") {
+            Some(Item::Message(Message::Refuse(refusal))) => return refusal,
+            Some(_) => {}
+            None => panic!("there is no refusal in it"),
+        }
+    }
+}
