@@ -1,5 +1,5 @@
 //! A vault in an Azure-compatible store: everything that one does with it, and a store that is
-//! silent for a while or gone for good. The store is Azurite, started by each test with an empty
+//! silent for a while, gone for good, or contradicts itself. The store is Azurite, started by each test with an empty
 //! container.
 
 mod support;
@@ -13,6 +13,7 @@ use support::agent_log::{self, committed, events, wait_until};
 use support::azurite::Azurite;
 use support::process::{Running, Server, Tidegate};
 use support::site::Site;
+use support::store_proxy::{Packs, StoreProxy};
 use support::{images, random};
 use tidegate_vault::store::{Access, Store, conformance};
 
@@ -150,6 +151,32 @@ fn a_server_whose_store_is_gone_for_good_ends_and_its_agent_says_how_far_it_came
     server.says(&["can't be stored", "az://gone/site can't be reached", "run this again"]);
     let agent = agent.wait(LIMIT).failure();
     agent.says(&["nothing was committed", "the last committed LSN is", "copy again"]);
+}
+
+#[test]
+fn a_store_that_says_a_pack_is_there_and_cannot_show_it_ends_a_replication_after_its_patience() {
+    let store = Azurite::start("contradicts");
+    let way = StoreProxy::before(&store);
+    let site = Site::behind(&way, "site");
+    site.init();
+    let disk = tiny(&site.path("disk"));
+    way.packs(Packs::Contradict);
+    let patience = ["--memory", MEMORY, "--store-patience", "1"];
+    let ended = site.replicate("lost", &[&disk]).args(patience).run().failure();
+    assert_eq!(ended.status.code(), Some(1), "another try would find the same: {ended}");
+    ended.says(&[
+        "tidegate: pack",
+        "can't be stored",
+        "something that can't be found again stands in its place",
+        "nothing that was acknowledged is lost",
+        "start the server again",
+    ]);
+
+    // A store that comes to its senses is a good one.
+    way.packs(Packs::Pass);
+    site.replicate("lost", &[&disk]).run().success();
+    site.assert_recovers("lost", 0, &disk);
+    site.verify();
 }
 
 #[test]

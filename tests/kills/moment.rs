@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::agent_log::{committed, events, openings, wait_until};
+use crate::support::gate::Gate;
 use crate::support::process::Running;
 use crate::support::random::Rng;
 
@@ -22,7 +23,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What the kill follows at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
-    /// A new pack stands in the vault: its acknowledgement is on its way.
+    /// A new pack stands in the vault, and the agent doesn't hear of it.
     Put,
     /// Something was acknowledged.
     Acknowledgement,
@@ -61,28 +62,30 @@ impl Moment {
     /// Waits for it in the course of a copy. False if the agent ended before. `opened`: how many
     /// sessions the agent has opened when the one to interrupt is among them.
     #[track_caller]
-    pub fn wait(self, agent: &Running, log: &Path, opened: usize) -> bool {
+    pub fn wait(self, agent: &Running, log: &Path, gate: &Gate, opened: usize) -> bool {
         // Even a kill that follows nothing else must find a session to interrupt.
         if !wait_until(agent, "a session", |events| openings(events) >= opened) {
             return false;
         }
         self.trigger == Trigger::Opening
             || wait_until(agent, "progress", |events| committed(events) >= self.lsn)
-                && self.trigger.wait(agent, log)
+                && self.trigger.wait(agent, log, gate)
     }
 }
 
 impl Trigger {
     /// Waits for it, from now on: for a while, because nothing may be left to come. False if the
-    /// agent ended before.
+    /// agent ended before. Behind a put, `gate` is silent: that must be ended after the kill.
     #[track_caller]
-    pub fn wait(self, agent: &Running, log: &Path) -> bool {
+    pub fn wait(self, agent: &Running, log: &Path, gate: &Gate) -> bool {
         let begun = Instant::now();
         let enough = || begun.elapsed() > QUIET;
         match self {
             Self::Put => {
-                let before = packs(log).len();
-                wait_until(agent, "a new pack", |_| packs(log).len() > before || enough())
+                // Whatever is stored from here on, its acknowledgement comes too late.
+                gate.silence();
+                let before = packs(log);
+                wait_until(agent, "a new pack", |_| packs(log) > before || enough())
             }
             Self::Acknowledgement => {
                 let before = committed(&events(agent));
@@ -98,16 +101,21 @@ impl Trigger {
     }
 }
 
-/// The packs that stand in a vault's directory of logs, leaving out what is only being written.
-fn packs(log: &Path) -> Vec<PathBuf> {
+/// How many packs of a vault's directory of logs stand in it without a gap before them: those that
+/// count. What is only being written has another name.
+fn packs(log: &Path) -> usize {
     let inside = |path: PathBuf| {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).collect::<Vec<_>>()
     };
-    let nodes = inside(log.to_owned());
-    let packs = nodes.into_iter().flat_map(inside).flat_map(inside);
-    let whole = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.as_encoded_bytes().iter().all(u8::is_ascii_digit))
-    };
-    packs.filter(whole).collect()
+    let logs = inside(log.to_owned()).into_iter().flat_map(inside);
+    logs.map(|log| {
+        let mut numbers: Vec<usize> = inside(log)
+            .iter()
+            .filter_map(|path| path.file_name()?.to_str()?.parse().ok())
+            .collect();
+        numbers.sort_unstable();
+        numbers.iter().enumerate().take_while(|(place, number)| place == *number).count()
+    })
+    .sum()
 }

@@ -1,5 +1,6 @@
 //! A gate on the way from an agent to a server: it lets so many bytes pass and then holds what
-//! follows, until it is opened. So a test can do what it must while a copy is surely under way.
+//! follows, until it is opened. So a test can do what it must while a copy is surely under way. It
+//! can also keep from the agent what the server says.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -17,6 +18,8 @@ struct State {
     left: u64,
     holds: bool,
     open: bool,
+    /// Nothing that a server says is passed on.
+    silent: bool,
 }
 
 impl Gate {
@@ -25,7 +28,7 @@ impl Gate {
     pub fn to(server: SocketAddr, bytes: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port can be had");
         let address = listener.local_addr().expect("it has an address");
-        let state = State { left: bytes, holds: false, open: false };
+        let state = State { left: bytes, holds: false, open: false, silent: false };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let theirs = state.clone();
         std::thread::spawn(move || {
@@ -33,9 +36,11 @@ impl Gate {
                 let Ok(server) = TcpStream::connect(server) else { continue };
                 let pair = (agent.try_clone(), server.try_clone());
                 let (Ok(to_agent), Ok(from_server)) = pair else { continue };
-                let state = theirs.clone();
-                std::thread::spawn(move || pass(agent, server, |count| admit(&state, count)));
-                std::thread::spawn(move || pass(from_server, to_agent, |count| count));
+                let (there, back) = (theirs.clone(), theirs.clone());
+                std::thread::spawn(move || pass(agent, server, |count| admit(&there, count)));
+                std::thread::spawn(move || {
+                    pass(from_server, to_agent, |count| if heard(&back) { count } else { 0 });
+                });
             }
         });
         Self { address, state }
@@ -59,8 +64,22 @@ impl Gate {
 
     /// Lets everything through from now on.
     pub fn open(&self) {
+        self.change(|state| (state.open, state.silent) = (true, false));
+    }
+
+    /// Keeps from agents all that servers say from now on.
+    pub fn silence(&self) {
+        self.change(|state| state.silent = true);
+    }
+
+    /// Ends that. What was kept is never passed on: its connections end.
+    pub fn end_silence(&self) {
+        self.change(|state| state.silent = false);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let (state, changed) = &*self.state;
-        state.lock().unwrap_or_else(PoisonError::into_inner).open = true;
+        change(&mut state.lock().unwrap_or_else(PoisonError::into_inner));
         changed.notify_all();
     }
 }
@@ -69,6 +88,16 @@ impl Drop for Gate {
     fn drop(&mut self) {
         self.open();
     }
+}
+
+/// Whether an agent may hear what a server says now. In a silence it may not, and nothing of the
+/// same connection afterwards; waits for the end of the silence to say so.
+fn heard(state: &(Mutex<State>, Condvar)) -> bool {
+    let (state, changed) = state;
+    let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    let heard = !state.silent;
+    drop(changed.wait_while(state, |state| state.silent));
+    heard
 }
 
 /// How many of `count` bytes may pass now: at least one; waits for that.
@@ -89,14 +118,14 @@ fn admit(state: &(Mutex<State>, Condvar), count: usize) -> usize {
     admitted
 }
 
-/// Passes bytes on until either side ends, and ends the other.
+/// Passes bytes on until either side ends, or none are admitted, and ends the other.
 fn pass(mut from: TcpStream, mut to: TcpStream, mut admit: impl FnMut(usize) -> usize) {
     let mut piece = [0; 16 << 10];
     'passing: while let Ok(count) = from.read(&mut piece) {
         let mut rest = &piece[..count];
         while !rest.is_empty() {
             let (now, later) = rest.split_at(admit(rest.len()));
-            if to.write_all(now).is_err() {
+            if now.is_empty() || to.write_all(now).is_err() {
                 break 'passing;
             }
             rest = later;
