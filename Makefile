@@ -34,6 +34,10 @@ test: tools ## The whole gate: format, clippy, import rules, licences, benches a
 	# examples in documents, and a short turn of the benches.
 	$(CARGO) test --locked --workspace --doc --quiet
 	$(CARGO) test --locked --bench stages --quiet -- --smoke
+	# What this machine can't run is told at the end.
+	not_run="$${CARGO_TARGET_DIR:-target}/tmp/not-run"
+	rm -f "$$not_run"
+	trap 'if [ -s "$$not_run" ]; then echo "NOT RUN on this machine:"; sort -u "$$not_run"; fi' EXIT
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
 	  $(CARGO) nextest run --locked --workspace --no-fail-fast
 	else

@@ -76,7 +76,7 @@ impl Public {
     #[track_caller]
     fn new(test: &str) -> Option<Self> {
         if !rustix::process::getuid().is_root() {
-            eprintln!("NOT RUN: {test}: another user's limits need root");
+            support::not_run(test, "another user's limits need root", false);
             return None;
         }
         let files = public_scratch();

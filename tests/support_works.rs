@@ -252,8 +252,8 @@ fn the_store_of_the_tests_answers_and_has_an_empty_container() {
 #[test]
 fn nobody_is_held_to_the_lockable_memory_that_it_is_given() {
     if !rustix::process::getuid().is_root() {
-        eprintln!("NOT RUN: another user's limits: needs root");
-        return;
+        let test = "nobody_is_held_to_the_lockable_memory_that_it_is_given";
+        return support::not_run(test, "another user's limits need root", false);
     }
     let mut command = shell("id -u; ulimit -l");
     faults::as_nobody(&mut command, 64 << 10);

@@ -9,19 +9,22 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::{scratch, tool, try_tool};
+use super::{not_run, scratch, tool, try_tool};
 
 /// How long an unmount is tried again while something still holds the file system.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Whether this machine can have loop devices and mounts. If not, says why `test` doesn't run.
+#[track_caller]
 pub fn usable(test: &str) -> bool {
     let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
     file.as_file().set_len(1 << 20).expect("it can be made longer");
-    match Loop::try_attach(file.path(), &[]) {
+    let attached = Loop::try_attach(file.path(), &[]);
+    let could = rustix::process::getuid().is_root() && Path::new("/dev/loop-control").exists();
+    match attached {
         Ok(_) => true,
         Err(error) => {
-            eprintln!("NOT RUN: {test}: needs root and a loop device: {error}");
+            not_run(test, &format!("it needs root and a loop device: {error}"), could);
             false
         }
     }

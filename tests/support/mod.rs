@@ -5,13 +5,15 @@
 //! dropped, after a panic too. Knows nothing of Tidegate's formats and calls none of its crates, but
 //! for `peer`, which speaks its protocol by hand: what is tested here is what a user has.
 //!
-//! Nothing is left out silently. What needs root or loop devices asks `devices::usable` first and
-//! prints why it doesn't run; everything else that is missing fails with the command that installs
-//! it.
+//! Nothing is left out silently. What needs root or loop devices asks first (`devices::usable`), and
+//! what can't run is told by `not_run`; everything else that is missing fails with the command that
+//! installs it.
 
 // Each test file is a program of its own and takes what it needs of this.
 #![allow(dead_code)]
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -54,6 +56,20 @@ fn scratch_in(parent: &Path, mode: u32) -> TempDir {
         .unwrap_or_else(|error| {
             panic!("no directory for the test in {}: {error}", parent.display())
         })
+}
+
+/// Says that a test doesn't run here, and why: in its output, and in the list that `make test` shows
+/// at its end. Where it `could` run, because only something of the machine's set-up is amiss, it
+/// fails in CI.
+#[track_caller]
+pub fn not_run(test: &str, why: &str, could: bool) {
+    let ci = std::env::var("CI").is_ok_and(|value| !value.is_empty() && value != "false");
+    assert!(!(ci && could), "{test} must run in CI: {why}");
+    eprintln!("NOT RUN: {test}: {why}");
+    let list = Path::new(env!("CARGO_TARGET_TMPDIR")).join("not-run");
+    let list = OpenOptions::new().create(true).append(true).open(list);
+    let line = format!("{test}: {why}\n");
+    list.and_then(|mut list| list.write_all(line.as_bytes())).expect("the list can be written");
 }
 
 /// The root of the repository.

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tidegate_model::{Epoch, Incarnation, Lsn};
 use tidegate_wire::http::{SWITCHING, request};
@@ -12,13 +13,18 @@ use tidegate_wire::{Begins, Decoder, Hello, Item, Message, Refusal, Side, Welcom
 use super::refusals::vault_of;
 use super::tls;
 
-/// The hello of a machine's first copy.
+/// Each agent lives once.
+static LIVES: AtomicU64 = AtomicU64::new(1);
+
+/// The hello of a new agent that begins a copy.
 #[track_caller]
 pub fn hello(vault: &str, machine: &str) -> Hello {
+    let mut incarnation = [7; 16];
+    incarnation[..8].copy_from_slice(&LIVES.fetch_add(1, Ordering::Relaxed).to_le_bytes());
     Hello {
         version: PROTOCOL_VERSION,
         vault: vault.parse().expect("it is a vault's id"),
-        incarnation: Incarnation::from_bytes([7; 16]),
+        incarnation: Incarnation::from_bytes(incarnation),
         epoch: Epoch::NONE,
         committed: Lsn::NONE,
         features: 0,
