@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use support::agent_log::{self, committed, events, wait_until};
+use support::agent_log::{committed, events, telling, wait_until};
 use support::azurite::Azurite;
-use support::process::{Running, Server, Tidegate};
+use support::process::Running;
 use support::site::Site;
 use support::store_proxy::{Packs, StoreProxy};
 use support::{images, random};
@@ -27,12 +27,6 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// How long the store says nothing in the middle of a copy.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// A call whose agent logs what is acknowledged.
-fn telling(call: Tidegate) -> Tidegate {
-    let (name, filter) = agent_log::LOG;
-    call.env(name, filter)
-}
-
 /// A disk of random bytes: all of it must be put.
 fn random_disk(site: &Site) -> PathBuf {
     let disk = site.path("disk");
@@ -45,11 +39,6 @@ fn random_disk(site: &Site) -> PathBuf {
 fn wait_for_the_middle(copying: &Running) {
     let begun = wait_until(copying, "a commit", |events| committed(events) > 1);
     assert!(begun && !copying.ended(), "too late:\n{}", copying.printed());
-}
-
-fn serve(site: &Site) -> Server {
-    site.enroll("ps-1", "server");
-    site.server_at("127.0.0.1:0").args(["--memory", MEMORY]).serve()
 }
 
 #[test]
@@ -87,7 +76,7 @@ fn a_server_and_an_agent_outlast_a_store_that_is_silent_in_the_middle_of_a_copy(
     let site = Site::in_azurite(&store, "site");
     site.init();
     let disk = random_disk(&site);
-    let server = serve(&site);
+    let server = site.serve_with(&["--memory", MEMORY]);
     site.enroll("db-1", "machine");
     let agent = telling(site.agent(&server.at(), "db-1", &[&disk])).start();
     wait_for_the_middle(&agent);

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::process::{Output, Tidegate};
+use support::process::Tidegate;
 use support::refusals::{contents, shown};
 use support::site::Site;
 use support::{faults, public_scratch};
@@ -26,13 +26,6 @@ fn runs(site: &Site) -> usize {
     if runs.exists() { contents(&runs).len() } else { 0 }
 }
 
-/// Refused as asked, in these words.
-#[track_caller]
-fn refused(output: Output, words: &[&str]) {
-    let output = output.failure().says(words);
-    assert_eq!(output.status.code(), Some(2), "refused as asked:\n{output}");
-}
-
 #[test]
 fn a_port_that_another_program_has_is_named_and_the_vault_is_not_touched() {
     let site = Site::with_vault();
@@ -40,11 +33,11 @@ fn a_port_that_another_program_has_is_named_and_the_vault_is_not_touched() {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = other.local_addr().unwrap().to_string();
     let output = site.server_at(&address).run();
-    refused(output, &[&address, "is in use", "Stop it", "--listen"]);
+    output.refused(&[&address, "is in use", "Stop it", "--listen"]);
     assert_eq!(runs(&site), 0, "no run was claimed");
     // An address that isn't this host's: TEST-NET-1, which nobody has.
     let output = site.server_at("192.0.2.1:9443").run();
-    refused(output, &["can't listen at 192.0.2.1:9443"]);
+    output.refused(&["can't listen at 192.0.2.1:9443"]);
 }
 
 #[test]
@@ -55,7 +48,7 @@ fn a_second_server_on_a_port_is_refused_and_the_first_serves_on() {
     let (runs_before, everywhere) = (runs(&site), format!("0.0.0.0:{}", server.address.port()));
     for address in [server.at(), everywhere] {
         let output = site.server_at(&address).run();
-        refused(output, &[&address, "is in use", "perhaps another Tidegate", "--listen"]);
+        output.refused(&[&address, "is in use", "perhaps another Tidegate", "--listen"]);
     }
     assert_eq!(runs(&site), runs_before, "no run was claimed");
     site.enroll("db", "machine");
@@ -123,7 +116,7 @@ fn too_little_lockable_memory_is_told_with_both_figures_and_how_to_raise_it() {
     for args in [&server[..], &replicate] {
         let output = public.call(TOO_LITTLE, args).run();
         let words = ["too little lockable memory", "65.5 kB", "ulimit -l", "LimitMEMLOCK="];
-        refused(output, &words);
+        output.refused(&words);
     }
     // What needs no ring works all the same.
     public.assert_recovers("db");
@@ -158,7 +151,7 @@ fn where_io_uring_is_forbidden_server_replicate_and_agent_say_what_to_allow() {
         site.agent("127.0.0.1:1", "db", &[&disk]),
     ];
     for call in calls {
-        refused(call.with(faults::forbid_io_uring).run(), &words);
+        call.with(faults::forbid_io_uring).run().refused(&words);
     }
     assert_eq!(runs(&site), 0, "no run was claimed");
 
@@ -175,11 +168,11 @@ fn a_server_with_more_cores_or_less_memory_than_there_can_be_is_refused() {
     site.enroll("ps-1", "server");
     let there = std::thread::available_parallelism().unwrap().get();
     let words = [&format!("only {there} cores"), "1000 were asked for: lower --cores"];
-    refused(site.server_at("127.0.0.1:0").args(["--cores", "1000"]).run(), &words);
+    site.server_at("127.0.0.1:0").args(["--cores", "1000"]).run().refused(&words);
     let output = site.server_at("127.0.0.1:0").args(["--memory", "1MiB"]).run();
-    refused(output, &["memory", "--memory"]);
+    output.refused(&["memory", "--memory"]);
     assert_eq!(runs(&site), 0, "no run was claimed");
     let missing = Path::new("/no/such/configuration");
     let output = site.server_at("127.0.0.1:0").args(["--config", shown(missing)]).run();
-    refused(output, &[shown(missing), "can't be read"]);
+    output.refused(&[shown(missing), "can't be read"]);
 }

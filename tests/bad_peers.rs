@@ -9,7 +9,6 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use support::process::Output;
 use support::refusals::{LIMIT, shown, vault_of, wait_until};
 use support::site::Site;
 use support::tls;
@@ -22,13 +21,6 @@ use tidegate_vault::store::{Access, Store};
 
 const MIB: u64 = 1 << 20;
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// Refused as asked, in these words.
-#[track_caller]
-fn refused(output: Output, words: &[&str]) {
-    let output = output.failure().says(words);
-    assert_eq!(output.status.code(), Some(2), "refused as asked:\n{output}");
-}
 
 /// An identity that was issued a month ago for a day, in `NAME.json`.
 #[track_caller]
@@ -69,7 +61,7 @@ fn a_server_that_is_not_there_is_named_and_waited_for_no_longer_than_asked() {
     let output = site.agent(&free, "db", &[&disk]).args(["--patience", "1"]).run().failure();
     assert_eq!(output.status.code(), Some(75), "trying again may help:\n{output}");
     output.says(&[&free, "gave up after 1 s", "nothing listens there", "tidegate server"]);
-    refused(site.agent("db:port", "db", &[&disk]).run(), &["'db:port'", "HOST:PORT"]);
+    site.agent("db:port", "db", &[&disk]).run().refused(&["'db:port'", "HOST:PORT"]);
     let name = "no-such-host.invalid:9443";
     let output = site.agent(name, "db", &[&disk]).args(["--patience", "1"]).run().failure();
     output.says(&[name]);
@@ -123,7 +115,7 @@ fn an_agent_with_no_good_identity_is_refused_before_and_by_the_server() {
         ("none", &["none.json", "No such file"]),
     ];
     for (identity, words) in cases {
-        refused(site.agent(&server.at(), identity, &[&disk]).run(), words);
+        site.agent(&server.at(), identity, &[&disk]).run().refused(words);
     }
 
     // An agent that doesn't look at itself first hears the same from the server.
@@ -164,7 +156,7 @@ fn a_server_does_not_start_with_an_identity_that_agents_would_refuse() {
     for (identity, words) in cases {
         let file = site.path(&format!("{identity}.json"));
         let args = ["server", "--listen", "127.0.0.1:0", "--identity", shown(&file)];
-        refused(site.command(&args).run(), words);
+        site.command(&args).run().refused(words);
     }
     assert!(!site.vault_path().join("runs").exists(), "no run was claimed");
 }
@@ -184,6 +176,6 @@ fn an_agent_gives_nothing_to_a_server_that_is_not_of_its_vault() {
     for (identity, words) in cases {
         let server = tls::server(&identity, tidegate_wire::http::SWITCHING).to_string();
         let output = site.agent(&server, "db", &[&disk]).run();
-        refused(output, &[&[server.as_str(), "identity isn't accepted", "enroll"], words].concat());
+        output.refused(&[&[server.as_str(), "identity isn't accepted", "enroll"], words].concat());
     }
 }

@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use support::agent_log::{committed, events, wait_until};
+use support::agent_log::{committed, events, telling, wait_until};
 use support::devices::{FileSystem, Loop, Mount, usable};
 use support::random::{self, Rng};
 use support::site::Site;
-use support::{agent_log, images, scratch, tool};
+use support::{images, scratch, tool};
 use tempfile::TempDir;
 use tidegate_model::{Epoch, Lsn, Name};
 use tidegate_vault::keys::Credential;
@@ -88,13 +88,11 @@ fn a_copy_of_the_vaults_disk_at_an_acknowledgement_holds_all_that_was_acknowledg
     let disk = Disk::new(512 * MIB);
     let site = Site::below(disk.mount.path());
     site.init();
-    site.enroll("ps-1", "server");
     site.enroll("saved", "machine");
     let source = site.path("source");
     images::random(&source, DISK_BYTES, rng.next());
-    let server = site.server_at("127.0.0.1:0").args(["--memory", "256MiB"]).serve();
-    let (name, filter) = agent_log::LOG;
-    let agent = site.agent(&server.at(), "saved", &[&source]).env(name, filter).start();
+    let server = site.serve_with(&["--memory", "256MiB"]);
+    let agent = telling(site.agent(&server.at(), "saved", &[&source])).start();
 
     let step = DISK_BYTES / BLOCK * LAST_PERCENT / 100 / INSTANTS;
     let copies: Vec<(u64, PathBuf)> = (0..INSTANTS)

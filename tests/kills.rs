@@ -44,8 +44,7 @@ struct Scene {
 impl Scene {
     fn new(bytes: u64) -> Self {
         let mut rng = Rng::new(random::seed());
-        let site = Site::in_scratch();
-        site.init();
+        let site = Site::with_vault();
         site.enroll("ps-1", "server");
         site.enroll("victim", "machine");
         let disk = site.path("disk");
@@ -54,7 +53,7 @@ impl Scene {
     }
 
     fn log(&self) -> PathBuf {
-        self.site.vault().strip_prefix("file://").map(Path::new).expect("a directory").join("log")
+        self.site.vault_path().join("log")
     }
 
     fn serve_at(&self, listen: &str) -> Server {
@@ -62,8 +61,7 @@ impl Scene {
     }
 
     fn agent(&self, server: &str) -> Tidegate {
-        let (name, filter) = agent_log::LOG;
-        self.site.agent(server, "victim", &[&self.disk]).env(name, filter).limit(LIMIT)
+        agent_log::telling(self.site.agent(server, "victim", &[&self.disk])).limit(LIMIT)
     }
 
     /// The disk comes back, every byte of the vault is right, and each block is there once.

@@ -30,8 +30,7 @@ const CORES: &str = "2";
 const COPY_LIMIT: Duration = Duration::from_secs(400);
 
 fn serve(site: &Site) -> Server {
-    site.enroll("ps-1", "server");
-    site.server_at("127.0.0.1:0").args(["--memory", MEMORY, "--cores", CORES]).serve()
+    site.serve_with(&["--memory", MEMORY, "--cores", CORES])
 }
 
 /// Fails if more was ever resident than was printed; says how much it was, and of what.

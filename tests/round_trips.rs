@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use support::compare::{allocated_bytes, assert_same, stored_bytes};
 use support::devices::{self, Loop};
-use support::process::Server;
 use support::site::Site;
 use support::{images, random};
 
@@ -15,22 +14,9 @@ use support::{images, random};
 const OS_BYTES: u64 = 2 << 30;
 const MIB: u64 = 1 << 20;
 
-/// A vault of this test's own.
-fn new_site() -> Site {
-    let site = Site::in_scratch();
-    site.init();
-    site
-}
-
 /// Copies disks into the vault, in one process; gives the result.
 fn replicate(site: &Site, machine: &str, disks: &[&Path]) -> Value {
     site.replicate(machine, disks).run().success().json()
-}
-
-/// A server with an identity of its own.
-fn serve(site: &Site) -> Server {
-    site.enroll("ps-1", "server");
-    site.server_at("127.0.0.1:0").serve()
 }
 
 fn number(value: &Value, name: &str) -> u64 {
@@ -39,7 +25,7 @@ fn number(value: &Value, name: &str) -> u64 {
 
 #[test]
 fn an_operating_systems_image_comes_back_and_its_copies_cost_next_to_nothing() {
-    let site = new_site();
+    let site = Site::with_vault();
     let image = images::host_ext4(OS_BYTES);
     let first = replicate(&site, "first", &[&image]);
     site.assert_recovers("first", 0, &image);
@@ -59,9 +45,9 @@ fn a_database_on_xfs_comes_back_from_a_server_over_tls() {
     if !devices::usable("a_database_on_xfs_comes_back_from_a_server_over_tls") {
         return;
     }
-    let site = new_site();
+    let site = Site::with_vault();
     let image = images::postgres_xfs();
-    let server = serve(&site);
+    let server = site.serve();
     site.enroll("db-1", "machine");
     site.agent(&server.at(), "db-1", &[&image]).run().success();
     server.stop().success();
@@ -71,7 +57,7 @@ fn a_database_on_xfs_comes_back_from_a_server_over_tls() {
 
 #[test]
 fn disks_of_every_odd_size_come_back() {
-    let site = new_site();
+    let site = Site::with_vault();
     let seed = random::seed();
     for (name, bytes) in
         [("tiny", 4096), ("byte", 1), ("odd", 3 * MIB + 12_345), ("random", 64 * MIB)]
@@ -87,7 +73,7 @@ fn disks_of_every_odd_size_come_back() {
 
 #[test]
 fn the_holes_of_a_huge_sparse_disk_cost_neither_space_nor_time() {
-    let site = new_site();
+    let site = Site::with_vault();
     let disk = site.path("sparse");
     images::sparse_64_gib(&disk, random::seed());
     let copied = replicate(&site, "sparse", &[&disk]);
@@ -102,7 +88,7 @@ fn the_holes_of_a_huge_sparse_disk_cost_neither_space_nor_time() {
 
 #[test]
 fn a_disk_of_nothing_but_written_zeros_costs_next_to_nothing() {
-    let site = new_site();
+    let site = Site::with_vault();
     let disk = site.path("zeros");
     std::fs::write(&disk, vec![0; 256 << 20]).unwrap();
     let copied = replicate(&site, "zeros", &[&disk]);
@@ -113,7 +99,7 @@ fn a_disk_of_nothing_but_written_zeros_costs_next_to_nothing() {
 
 #[test]
 fn two_disks_of_one_machine_and_two_machines_at_once_come_back() {
-    let site = new_site();
+    let site = Site::with_vault();
     let seed = random::seed();
     let disks: Vec<PathBuf> = (0..3_u64)
         .map(|n| {
@@ -122,7 +108,7 @@ fn two_disks_of_one_machine_and_two_machines_at_once_come_back() {
             disk
         })
         .collect();
-    let server = serve(&site);
+    let server = site.serve();
     site.enroll("one", "machine");
     site.enroll("two", "machine");
     let one = site.agent(&server.at(), "one", &[&disks[0], &disks[1]]).start();
@@ -144,12 +130,12 @@ fn two_disks_of_one_machine_and_two_machines_at_once_come_back() {
 
 #[test]
 fn two_copies_sent_at_the_same_time_cost_hardly_more_than_one() {
-    let site = new_site();
+    let site = Site::with_vault();
     let image = images::host_ext4(512 * MIB);
-    let alone = new_site();
+    let alone = Site::with_vault();
     let one = number(&replicate(&alone, "one", &[&image]), "bytes_stored");
 
-    let server = serve(&site);
+    let server = site.serve();
     site.enroll("left", "machine");
     site.enroll("right", "machine");
     let left = site.agent(&server.at(), "left", &[&image]).start();
@@ -169,7 +155,7 @@ fn a_block_device_is_read_and_written_back() {
     if !devices::usable("a_block_device_is_read_and_written_back") {
         return;
     }
-    let site = new_site();
+    let site = Site::with_vault();
     let (disk, target) = (site.path("disk"), site.path("target"));
     images::random(&disk, 24 * MIB, random::seed());
     images::random(&target, 32 * MIB, random::seed() ^ 1);

@@ -1,16 +1,17 @@
 //! What an agent heard from its servers, taken from its log while it runs: what was acknowledged
 //! as committed, and what had been sent by then. The tests' own record of what must not be lost.
 
-use std::time::{Duration, Instant};
-
-use super::process::Running;
+use super::process::{Running, Tidegate};
+use super::refusals;
 
 /// The filter under which an agent logs what is read here.
-pub const LOG: (&str, &str) = ("TIDEGATE_LOG", "warn,tidegate_agent=debug");
-/// How long anything is waited for.
-const LIMIT: Duration = Duration::from_secs(120);
-/// The log is looked at so often: the moment of a kill is no more exact than this.
-const TICK: Duration = Duration::from_micros(500);
+const LOG: (&str, &str) = ("TIDEGATE_LOG", "warn,tidegate_agent=debug");
+
+/// A call whose agent logs what is read here.
+pub fn telling(call: Tidegate) -> Tidegate {
+    let (name, filter) = LOG;
+    call.env(name, filter)
+}
 
 /// What an agent logged of a session. LSNs are numbers here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,16 +77,11 @@ pub fn committed(events: &[Event]) -> u64 {
 /// Waits until `reached` holds of what an agent has logged. False if it ends before.
 #[track_caller]
 pub fn wait_until(agent: &Running, what: &str, reached: impl Fn(&[Event]) -> bool) -> bool {
-    let end = Instant::now() + LIMIT;
-    loop {
+    let mut there = false;
+    refusals::wait_until(what, || {
         let ended = agent.ended();
-        if reached(&events(agent)) {
-            return true;
-        }
-        if ended {
-            return false;
-        }
-        assert!(Instant::now() < end, "waited too long for {what}:\n{}", agent.printed());
-        std::thread::sleep(TICK);
-    }
+        there = reached(&events(agent));
+        there || ended
+    });
+    there
 }

@@ -206,6 +206,14 @@ impl Output {
         self
     }
 
+    /// Fails unless it was refused as asked, in these words.
+    #[track_caller]
+    pub fn refused(self, words: &[&str]) -> Self {
+        let output = self.failure().says(words);
+        assert_eq!(output.status.code(), Some(2), "refused as asked:\n{output}");
+        output
+    }
+
     /// Fails unless what it printed holds each of `parts`, in any case of letters.
     #[track_caller]
     pub fn says(self, parts: &[&str]) -> Self {

@@ -6,44 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::compare::assert_same;
-use super::images;
-use super::process::{Output, Server, Tidegate};
+use super::process::{Output, Tidegate};
 use super::site::Site;
+pub use super::site::shown;
 
 /// How long anything is waited for; far more than it takes.
 pub const LIMIT: Duration = Duration::from_secs(120);
+/// What is waited for is looked at so often: the moment of a kill is no more exact than this.
+const TICK: Duration = Duration::from_micros(500);
 
 impl Site {
-    /// With a new vault in the test's own directory.
-    #[track_caller]
-    pub fn with_vault() -> Self {
-        let site = Self::in_scratch();
-        site.init();
-        site
-    }
-
-    /// The directory of the vault.
-    pub fn vault_path(&self) -> PathBuf {
-        let path = self.vault().strip_prefix("file://").expect("the vault is in a directory");
-        PathBuf::from(path)
-    }
-
-    /// A new disk of random bytes that follow from its name; its file is `NAME.img`.
-    #[track_caller]
-    pub fn disk(&self, name: &str, bytes: u64) -> PathBuf {
-        let disk = self.path(&format!("{name}.img"));
-        let seed = name.bytes().fold(1, |seed: u64, byte| seed * 31 + u64::from(byte));
-        images::random(&disk, bytes, seed);
-        disk
-    }
-
-    /// A server that listens. Its identity is issued now.
-    #[track_caller]
-    pub fn serve(&self) -> Server {
-        self.enroll("ps-1", "server");
-        self.server_at("127.0.0.1:0").serve()
-    }
-
     /// `recover` of a machine's first disk, ready to run.
     pub fn recover(&self, machine: &str, at: &str, to: &Path) -> Tidegate {
         self.command(&["recover", machine, "--disk", "0", "--at", at, "--to", shown(to)])
@@ -85,11 +57,6 @@ impl Site {
     }
 }
 
-/// A path as the program prints it.
-pub fn shown(path: &Path) -> &str {
-    path.to_str().expect("a path of a test is UTF-8")
-}
-
 /// The id of a vault, as an identity file says it.
 #[track_caller]
 pub fn vault_of(identity: &Path) -> String {
@@ -123,7 +90,7 @@ pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while !happened() {
         assert!(Instant::now() < end, "{what}: not within {LIMIT:?}");
-        // Files tell nobody that they have come.
-        std::thread::sleep(Duration::from_millis(5));
+        // Files and logs tell nobody that they have come.
+        std::thread::sleep(TICK);
     }
 }

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use super::azurite::Azurite;
 use super::compare::assert_same;
-use super::process::{Output, Tidegate};
+use super::images;
+use super::process::{Output, Server, Tidegate};
 use super::scratch;
 use super::store_proxy::StoreProxy;
 
@@ -30,6 +31,14 @@ impl Site {
         let site = Self::at(String::new(), Vec::new());
         let vault = format!("file://{}", site.path("vault").display());
         site.elsewhere(&vault)
+    }
+
+    /// With a new vault in the test's own directory.
+    #[track_caller]
+    pub fn with_vault() -> Self {
+        let site = Self::in_scratch();
+        site.init();
+        site
     }
 
     /// A vault in a directory below `parent`.
@@ -76,6 +85,21 @@ impl Site {
         &self.vault
     }
 
+    /// The directory of the vault.
+    pub fn vault_path(&self) -> PathBuf {
+        let path = self.vault().strip_prefix("file://").expect("the vault is in a directory");
+        PathBuf::from(path)
+    }
+
+    /// A new disk of random bytes that follow from its name; its file is `NAME.img`.
+    #[track_caller]
+    pub fn disk(&self, name: &str, bytes: u64) -> PathBuf {
+        let disk = self.path(&format!("{name}.img"));
+        let seed = name.bytes().fold(1, |seed: u64, byte| seed * 31 + u64::from(byte));
+        images::random(&disk, bytes, seed);
+        disk
+    }
+
     /// A command on the vault, ready to run: `--json args --vault VAULT --key-file KEY`.
     pub fn command(&self, args: &[&str]) -> Tidegate {
         self.with_key(Tidegate::new(["--json"]).args(args).args(["--vault", &self.vault]))
@@ -101,8 +125,21 @@ impl Site {
     #[track_caller]
     pub fn enroll(&self, name: &str, role: &str) -> PathBuf {
         let out = self.path(&format!("{name}.json"));
-        self.call(&["enroll", name, "--role", role, "--out", text(&out)]);
+        self.call(&["enroll", name, "--role", role, "--out", shown(&out)]);
         out
+    }
+
+    /// A server that listens, on a port of its own. Its identity is issued now.
+    #[track_caller]
+    pub fn serve(&self) -> Server {
+        self.serve_with(&[])
+    }
+
+    /// The same with options.
+    #[track_caller]
+    pub fn serve_with(&self, options: &[&str]) -> Server {
+        self.enroll("ps-1", "server");
+        self.server_at("127.0.0.1:0").args(options).serve()
     }
 
     /// A server at `listen` with the identity `ps-1`, which must have been issued.
@@ -131,7 +168,7 @@ impl Site {
         let to = self.path(&format!("{machine}-{number}.recovered"));
         let number = number.to_string();
         let recovered =
-            self.call(&["recover", machine, "--disk", &number, "--to", text(&to)]).json();
+            self.call(&["recover", machine, "--disk", &number, "--to", shown(&to)]).json();
         assert_eq!(recovered["clean"], Value::Bool(true), "{recovered}");
         assert_same(disk, &to);
         std::fs::remove_file(to).expect("what was recovered can be removed");
@@ -146,6 +183,7 @@ impl Site {
     }
 }
 
-fn text(path: &Path) -> &str {
+/// A path as the program prints it.
+pub fn shown(path: &Path) -> &str {
     path.to_str().expect("a path of a test is UTF-8")
 }
