@@ -6,12 +6,14 @@ mod support;
 use std::io::Write;
 use std::path::Path;
 
+use rustix::process::Signal;
 use support::process::Server;
 use support::random::{self, Rng};
+use support::refusals::LIMIT;
 use support::site::Site;
 use support::{peer, tls};
 use tidegate_model::{Checksum, Disk, DiskNumber, Extent, Micros};
-use tidegate_wire::{Record, RecordKind};
+use tidegate_wire::{Record, RecordKind, RefusalCode};
 
 /// A lost wake-up needs its moment: so many stops.
 const STOPS: u64 = 30;
@@ -46,10 +48,13 @@ fn thirty_servers_stop_in_time_with_a_session_under_way() {
         let server = site.server_at("127.0.0.1:0").args(["--memory", "256MiB"]).serve();
         rng.fill(&mut data);
         // One session: the other shards have nothing to do, and would leave before its own.
-        let session = begin_a_copy(&server, "db", &identity, &data);
-        // Fails if it doesn't end within a minute.
-        server.stop().success();
+        let mut session = begin_a_copy(&server, "db", &identity, &data);
+        server.signal(Signal::TERM);
+        let said = tls::answer(&mut session, &[]);
         drop(session);
+        // Fails if it doesn't end within its limit.
+        server.wait(LIMIT).success();
+        assert_eq!(peer::refusal_in(&said).code, RefusalCode::ShuttingDown);
     }
     site.verify();
 }
