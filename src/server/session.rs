@@ -224,7 +224,7 @@ impl Session {
             let cause =
                 format!("the bytes of LSN {lsn} don't fit the checksum that came with them");
             let advice = "it is sent again; if this happens often, test the machine's memory";
-            return Err(Refusal::new(RefusalCode::Protocol, Remedy::Retry, &cause, advice));
+            return Err(Refusal::new(RefusalCode::Corrupt, Remedy::Retry, &cause, advice));
         }
         let packed = post.packed_bytes.take();
         if packed > 0 {
