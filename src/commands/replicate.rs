@@ -12,7 +12,8 @@ use tidegate_agent::connect::{Connecting, Connection, Connector};
 use tidegate_agent::source::{Identity, Source};
 use tidegate_model::Name;
 use tidegate_model::limits::{
-    AGENT_PATIENCE_SECONDS, RECORD_BYTES_DEFAULT, STORE_PATIENCE_SECONDS, WINDOW_BYTES_DEFAULT,
+    AGENT_PATIENCE_SECONDS, BLOCK_BYTES_DEFAULT, RECORD_BYTES_DEFAULT, STORE_PATIENCE_SECONDS,
+    WINDOW_BYTES_DEFAULT,
 };
 use tidegate_pipeline::MemoryPlan;
 use tidegate_vault::store::{Access, Store};
@@ -38,7 +39,7 @@ const WINDOW_BYTES_MIN: usize = 32 << 20;
 const PATIENCE_BEYOND: Duration =
     Duration::from_secs(AGENT_PATIENCE_SECONDS - STORE_PATIENCE_SECONDS);
 /// Block size of a vault that is made on the way.
-const BLOCK_BYTES: u64 = tidegate_model::limits::BLOCK_BYTES_DEFAULT as u64;
+const BLOCK_BYTES: u64 = BLOCK_BYTES_DEFAULT as u64;
 
 #[derive(Serialize)]
 struct ReplicateResult {
@@ -55,6 +56,8 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     let sources = copy::open_sources(&args.disks)?;
     let machine = args.machine.clone().unwrap_or_else(|| default_name(&args.disks, &sources));
     let mut settings = super::server_settings(super::host_name(), &args.engine)?;
+    // Before a vault is made: what is too little for the usual block is too little for any.
+    take_window(&mut settings.memory_bytes.clone(), settings.cores, BLOCK_BYTES_DEFAULT)?;
     let (vault, made) = open_or_make(&args, &stop).await?;
     // People see it before the copy: whatever becomes of that, the vault is there.
     if let Some(made) = &made {
