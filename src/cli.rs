@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, LEVEL_MAX, LEVEL_MIN, PATIENCE_SECONDS_MAX};
 use tidegate_model::{DiskNumber, Name, parse_bytes};
 use tidegate_vault::Location;
+
+use crate::commands::CORES_MAX;
+use crate::failure::STATUSES;
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
 #[derive(Debug, Parser)]
 #[command(name = "tidegate", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = STATUSES)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub output: OutputArgs,
@@ -104,7 +109,7 @@ pub(crate) struct CredentialArgs {
 /// A vault and what opens it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct VaultArgs {
-    /// The vault: file:///DIR, az://CONTAINER[/PREFIX], or memory://NAME.
+    /// The vault: file:///DIR or az://CONTAINER[/PREFIX].
     #[arg(long, value_name = "VAULT", env = "TIDEGATE_VAULT")]
     pub vault: Location,
     #[command(flatten)]
@@ -214,18 +219,20 @@ pub(crate) struct EnrollArgs {
 /// What a server, embedded or not, can be told.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EngineArgs {
-    /// Memory that is never exceeded, as 512MiB or 2GiB.
+    /// Memory that the process never exceeds, as 512MiB or 2GiB [default: 1GiB].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory: Option<u64>,
-    /// zstd level, from -7 (fast) to 19 (small).
+    /// zstd level, from -7 (fast) to 12 (small) [default: 1].
     #[arg(long, value_name = "LEVEL", allow_hyphen_values = true,
-          value_parser = clap::value_parser!(i32).range(-7..=19))]
+          value_parser = clap::value_parser!(i32).range(LEVEL_MIN as i64..=LEVEL_MAX as i64))]
     pub level: Option<i32>,
-    /// Cores to use; without it, all that the process may use.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// Cores to use [default: all that the process may use].
+    #[arg(long, value_name = "COUNT",
+          value_parser = clap::value_parser!(u16).range(1..=CORES_MAX as i64))]
     pub cores: Option<u16>,
     /// Give up when the store has taken nothing for so many seconds [default: 300].
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
     pub store_patience: Option<u64>,
 }
 
@@ -252,8 +259,8 @@ pub(crate) struct ServerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentCopyArgs {
-    /// The process server.
-    #[arg(long, value_name = "HOST:PORT")]
+    /// The process server [default port: 9443].
+    #[arg(long, value_name = "HOST[:PORT]")]
     pub server: String,
     /// The machine's identity, from `enroll`.
     #[arg(long, value_name = "FILE")]
@@ -262,7 +269,8 @@ pub(crate) struct AgentCopyArgs {
     #[arg(value_name = "DISK", required = true)]
     pub disks: Vec<PathBuf>,
     /// Give up after so many seconds without progress.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    #[arg(long, value_name = "SECONDS", default_value_t = AGENT_PATIENCE_SECONDS,
+          value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
     pub patience: u64,
     /// Memory for what is sent and not yet committed.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "192MiB")]
@@ -276,7 +284,8 @@ pub(crate) struct ReplicateArgs {
     pub disks: Vec<PathBuf>,
     #[command(flatten)]
     pub vault: VaultArgs,
-    /// The machine's name [default: the first image's file name, or this host's name for devices].
+    /// The machine's name [default: the first image's file name without its ending; this host's
+    /// name if any of the disks is a device].
     #[arg(long, value_name = "NAME")]
     pub machine: Option<Name>,
     #[command(flatten)]
@@ -344,11 +353,50 @@ fn parse_disk(text: &str) -> Result<DiskNumber, String> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use tidegate_model::limits::{PORT_DEFAULT, STORE_PATIENCE_SECONDS, WINDOW_BYTES_DEFAULT};
 
     use super::*;
+    use crate::commands::{LEVEL_DEFAULT, LISTEN_DEFAULT, MEMORY_DEFAULT};
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// What the help of an option says of its default, where it isn't clap that says it.
+    fn told(command: &str, option: &str) -> String {
+        let cli = Cli::command();
+        let command = cli.find_subcommand(command).expect("there is such a command");
+        let mut options = command.get_arguments();
+        let option = options.find(|arg| arg.get_long() == Some(option)).expect("with the option");
+        let help = option.get_help().expect("which has a help").to_string();
+        let (_, told) = help.split_once("[default: ").expect("that tells its default");
+        told.split(']').next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn the_help_tells_the_defaults_that_are_taken() {
+        for command in ["server", "replicate"] {
+            assert_eq!(parse_bytes(&told(command, "memory")), Ok(MEMORY_DEFAULT));
+            assert_eq!(told(command, "level"), LEVEL_DEFAULT.to_string());
+            assert_eq!(told(command, "store-patience"), STORE_PATIENCE_SECONDS.to_string());
+        }
+        assert_eq!(told("server", "listen"), LISTEN_DEFAULT.to_string());
+        assert_eq!(LISTEN_DEFAULT.port(), PORT_DEFAULT);
+        let agent = AgentCopyArgs::augment_args(clap::Command::new("copy"));
+        let help = agent.clone().render_help().to_string();
+        assert!(help.contains(&format!("[default port: {PORT_DEFAULT}]")), "{help}");
+        let arguments = ["copy", "--server", "s", "--identity", "i", "disk"];
+        let matches = agent.try_get_matches_from(arguments).expect("it is enough");
+        assert_eq!(matches.get_one("window"), Some(&WINDOW_BYTES_DEFAULT));
+    }
+
+    #[test]
+    fn levels_beyond_the_memory_plan_are_refused() {
+        for level in ["-8", "13", "19"] {
+            let arguments = ["tidegate", "server", "--level", level];
+            assert!(Cli::try_parse_from(arguments).is_err(), "{level}");
+        }
+        assert!(Cli::try_parse_from(["tidegate", "server", "--level", "-7"]).is_ok());
     }
 }

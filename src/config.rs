@@ -27,7 +27,7 @@ pub(crate) struct ServerConfig {
     pub key_file: Option<PathBuf>,
     /// The memory bound, as `"2GiB"`.
     pub memory: Option<Size>,
-    /// The zstd level.
+    /// The zstd level, as `--level`.
     pub level: Option<i32>,
     /// How many cores.
     pub cores: Option<u16>,

@@ -4,36 +4,33 @@ use std::io::IsTerminal;
 use std::path::Path;
 
 use tidegate_vault::keys::Credential;
+use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::cli::{CredentialArgs, NewSecretArgs};
 use crate::failure::Failure;
+use crate::terminal;
 
 /// The variable that holds a passphrase.
 const PASSPHRASE_VARIABLE: &str = "TIDEGATE_PASSPHRASE";
 
 /// What opens the vault, as the user said it.
-pub(crate) fn existing(args: &CredentialArgs) -> Result<Credential, Failure> {
-    if let Some(path) = &args.passphrase_file {
-        return Ok(Credential::read_passphrase_file(path)?);
-    }
-    if let Some(path) = &args.key_file {
-        return Ok(Credential::read_key_file(path)?);
-    }
-    match from_environment()? {
+pub(crate) async fn existing(args: &CredentialArgs) -> Result<Credential, Failure> {
+    let args = args.clone();
+    match apart(move || given(&args)).await? {
         Some(credential) => Ok(credential),
-        None => ask("Passphrase: "),
+        None => Ok(Credential::passphrase(ask("Passphrase: ").await?)?),
     }
 }
 
 /// What shall open a new vault; a passphrase that is typed must be typed twice.
-pub(crate) fn new_vault(args: &CredentialArgs) -> Result<Credential, Failure> {
-    let given = args.passphrase_file.is_some() || args.key_file.is_some();
-    if given || std::env::var_os(PASSPHRASE_VARIABLE).is_some() {
-        return existing(args);
+pub(crate) async fn new_vault(args: &CredentialArgs) -> Result<Credential, Failure> {
+    let args = args.clone();
+    if let Some(credential) = apart(move || given(&args)).await? {
+        return Ok(credential);
     }
-    let first = read_terminal("New passphrase: ")?;
-    let second = read_terminal("Once more: ")?;
+    let first = ask("New passphrase: ").await?;
+    let second = ask("Once more: ").await?;
     if *first != *second {
         return Err(Failure::usage("the two passphrases differ: nothing was made"));
     }
@@ -41,12 +38,38 @@ pub(crate) fn new_vault(args: &CredentialArgs) -> Result<Credential, Failure> {
 }
 
 /// What shall open a vault in addition, or instead.
-pub(crate) fn new_secret(args: &NewSecretArgs) -> Result<Credential, Failure> {
-    match (&args.new_passphrase_file, &args.new_key_file) {
+pub(crate) async fn new_secret(args: &NewSecretArgs) -> Result<Credential, Failure> {
+    let args = args.clone();
+    apart(move || match (&args.new_passphrase_file, &args.new_key_file) {
         (Some(path), _) => Ok(Credential::read_passphrase_file(path)?),
         (None, Some(path)) => new_key_file(path),
         (None, None) => Err(Failure::usage("--new-passphrase-file or --new-key-file is needed")),
+    })
+    .await
+}
+
+/// Runs what may wait for somebody (a pipe from a secret manager) on a thread of its own, which
+/// nothing waits for when this is dropped.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("credentials".to_owned())
+        .spawn(move || drop(sender.send(work())))
+        .map_err(|error| Failure::failed(format!("can't start a thread: {error}")))?;
+    receiver.await.map_err(|error| Failure::failed(format!("no credential was read: {error}")))?
+}
+
+/// What files or the environment give.
+fn given(args: &CredentialArgs) -> Result<Option<Credential>, Failure> {
+    if let Some(path) = &args.passphrase_file {
+        return Ok(Some(Credential::read_passphrase_file(path)?));
     }
+    if let Some(path) = &args.key_file {
+        return Ok(Some(Credential::read_key_file(path)?));
+    }
+    from_environment()
 }
 
 fn new_key_file(path: &Path) -> Result<Credential, Failure> {
@@ -66,18 +89,14 @@ fn from_environment() -> Result<Option<Credential>, Failure> {
     }
 }
 
-fn ask(prompt: &str) -> Result<Credential, Failure> {
-    Ok(Credential::passphrase(read_terminal(prompt)?)?)
-}
-
-fn read_terminal(prompt: &str) -> Result<Zeroizing<String>, Failure> {
+async fn ask(prompt: &str) -> Result<Zeroizing<String>, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
             "the vault's passphrase is needed: give --passphrase-file or --key-file, or set \
              TIDEGATE_PASSPHRASE",
         ));
     }
-    let typed = rpassword::prompt_password(prompt)
-        .map_err(|error| Failure::usage(format!("can't read a passphrase: {error}")))?;
-    Ok(Zeroizing::new(typed))
+    terminal::ask_unseen(prompt)
+        .await
+        .map_err(|error| Failure::usage(format!("can't read a passphrase: {error}")))
 }

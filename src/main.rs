@@ -12,6 +12,7 @@ mod failure;
 mod output;
 mod server;
 mod signals;
+mod terminal;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::OutputArgs;
@@ -35,6 +35,13 @@ impl Output {
         print_line(&line);
     }
 
+    /// A result that people were told already: as JSON only.
+    pub(crate) fn for_programs<T: Serialize>(self, value: &T) {
+        if self.json {
+            self.result(value, |_| String::new());
+        }
+    }
+
     /// A line for people only.
     pub(crate) fn say(self, line: &str) {
         if !self.json {
@@ -47,7 +54,7 @@ impl Output {
         if !self.progress {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::new(total).with_message(what);
+        let bar = ProgressBar::new(total).with_message(what).with_finish(ProgressFinish::AndClear);
         let template = "{msg} {wide_bar} {decimal_bytes}/{decimal_total_bytes} \
                         {decimal_bytes_per_sec} {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
@@ -55,6 +62,21 @@ impl Output {
         }
         bar.enable_steady_tick(DRAW_INTERVAL);
         bar
+    }
+
+    /// Says what is waited for, and how long already, where nobody knows how much there is; gone
+    /// when it is dropped, and drawn only when a person watches.
+    pub(crate) fn waiting(self, what: &'static str) -> ProgressBar {
+        if !self.progress {
+            return ProgressBar::hidden();
+        }
+        let spinner = ProgressBar::new_spinner().with_message(what);
+        let spinner = spinner.with_finish(ProgressFinish::AndClear);
+        if let Ok(style) = ProgressStyle::with_template("{msg} {spinner} {elapsed}") {
+            spinner.set_style(style);
+        }
+        spinner.enable_steady_tick(DRAW_INTERVAL);
+        spinner
     }
 }
 

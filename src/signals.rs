@@ -1,15 +1,17 @@
-//! SIGINT and SIGTERM: the first asks for a clean stop, the second ends the process at once.
+//! SIGINT and SIGTERM: the first asks for a clean stop, the second ends the process at once, after
+//! the few things that mustn't be left undone even then ([`before_the_end`]).
 
-use std::io;
+use std::io::{self, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
-/// What a shell reports for a process that SIGINT ended.
-const EXIT_AT_ONCE: i32 = 130;
+/// What a shell adds to the number of the signal that ended a process.
+const STATUS_OF_SIGNALS: i32 = 128;
 
 /// Whether somebody asked to stop. Cheap to clone; every clone sees it.
 #[derive(Clone)]
@@ -53,13 +55,54 @@ pub(crate) fn listen() -> io::Result<Stop> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let asked = stop.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
-            if asked.is_asked() {
-                signal_hook::low_level::exit(EXIT_AT_ONCE);
+        // Counted here: a run that failed asks for a stop too, and is no signal.
+        let mut first = true;
+        for signal in signals.forever() {
+            if !std::mem::take(&mut first) {
+                end(signal);
             }
-            eprintln!("stopping; once more to stop at once");
+            // Whoever closed our errors wants to stop all the same.
+            let _ = writeln!(io::stderr(), "stopping; once more to stop at once");
             asked.stop();
         }
     })?;
     Ok(stop)
+}
+
+/// Ends the process as a shell expects of one that the signal ended.
+fn end(signal: i32) -> ! {
+    // Kept locked: nobody takes a duty back while it is done.
+    let mut duties = duties();
+    for (_, duty) in duties.drain(..) {
+        duty();
+    }
+    signal_hook::low_level::exit(STATUS_OF_SIGNALS + signal)
+}
+
+type Duty = Box<dyn FnOnce() + Send>;
+
+/// Of the process, as signals are: who ends it doesn't know who runs in it.
+static DUTIES: Mutex<Vec<(u64, Duty)>> = Mutex::new(Vec::new());
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+fn duties() -> MutexGuard<'static, Vec<(u64, Duty)>> {
+    DUTIES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something that is done before a signal ends the process at once, unless this is dropped before.
+/// It runs beside everything else of the process, and should take no time.
+#[must_use]
+pub(crate) struct LastDuty(u64);
+
+/// Names something to do before a signal ends the process at once.
+pub(crate) fn before_the_end(duty: impl FnOnce() + Send + 'static) -> LastDuty {
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    duties().push((number, Box::new(duty)));
+    LastDuty(number)
+}
+
+impl Drop for LastDuty {
+    fn drop(&mut self) {
+        duties().retain(|(number, _)| *number != self.0);
+    }
 }

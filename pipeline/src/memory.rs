@@ -4,8 +4,8 @@
 //! compressors, the store client), then the table of known blocks, packs, and units' buffers from
 //! what is left. Below the minimum there is no plan.
 
+use tidegate_model::Remedy;
 use tidegate_model::limits::{FRAME_BYTES_DEFAULT, PACK_CLOSE_BYTES_DEFAULT};
-use tidegate_model::{HumanBytes, Remedy};
 
 use crate::logs::PACK_PLACES_BYTES;
 use crate::packer::Packer;
@@ -23,7 +23,8 @@ const CONNECTION_BYTES: usize = 192 << 10;
 const EXTRA_CONNECTIONS: usize = 32;
 /// The store client: its threads, connections, and what a put copies on its way out.
 const STORE_BYTES: usize = 32 << 20;
-/// A compressor at the levels used here (zstd's own estimate for level 12 and 256 KiB is 5 MiB).
+/// A compressor at any level up to `LEVEL_MAX` (zstd's own estimate for level 12 and 256 KiB is
+/// 5 MiB).
 const COMPRESSOR_BYTES: usize = 6 << 20;
 /// Sessions: one for each so many bytes of the bound.
 const BYTES_PER_SESSION: usize = 2 << 20;
@@ -55,11 +56,11 @@ pub struct MemoryTerm {
     pub bytes: usize,
 }
 
-/// There is too little.
+/// There is too little. The sizes are told as they can be typed; the least is whole in MiB.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{given} of memory are too little for {shards} shards: give at least {needed} (--memory), or use fewer shards",
-    given = HumanBytes(*given as u64), needed = HumanBytes(*needed as u64)
+    "{} MiB of memory are too little for {shards} shards: give at least {} MiB (--memory), or use \
+     fewer shards (--cores)", given >> 20, needed >> 20
 )]
 pub struct MemoryError {
     /// What was given, in bytes.

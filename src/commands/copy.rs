@@ -19,8 +19,6 @@ use crate::signals::Stop;
 
 /// How often the progress bar learns how far the copy is.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-/// A mistyped address shouldn't cost minutes.
-const PATIENCE_AT_START: Duration = Duration::from_secs(20);
 
 /// What a copy came to.
 #[derive(Serialize)]
@@ -120,12 +118,7 @@ impl Job {
             vault: self.vault,
             incarnation: super::new_incarnation()?,
             reader: ReaderSettings { pool_bytes: self.window_bytes, ..ReaderSettings::default() },
-            retry: RetryPolicy {
-                patience: self.patience,
-                patience_at_start: PATIENCE_AT_START.min(self.patience),
-                seed: u64::from_le_bytes(super::random()?),
-                ..RetryPolicy::default()
-            },
+            retry: retry_policy(self.patience)?,
             clock: super::clock(),
         };
         let progress = Arc::new(Progress::default());
@@ -149,6 +142,13 @@ impl Job {
         let cpu_seconds = super::cpu_seconds(libc::RUSAGE_SELF) - cpu;
         Ok(CopyResult::of(&self.machine, &report, seconds, cpu_seconds))
     }
+}
+
+fn retry_policy(patience: Duration) -> Result<RetryPolicy, Failure> {
+    let usual = RetryPolicy::default();
+    let patience_at_start = usual.patience_at_start.min(patience);
+    let seed = u64::from_le_bytes(super::random()?);
+    Ok(RetryPolicy { patience, patience_at_start, seed, ..usual })
 }
 
 impl CopyResult {

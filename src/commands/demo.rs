@@ -3,27 +3,36 @@
 //! Makes an ext4 image from files of this host, a vault, identities for a server and a machine;
 //! runs `tidegate server` and `tidegate agent copy`; recovers the disk, compares it byte for byte,
 //! verifies the vault. It is a user of the program like any other: it runs its commands.
+//!
+//! However it ends, its scratch directory goes and its children end; see `children`.
+
+mod children;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Instant;
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
 use serde_json::Value;
-use tidegate_model::HumanBytes;
+use tidegate_model::{HumanBytes, Remedy};
 
+use self::children::Children;
 use crate::cli::DemoArgs;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::signals::Stop;
+use crate::signals::{self, Stop};
 
 /// Files from here fill the image: what an operating system consists of.
 const SOURCE: &str = "/usr";
 /// How much of the image is filled: the rest stays free, as on most disks.
 const FILL_PERCENT: u64 = 60;
+/// Bytes of two files that are compared at once.
+const COMPARED_AT_ONCE: usize = 1 << 20;
 
 #[derive(Serialize)]
 struct DemoReport {
@@ -42,18 +51,35 @@ struct DemoReport {
     verified: bool,
 }
 
-pub(crate) fn run(args: &DemoArgs, output: Output, stop: &Stop) -> Result<(), Failure> {
+pub(super) async fn run(args: DemoArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let scratch = Scratch::new(args.dir.as_deref())?;
-    let demo = Demo { scratch, output, stop: stop.clone() };
-    let report = demo.run(args.size)?;
+    let children = Arc::new(Children::default());
+    let _duty = {
+        let (children, path) = (children.clone(), scratch.path.clone());
+        signals::before_the_end(move || {
+            children.kill();
+            let _ = fs::remove_dir_all(path);
+        })
+    };
+    let demo = Demo { scratch, output, stop: stop.clone(), children: children.clone() };
+    let mut work = tokio::task::spawn_blocking(move || demo.run(args.size));
+    let report = tokio::select! {
+        biased;
+        report = &mut work => report,
+        () = stop.asked() => {
+            children.stop();
+            work.await
+        }
+    };
+    let report = report.map_err(|error| Failure::failed(format!("the demo broke: {error}")))?;
+    // What a child said of its end was only that it was told to.
+    let report =
+        report.map_err(|error| if stop.is_asked() { Failure::stopped() } else { error })?;
     output.result(&report, text);
     if report.identical && report.verified {
         Ok(())
     } else {
-        Err(Failure::new(
-            "the recovered disk differs from the one that was copied",
-            tidegate_model::Remedy::Repair,
-        ))
+        Err(Failure::new("the recovered disk differs from the one that was copied", Remedy::Repair))
     }
 }
 
@@ -61,6 +87,7 @@ struct Demo {
     scratch: Scratch,
     output: Output,
     stop: Stop,
+    children: Arc<Children>,
 }
 
 impl Demo {
@@ -88,7 +115,7 @@ impl Demo {
         let recovered = self.path("recovered.img");
         self.vault_command(&["recover", "demo-machine", "--disk", "0", "--to", &recovered])?;
         let recover_seconds = begun.elapsed().as_secs_f64();
-        let identical = same_content(&image, Path::new(&recovered))?;
+        let identical = same_content(&image, Path::new(&recovered), &self.stop)?;
         self.output.say(if identical {
             "the recovered disk is identical, byte for byte"
         } else {
@@ -121,17 +148,15 @@ impl Demo {
         let filled = copy_files(Path::new(SOURCE), &tree, size / 100 * FILL_PERCENT, &self.stop)?;
         let file = File::create(&image).map_err(|error| io_failure("make", &image, &error))?;
         file.set_len(size).map_err(|error| io_failure("size", &image, &error))?;
-        let made = Command::new("mkfs.ext4")
-            .args(["-q", "-F", "-d"])
-            .args([&tree, &image])
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| {
-                Failure::usage(format!("can't run mkfs.ext4 (Debian's package e2fsprogs): {error}"))
-            })?;
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-F", "-d"]).args([&tree, &image]).stderr(Stdio::piped());
+        let made = self.children.start(&mut make).and_then(Child::wait_with_output);
+        let made = made.map_err(|error| {
+            Failure::usage(format!("can't run mkfs.ext4 (Debian's package e2fsprogs): {error}"))
+        })?;
         if !made.status.success() {
             let text = String::from_utf8_lossy(&made.stderr).into_owned();
-            return Err(Failure::usage(format!("mkfs.ext4 failed: {}", text.trim())));
+            return Err(Failure::failed(format!("mkfs.ext4 failed: {}", text.trim())));
         }
         fs::remove_dir_all(&tree).map_err(|error| io_failure("remove", &tree, &error))?;
         self.output.say(&format!(
@@ -158,27 +183,23 @@ impl Demo {
     }
 
     fn start_server(&self) -> Result<RunningServer, Failure> {
+        let identity = self.path("server.json");
+        let mut server =
+            self.command(&["server", "--listen", "127.0.0.1:0", "--identity", &identity]);
+        server.args(["--vault", &self.vault(), "--key-file", &self.path("vault.key")]);
         let mut child = self
-            .command(&[
-                "server",
-                "--listen",
-                "127.0.0.1:0",
-                "--identity",
-                &self.path("server.json"),
-            ])
-            .args(["--vault", &self.vault(), "--key-file", &self.path("vault.key")])
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| Failure::usage(format!("can't start the server: {error}")))?;
+            .children
+            .start(server.stdout(Stdio::piped()))
+            .map_err(|error| Failure::failed(format!("can't start the server: {error}")))?;
         let stdout = child.stdout.take();
         let mut server = RunningServer { child, address: String::new() };
         let mut line = String::new();
-        let mut reader = BufReader::new(stdout.ok_or_else(|| Failure::usage("no server output"))?);
+        let mut reader = BufReader::new(stdout.ok_or_else(|| Failure::failed("no server output"))?);
         let read = reader.read_line(&mut line);
         let address = read.ok().and_then(|_| serde_json::from_str::<Value>(&line).ok());
         let address = address.and_then(|value| Some(value.get("listening")?.as_str()?.to_owned()));
         server.address = address.ok_or_else(|| {
-            Failure::usage("the server ended before it listened; its message stands above")
+            Failure::failed("the server ended before it listened; its message stands above")
         })?;
         // What it prints later must not block it.
         std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
@@ -187,14 +208,13 @@ impl Demo {
 
     /// Runs one of our own commands and gives its JSON.
     fn tidegate(&self, args: &[&str]) -> Result<Value, Failure> {
-        let done = self
-            .command(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .output()
-            .map_err(|error| Failure::usage(format!("can't run tidegate: {error}")))?;
+        let mut command = self.command(args);
+        let started = self.children.start(command.stdout(Stdio::piped()));
+        let done = started
+            .and_then(Child::wait_with_output)
+            .map_err(|error| Failure::failed(format!("can't run tidegate: {error}")))?;
         if !done.status.success() {
-            return Err(Failure::usage(format!(
+            return Err(Failure::failed(format!(
                 "'tidegate {}' failed; its message stands above",
                 args.join(" ")
             )));
@@ -259,15 +279,11 @@ impl RunningServer {
     /// Stops it cleanly; gives the processor time that it used.
     fn stop(mut self) -> Result<f64, Failure> {
         let before = children_cpu_seconds();
-        if let Some(pid) =
-            rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(0))
-        {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let status = self.child.wait();
         match status {
             Ok(status) if status.success() => Ok(children_cpu_seconds() - before),
-            _ => Err(Failure::usage("the server failed; its message stands above")),
+            _ => Err(Failure::failed("the server failed; its message stands above")),
         }
     }
 }
@@ -297,7 +313,7 @@ fn copy_files(from: &Path, to: &Path, limit: u64, stop: &Stop) -> Result<u64, Fa
         entries.sort();
         for path in entries {
             if stop.is_asked() {
-                return Err(Failure::usage("stopped before anything was copied"));
+                return Err(Failure::stopped());
             }
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             if meta.is_dir() {
@@ -313,15 +329,18 @@ fn copy_files(from: &Path, to: &Path, limit: u64, stop: &Stop) -> Result<u64, Fa
 }
 
 /// Whether two files have the same bytes.
-fn same_content(one: &Path, two: &Path) -> Result<bool, Failure> {
+fn same_content(one: &Path, two: &Path, stop: &Stop) -> Result<bool, Failure> {
     let open = |path: &Path| File::open(path).map_err(|error| io_failure("read", path, &error));
     let (mut one, two) = (open(one)?, open(two)?);
-    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let (mut left, mut right) = (vec![0; COMPARED_AT_ONCE], vec![0; COMPARED_AT_ONCE]);
     let mut offset = 0;
     loop {
+        if stop.is_asked() {
+            return Err(Failure::stopped());
+        }
         let count = one
             .read(&mut left)
-            .map_err(|error| Failure::usage(format!("can't read the image: {error}")))?;
+            .map_err(|error| Failure::failed(format!("can't read the image: {error}")))?;
         if count == 0 {
             let length = two.metadata().map(|meta| meta.len()).unwrap_or(0);
             return Ok(length == offset);

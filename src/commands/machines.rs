@@ -27,7 +27,9 @@ struct Line {
 pub(super) async fn run(args: MachinesArgs, output: Output) -> Result<(), Failure> {
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let waiting = output.waiting("reading the vault's indexes");
     let machines = usage(&reader).await?;
+    waiting.finish_and_clear();
     let lines: Vec<Line> = machines.iter().map(line).collect();
     output.result(&lines, text);
     Ok(())

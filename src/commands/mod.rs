@@ -12,11 +12,19 @@ mod target;
 mod vault;
 mod verify;
 
+#[cfg(test)]
+pub(crate) use self::server::LISTEN_DEFAULT;
+
+use std::fmt::Display;
 use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tidegate_model::{Incarnation, Micros};
+use tidegate_model::limits::{
+    LEVEL_MAX, LEVEL_MIN, NAME_BYTES_MAX, PATIENCE_SECONDS_MAX, STORE_PATIENCE_SECONDS,
+};
+use tidegate_model::{Incarnation, Micros, Name};
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Location, Vault};
 
@@ -46,13 +54,17 @@ from_errors!(
 
 /// Threads of the store client; they wait far more than they work.
 const STORE_THREADS: usize = 2;
-/// Memory of a server that isn't told otherwise.
-const MEMORY_DEFAULT: u64 = 1 << 30;
+/// Threads beside them for what blocks: files of a vault in a directory, names of hosts, disks that
+/// are written back. 16 small reads at once are the most that anything asks for, and a recovery's
+/// eight runs read and write; what finds no thread free waits its turn.
+const BLOCKING_THREADS_MAX: usize = 16;
+/// Memory of a server that isn't told otherwise: the table in it knows 5 million blocks (350 GB at
+/// 64 KiB each), and there is room for what some cores work on.
+pub(crate) const MEMORY_DEFAULT: u64 = 1 << 30;
 /// zstd level that isn't told otherwise: most of the gain for a third of level 3's time.
-const LEVEL_DEFAULT: i32 = 1;
-/// How long a store that takes nothing is borne with, unless told otherwise: an outage of minutes
-/// passes by itself.
-const STORE_PATIENCE_DEFAULT: u64 = 300;
+pub(crate) const LEVEL_DEFAULT: i32 = 1;
+/// Most cores: as many as the largest hosts have.
+pub(crate) const CORES_MAX: u16 = 1024;
 /// Puts at once: at 16 MiB each enough for 1 GB/s at 100 ms a put.
 const PUTS_MAX: usize = 8;
 
@@ -60,10 +72,10 @@ const PUTS_MAX: usize = 8;
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let output = Output::new(&cli.output);
     let stop = signals::listen()
-        .map_err(|error| Failure::usage(format!("can't listen to signals: {error}")))?;
+        .map_err(|error| Failure::failed(format!("can't listen to signals: {error}")))?;
     match cli.command {
-        Command::Vault(command) => block_on(vault::run(command, output)),
-        Command::Enroll(args) => block_on(enroll::run(args, output)),
+        Command::Vault(command) => block_on(vault::run(command, output, stop)),
+        Command::Enroll(args) => until_stopped(&stop, enroll::run(args, output)),
         Command::Server(args) => block_on(server::run(args, output, stop)),
         Command::Agent(AgentCommand::Copy(args)) => block_on(copy::run(args, output, stop)),
         Command::Replicate(args) => block_on(replicate::run(args, output, stop)),
@@ -71,7 +83,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Points(args) => until_stopped(&stop, points::run(args, output)),
         Command::Recover(args) => until_stopped(&stop, recover::run(args, output)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
-        Command::Demo(args) => demo::run(&args, output, &stop),
+        Command::Demo(args) => block_on(demo::run(args, output, stop)),
     }
 }
 
@@ -79,10 +91,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
 fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(STORE_THREADS)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .thread_name("store")
         .enable_all()
         .build()
-        .map_err(|error| Failure::usage(format!("can't start threads: {error}")))?;
+        .map_err(|error| Failure::failed(format!("can't start threads: {error}")))?;
     let result = runtime.block_on(work);
     // What a command left behind (a read that nobody waits for) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -95,12 +108,20 @@ fn until_stopped(
     stop: &Stop,
     work: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
-    block_on(async {
-        tokio::select! {
-            result = work => result,
-            () = stop.asked() => Err(Failure::usage("stopped before it was done")),
-        }
-    })
+    block_on(unless_stopped(stop, work))
+}
+
+/// Work that may be dropped wherever it waits, until somebody asks to stop. What is done by then
+/// counts as done.
+async fn unless_stopped<T>(
+    stop: &Stop,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        result = work => result,
+        () = stop.asked() => Err(Failure::stopped()),
+    }
 }
 
 /// Opens a vault to read.
@@ -115,30 +136,45 @@ async fn open_at(
     access: Access,
 ) -> Result<Vault, Failure> {
     let store = Store::open(location, access)?;
-    let credential = credentials::existing(credential)?;
+    let credential = credentials::existing(credential).await?;
     Ok(Vault::open(store, &credential).await?)
 }
 
 /// What a server is told by the options that all kinds of it have.
-fn server_settings(
-    node: tidegate_model::Name,
-    engine: &EngineArgs,
-) -> Result<ServerSettings, Failure> {
+fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Failure> {
     let memory = engine.memory.unwrap_or(MEMORY_DEFAULT);
     let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let there = u16::try_from(there).unwrap_or(CORES_MAX).min(CORES_MAX);
+    let patience = engine.store_patience.unwrap_or(STORE_PATIENCE_SECONDS);
+    // Checked here and not by the options alone: they may come from a configuration.
     Ok(ServerSettings {
         node,
         listen: None,
         identity: None,
         memory_bytes: usize::try_from(memory)
             .map_err(|_| Failure::usage("--memory is more than this host can address"))?,
-        level: engine.level.unwrap_or(LEVEL_DEFAULT),
-        cores: engine.cores.unwrap_or(u16::try_from(there).unwrap_or(u16::MAX)),
+        level: within("level", engine.level.unwrap_or(LEVEL_DEFAULT), LEVEL_MIN..=LEVEL_MAX)?,
+        cores: within("cores", engine.cores.unwrap_or(there), 1..=CORES_MAX)?,
         puts_max: PUTS_MAX,
-        store_patience: Duration::from_secs(
-            engine.store_patience.unwrap_or(STORE_PATIENCE_DEFAULT),
-        ),
+        store_patience: Duration::from_secs(within(
+            "store-patience",
+            patience,
+            1..=PATIENCE_SECONDS_MAX,
+        )?),
     })
+}
+
+/// A setting that must lie within its bounds.
+fn within<T: PartialOrd + Display>(
+    name: &str,
+    value: T,
+    bounds: RangeInclusive<T>,
+) -> Result<T, Failure> {
+    if bounds.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = bounds.into_inner();
+    Err(Failure::usage(format!("{name} {value} can't be had: it lies from {least} to {most}")))
 }
 
 /// A new life of an agent.
@@ -149,7 +185,7 @@ fn new_incarnation() -> Result<Incarnation, Failure> {
 fn random<const N: usize>() -> Result<[u8; N], Failure> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)
-        .map_err(|error| Failure::usage(format!("the system gives no random numbers: {error}")))?;
+        .map_err(|error| Failure::failed(format!("the system gives no random numbers: {error}")))?;
     Ok(bytes)
 }
 
@@ -179,18 +215,38 @@ fn cpu_seconds(who: libc::c_int) -> f64 {
 }
 
 /// The name of this host, made into one that a machine or node can have.
-fn host_name() -> tidegate_model::Name {
+fn host_name() -> Name {
     let system = rustix::system::uname();
     let text = system.nodename().to_string_lossy();
     name_from(&text).unwrap_or_else(|| "host".parse().expect("'host' is a name"))
 }
 
 /// A name made from a text: characters that no name has become '-'.
-fn name_from(text: &str) -> Option<tidegate_model::Name> {
+fn name_from(text: &str) -> Option<Name> {
     let cleaned: String = text
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' })
-        .take(tidegate_model::limits::NAME_BYTES_MAX)
+        .take(NAME_BYTES_MAX)
         .collect();
     cleaned.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_of_a_configuration_have_the_bounds_of_the_options() {
+        let usual = || EngineArgs { memory: None, level: None, cores: None, store_patience: None };
+        let settle = |engine| server_settings(host_name(), &engine);
+        assert!(settle(usual()).is_ok());
+        for bad in [
+            EngineArgs { level: Some(LEVEL_MAX + 1), ..usual() },
+            EngineArgs { level: Some(LEVEL_MIN - 1), ..usual() },
+            EngineArgs { cores: Some(0), ..usual() },
+            EngineArgs { store_patience: Some(0), ..usual() },
+        ] {
+            assert!(settle(bad).is_err());
+        }
+    }
 }

@@ -32,7 +32,9 @@ struct Line {
 pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure> {
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let waiting = output.waiting("reading the vault's indexes");
     let history = MachineHistory::read(&reader, &args.machine).await?;
+    waiting.finish_and_clear();
     let found = MachinePoints::of(&history);
     let listed = Listed {
         machine: found.machine.to_string(),

@@ -40,7 +40,9 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     let at: At = args.at.parse().map_err(|error| Failure::usage(format!("--at: {error}")))?;
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
+    let waiting = output.waiting("reading the vault's indexes");
     let history = MachineHistory::read(&reader, &args.machine).await?;
+    waiting.finish_and_clear();
     let points = MachinePoints::of(&history);
     let chosen = points.choose(&history, at).map_err(|error| not_chosen(error, &history.losses))?;
     // Who asks for the latest must learn that there was a later one.

@@ -1,10 +1,11 @@
 //! `tidegate server`: the process server.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Serialize;
 use tidegate_model::HumanBytes;
+use tidegate_model::limits::PORT_DEFAULT;
 use tidegate_vault::authority::{Enrolment, VALIDITY_DEFAULT};
 use tidegate_vault::identity::{Identity, Role};
 use tidegate_vault::store::Access;
@@ -18,13 +19,13 @@ use crate::server::{Server, ServerIdentity};
 use crate::signals::Stop;
 
 /// Where a server listens that isn't told otherwise.
-const LISTEN_DEFAULT: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 9443);
+pub(crate) const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT_DEFAULT);
 
 #[derive(Serialize)]
 struct Listening {
     listening: String,
-    run_node: String,
+    node: String,
     memory_bytes: usize,
     memory: Vec<Term>,
 }
@@ -38,20 +39,34 @@ struct Term {
 pub(super) async fn run(args: ServerArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let config = args.config.as_deref().map(config::read).transpose()?.unwrap_or_default();
     let args = merge(args, config)?;
+    // A server's work ends when it is asked to stop: nothing failed, whether it began or not.
+    let server = tokio::select! {
+        biased;
+        started = start(&args, output, &stop) => started?,
+        () = stop.asked() => return Ok(()),
+    };
+    stop.asked().await;
+    server.stop().await?;
+    Ok(())
+}
+
+/// Starts it and says where it listens. Dropping this leaves nothing but, perhaps, a run of its
+/// name without packs.
+async fn start(args: &ServerArgs, output: Output, stop: &Stop) -> Result<Server, Failure> {
     let Some(location) = &args.vault else {
         return Err(Failure::usage("which vault? Give --vault, or 'vault' in the configuration"));
     };
     let vault = super::open_at(location, &args.credential, Access::Write).await?;
-    let identity = identity(&args, &vault)?;
+    let identity = identity(args, &vault)?;
     let mut settings = super::server_settings(identity.name().clone(), &args.engine)?;
     settings.listen = Some(args.listen.unwrap_or(LISTEN_DEFAULT));
     settings.identity =
         Some(ServerIdentity { certificates: identity.chain(), key: identity.key() });
-    let server = Server::start(Arc::new(vault), settings, &stop).await?;
+    let waiting = output.waiting("reading the vault's indexes");
+    let server = Server::start(Arc::new(vault), settings, stop).await?;
+    waiting.finish_and_clear();
     announce(&server, identity.name().to_string(), output);
-    stop.asked().await;
-    server.stop().await?;
-    Ok(())
+    Ok(server)
 }
 
 /// What the command line says wins over what the configuration says.
@@ -113,12 +128,8 @@ fn announce(server: &Server, node: String, output: Output) {
     let address = server.address().map_or_else(String::new, |address| address.to_string());
     let plan = server.plan();
     let terms = plan.terms.iter().map(|term| Term { name: term.name, bytes: term.bytes });
-    let listening = Listening {
-        listening: address,
-        run_node: node,
-        memory_bytes: plan.total(),
-        memory: terms.collect(),
-    };
+    let listening =
+        Listening { listening: address, node, memory_bytes: plan.total(), memory: terms.collect() };
     output.result(&listening, |listening| {
         let terms = listening.memory.iter().map(|term| {
             format!("  {:<24}{:>10}", term.name, HumanBytes(term.bytes as u64).to_string())
@@ -127,7 +138,7 @@ fn announce(server: &Server, node: String, output: Output) {
         format!(
             "listening on {} as {}\nmemory, at most {}:\n{}",
             listening.listening,
-            listening.run_node,
+            listening.node,
             HumanBytes(listening.memory_bytes as u64),
             terms.join("\n")
         )

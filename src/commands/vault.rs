@@ -4,21 +4,25 @@ use serde::Serialize;
 use tidegate_vault::keys::{Credential, KeyDocument, NewSlot, PassphraseCost, Scope};
 use tidegate_vault::points::readable_time;
 use tidegate_vault::store::{Access, Store};
-use tidegate_vault::{InitOptions, Vault};
+use tidegate_vault::{Begun, InitOptions, Location, Vault};
 
 use crate::cli::{
-    KeyAddArgs, KeyChangeArgs, KeyCommand, KeyListArgs, ScopeArg, VaultCommand, VaultInitArgs,
+    CredentialArgs, KeyAddArgs, KeyChangeArgs, KeyCommand, KeyListArgs, NewSecretArgs, ScopeArg,
+    VaultCommand, VaultInitArgs,
 };
 use crate::credentials;
 use crate::failure::Failure;
 use crate::output::{Output, table};
+use crate::signals::Stop;
 
-pub(super) async fn run(command: VaultCommand, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(command: VaultCommand, output: Output, stop: Stop) -> Result<(), Failure> {
     match command {
-        VaultCommand::Init(args) => init(args, output).await,
-        VaultCommand::Key(KeyCommand::Add(args)) => add(args, output).await,
-        VaultCommand::Key(KeyCommand::Change(args)) => change(args, output).await,
-        VaultCommand::Key(KeyCommand::List(args)) => list(args, output).await,
+        VaultCommand::Init(args) => init(args, output, &stop).await,
+        VaultCommand::Key(KeyCommand::Add(args)) => add(args, output, &stop).await,
+        VaultCommand::Key(KeyCommand::Change(args)) => change(args, output, &stop).await,
+        VaultCommand::Key(KeyCommand::List(args)) => {
+            super::unless_stopped(&stop, list(args, output)).await
+        }
     }
 }
 
@@ -42,16 +46,22 @@ impl Made {
     }
 }
 
-/// Makes a vault; what comes with it must be shown, for nobody can find the recovery key again.
-pub(super) async fn make(
+/// Begins a vault: whoever stops here can make it again.
+pub(super) async fn begin(
     store: Store,
     block_bytes: u64,
     credential: &Credential,
-) -> Result<(Vault, Made), Failure> {
+) -> Result<Begun, Failure> {
     let mut options = InitOptions::new(super::now());
     options.block_bytes = u32::try_from(block_bytes)
         .map_err(|_| Failure::usage("--block-bytes is larger than any block can be"))?;
-    let (vault, recovery) = Vault::init(store, &options, credential).await?;
+    Ok(Vault::begin(store, &options, credential).await?)
+}
+
+/// Ends what was begun, whoever asks to stop meanwhile. What comes with it must be shown, for
+/// nobody can find the recovery key again.
+pub(super) async fn finish(begun: Begun) -> Result<(Vault, Made), Failure> {
+    let (vault, recovery) = begun.finish().await?;
     let made = Made {
         vault: vault.store().place().to_owned(),
         id: vault.id().to_string(),
@@ -61,10 +71,13 @@ pub(super) async fn make(
     Ok((vault, made))
 }
 
-async fn init(args: VaultInitArgs, output: Output) -> Result<(), Failure> {
-    let store = Store::open(&args.vault, Access::Create)?;
-    let credential = credentials::new_vault(&args.credential)?;
-    let (_, made) = make(store, args.block_bytes, &credential).await?;
+async fn init(args: VaultInitArgs, output: Output, stop: &Stop) -> Result<(), Failure> {
+    let begun = super::unless_stopped(stop, async {
+        let store = Store::open(&args.vault, Access::Create)?;
+        let credential = credentials::new_vault(&args.credential).await?;
+        begin(store, args.block_bytes, &credential).await
+    });
+    let (_, made) = finish(begun.await?).await?;
     output.result(&made, Made::text);
     Ok(())
 }
@@ -74,14 +87,29 @@ struct Changed {
     slot: u32,
 }
 
-async fn add(args: KeyAddArgs, output: Output) -> Result<(), Failure> {
-    let mut vault = super::open_at(&args.vault, &args.credential, Access::Write).await?;
+/// Opens the vault and takes the new secret; then whatever is changed is changed to its end, so
+/// that nobody has to guess which secret opens it.
+async fn prepare(
+    vault: &Location,
+    credential: &CredentialArgs,
+    new: &NewSecretArgs,
+    stop: &Stop,
+) -> Result<(Vault, Credential), Failure> {
+    let prepared = async {
+        let vault = super::open_at(vault, credential, Access::Write).await?;
+        Ok((vault, credentials::new_secret(new).await?))
+    };
+    super::unless_stopped(stop, prepared).await
+}
+
+async fn add(args: KeyAddArgs, output: Output, stop: &Stop) -> Result<(), Failure> {
+    let (mut vault, credential) = prepare(&args.vault, &args.credential, &args.new, stop).await?;
     let scope = match args.scope {
         ScopeArg::All => Scope::All,
         ScopeArg::Data => Scope::Data,
     };
     let new = NewSlot {
-        credential: credentials::new_secret(&args.new)?,
+        credential,
         scope,
         label: String::new(),
         cost: PassphraseCost::default(),
@@ -92,15 +120,14 @@ async fn add(args: KeyAddArgs, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn change(args: KeyChangeArgs, output: Output) -> Result<(), Failure> {
-    let mut vault = super::open_at(&args.vault, &args.credential, Access::Write).await?;
+async fn change(args: KeyChangeArgs, output: Output, stop: &Stop) -> Result<(), Failure> {
+    let (mut vault, credential) = prepare(&args.vault, &args.credential, &args.new, stop).await?;
     let slot = match &args.slot {
         Some(text) => text
             .parse()
             .map_err(|_| Failure::usage(format!("'{text}' is not a slot: see vault key list")))?,
         None => vault.opened_slot(),
     };
-    let credential = credentials::new_secret(&args.new)?;
     vault.change_slot(slot, &credential, PassphraseCost::default(), super::now()).await?;
     output
         .result(&Changed { slot }, |_| format!("slot {slot} opens by the new secret from now on"));

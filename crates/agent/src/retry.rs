@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tidegate_model::limits::{AGENT_PATIENCE_AT_START_SECONDS, AGENT_PATIENCE_SECONDS};
+
 /// When to try again, and how long.
 #[derive(Debug, Clone)]
 pub struct RetryPolicy {
@@ -23,13 +25,12 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Ten minutes let a server be restarted or replaced by hand. The first delay is about the time
-    /// in which a server that was killed is back; the longest keeps a thousand agents from
-    /// knocking more than a hundred times a second.
+    /// The first delay is about the time in which a server that was killed is back; the longest
+    /// keeps a thousand agents from knocking more than a hundred times a second.
     fn default() -> Self {
         Self {
-            patience: Duration::from_secs(600),
-            patience_at_start: Duration::from_secs(20),
+            patience: Duration::from_secs(AGENT_PATIENCE_SECONDS),
+            patience_at_start: Duration::from_secs(AGENT_PATIENCE_AT_START_SECONDS),
             delay_min: Duration::from_millis(250),
             delay_max: Duration::from_secs(10),
             seed: 0,

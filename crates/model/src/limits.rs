@@ -1,5 +1,6 @@
-//! The limits that formats and protocol share, in one place, each with its reason; relations
-//! between them are checked when the crate is compiled.
+//! The limits that formats and protocol share, and the defaults on which two parts of the program
+//! must agree, in one place, each with its reason; relations between them are checked when the
+//! crate is compiled.
 
 /// Longest name of a machine or a node: a DNS label's length, and it fits the 64-byte field of the
 /// pack index with its length in front.
@@ -55,7 +56,35 @@ pub const PACK_TEXT_BYTES_MAX: u32 = 1 << 20;
 /// Most bytes of one small metadata object (an epoch, a session, a run, the keys).
 pub const META_BYTES_MAX: u64 = 256 << 10;
 
+/// The port at which process servers listen and agents look for them: nothing common is there, and
+/// root isn't needed for it.
+pub const PORT_DEFAULT: u16 = 9443;
+
+/// Lowest zstd level: below it data grows faster than time is saved.
+pub const LEVEL_MIN: i32 = -7;
+/// Highest zstd level: what one compressor may take in the memory plan is sized for it.
+pub const LEVEL_MAX: i32 = 12;
+
+/// Seconds for which a server bears with a store that takes nothing: an outage of minutes passes by
+/// itself.
+pub const STORE_PATIENCE_SECONDS: u64 = 300;
+/// Seconds for which an agent bears with a vault that commits nothing of its: longer than the
+/// server with its store, whose complaint says more, and enough to replace a server by hand.
+pub const AGENT_PATIENCE_SECONDS: u64 = 600;
+/// The same before any server accepted the agent: a mistyped address should not cost minutes.
+pub const AGENT_PATIENCE_AT_START_SECONDS: u64 = 20;
+/// Longest patience that can be asked for, a day: whoever waits longer wants to know why.
+pub const PATIENCE_SECONDS_MAX: u64 = 86_400;
+
+/// Memory of an agent for what is sent and not yet committed: what a server with packs of 16 MiB
+/// and some uploads on their way has not committed yet.
+pub const WINDOW_BYTES_DEFAULT: u64 = 192 << 20;
+
 const _: () = {
+    assert!(LEVEL_MIN < LEVEL_MAX);
+    assert!(AGENT_PATIENCE_SECONDS > STORE_PATIENCE_SECONDS, "the server complains first");
+    assert!(AGENT_PATIENCE_SECONDS <= PATIENCE_SECONDS_MAX);
+    assert!(WINDOW_BYTES_DEFAULT > 4 * PACK_CLOSE_BYTES_DEFAULT as u64);
     assert!(BLOCK_BYTES_MAX <= RECORD_BYTES_MAX, "a block must fit a record");
     assert!(RECORD_BYTES_DEFAULT >= BLOCK_BYTES_DEFAULT);
     assert!(RECORD_BYTES_MAX <= FRAME_BYTES_DEFAULT, "a record must fit a frame");

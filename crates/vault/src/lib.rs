@@ -34,4 +34,4 @@ pub mod verify;
 
 pub use error::VaultError;
 pub use location::Location;
-pub use vault::{InitOptions, Vault};
+pub use vault::{Begun, InitOptions, Vault};

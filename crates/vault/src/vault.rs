@@ -70,6 +70,19 @@ impl Vault {
         options: &InitOptions,
         credential: &Credential,
     ) -> Result<(Self, RecoveryKey), VaultError> {
+        Self::begin(store, options, credential).await?.finish().await
+    }
+
+    /// The first part of [`Self::init`]: all but the step that makes it a vault. Dropped here, or
+    /// before [`Begun::finish`], it leaves what making it again goes on from.
+    ///
+    /// # Errors
+    /// Those of [`Self::init`].
+    pub async fn begin(
+        store: Store,
+        options: &InitOptions,
+        credential: &Credential,
+    ) -> Result<Begun, VaultError> {
         let place = store.place().to_owned();
         let exists = || VaultError::Exists { place: place.clone() };
         let key = |cause| key_error(&place, cause);
@@ -87,12 +100,7 @@ impl Vault {
             created: options.now,
         };
         let (keys, recovery) = keys::make(&description, &authority, &first).map_err(key)?;
-        match keys.publish(&store).await {
-            // Another made the same vault at the same time, and was first.
-            Err(KeyError::Raced) => return Err(exists()),
-            published => published.map_err(key)?,
-        }
-        Ok((Self::assemble(store, description, keys), recovery))
+        Ok(Begun { store, description, keys, recovery })
     }
 
     /// Opens a vault. A passphrase takes part of a second of work.
@@ -198,6 +206,33 @@ impl Vault {
         let keys = changed.map_err(|cause| key_error(self.store.place(), cause))?;
         self.keys = Arc::new(keys);
         Ok(())
+    }
+}
+
+/// A vault that lacks only its keys in the store: nothing opens it yet.
+pub struct Begun {
+    store: Store,
+    description: Description,
+    keys: Unlocked,
+    recovery: RecoveryKey,
+}
+
+impl Begun {
+    /// The step that makes it a vault. Whoever drops this on its way may have made a vault whose
+    /// recovery key nobody knows: wait for its end, and show the key.
+    ///
+    /// # Errors
+    /// [`VaultError::Exists`] when another was first; what the store reports.
+    pub async fn finish(self) -> Result<(Vault, RecoveryKey), VaultError> {
+        let Self { store, description, keys, recovery } = self;
+        match keys.publish(&store).await {
+            // Another made the same vault at the same time, and was first.
+            Err(KeyError::Raced) => {
+                return Err(VaultError::Exists { place: store.place().to_owned() });
+            }
+            published => published.map_err(|cause| key_error(store.place(), cause))?,
+        }
+        Ok((Vault::assemble(store, description, keys), recovery))
     }
 }
 

@@ -19,6 +19,7 @@ mod tests;
 use std::pin::Pin;
 use std::str::FromStr;
 
+use tidegate_model::limits::PORT_DEFAULT;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use dial::TlsConnector;
@@ -43,9 +44,6 @@ pub trait Connector: Send + Sync {
     /// the future gives the attempt up.
     fn connect(&self) -> Connecting<'_>;
 }
-
-/// The port when none is given.
-pub const PORT_DEFAULT: u16 = 9443;
 
 /// Where a server listens.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use tidegate_model::DiskNumber;
 use tidegate_model::limits::{
     BLOCK_BYTES_DEFAULT, BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, RECORD_BYTES_DEFAULT, RECORD_BYTES_MAX,
+    WINDOW_BYTES_DEFAULT,
 };
 use tokio::sync::mpsc;
 
@@ -90,15 +91,14 @@ pub struct ReaderSettings {
 }
 
 impl Default for ReaderSettings {
-    /// 16 reads of 1 MiB keep an NVMe device busy; 192 MiB hold what a server with packs of
-    /// 16 MiB and some uploads on their way has not committed yet.
+    /// 16 reads of 1 MiB keep an NVMe device busy.
     fn default() -> Self {
         Self {
             block_bytes: BLOCK_BYTES_DEFAULT,
             record_bytes_max: RECORD_BYTES_DEFAULT,
             read_bytes: 1 << 20,
             depth: 16,
-            pool_bytes: 192 << 20,
+            pool_bytes: WINDOW_BYTES_DEFAULT,
             caching: Caching::Auto,
         }
     }
