@@ -91,7 +91,8 @@ impl FrameHeader {
         }
         let format = reader.u8()?;
         if format != FORMAT {
-            return Err(PackError::Format(u16::from(format)));
+            // A pack of a newer format says so itself: in one of ours this was changed.
+            return Err(PackError::Field("a frame's format is unknown"));
         }
         let codec = Codec::from_code(reader.u8()?)
             .ok_or(PackError::Field("a frame's compression is unknown"))?;

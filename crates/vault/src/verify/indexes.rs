@@ -8,7 +8,7 @@ use tidegate_model::{BlockName, Checksum, FrameNumber, LogName, PackNumber};
 use super::report::{Counts, Finding, Spot};
 use super::{Progress, Steps, VerifyError};
 use crate::chain::Traces;
-use crate::log::{Found, LogError, LogReader, PackPlace, PackRead, Stated, Survey};
+use crate::log::{LogError, LogReader, PackPlace, PackRead, Stated, Survey};
 use crate::pack::Content;
 use crate::restore::target_place;
 
@@ -19,6 +19,8 @@ pub struct Indexes {
     pub counts: Counts,
     pub findings: Vec<Finding>,
     pub traces: Traces,
+    /// Logs that say where they end.
+    pub closed: HashSet<LogName>,
     names: HashSet<BlockName>,
     /// For each log the packs that were looked at.
     seen: HashMap<LogName, HashSet<PackNumber>>,
@@ -41,6 +43,7 @@ impl Indexes {
             counts: Counts::default(),
             findings: Vec::new(),
             traces: Traces::default(),
+            closed: HashSet::new(),
             names: HashSet::new(),
             seen: HashMap::new(),
         }
@@ -80,8 +83,7 @@ impl Indexes {
         while let Some((place, pack)) = packs.next().await {
             steps.step(Progress::Index);
             match pack {
-                Ok(Found::Pack(pack)) => self.add(reader, &pack).await?,
-                Ok(Found::Tombstone) => return Ok(()),
+                Ok(pack) => self.add(reader, &pack).await?,
                 Err(error) if error.is_damage() => self.find_pack(&place, &error),
                 Err(error) => return Err(error.into()),
             }
@@ -99,6 +101,9 @@ impl Indexes {
 
     async fn add(&mut self, reader: &LogReader, pack: &PackRead) -> Result<(), VerifyError> {
         self.counts.packs += 1;
+        if pack.index.last {
+            self.closed.insert(pack.place.log.clone());
+        }
         self.counts.frames += pack.index.frames.len() as u64;
         self.counts.records += pack.index.records.len() as u64;
         self.counts.stored_bytes += pack.header.object_bytes;
