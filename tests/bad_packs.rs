@@ -314,22 +314,30 @@ fn a_damaged_record_of_an_epoch_or_session_is_named_and_costs_only_what_stands_o
 #[test]
 fn a_log_that_lost_its_end_is_told_though_nothing_else_speaks_of_it() {
     let twice = Twice::new();
-    let [.., pack, end] = &twice.packs[1][..] else { panic!("a pack, and the end of the log") };
-    let (name, kept) = (twice.name(pack), [pack, end].map(|pack| fs::read(pack).unwrap()));
+    let log = &twice.packs[1];
+    let kept: Vec<_> = log.iter().map(|pack| fs::read(pack).unwrap()).collect();
+    let name = twice.name(&log[0]);
     let folder = name.rsplit_once('/').expect("a pack lies in a folder").0;
-    let count = |output: &Output| output.json()["open_logs"].as_array().unwrap().len();
-    assert_eq!(count(&twice.site.command(&["verify"]).run().success()), 0);
-    for (lost, after) in [(&[end][..], "what came after pack"), (&[pack, end], folder)] {
-        for pack in lost {
-            let _ = fs::remove_file(pack);
-        }
-        let output = twice.site.command(&["verify"]).run().success();
-        assert_eq!((count(&output), &output.json()["clean"]), (1, &true.into()), "{output}");
-        assert_eq!(output.json()["open_logs"][0]["log"], folder, "{output}");
-        let told = twice.for_people(&["verify"]);
-        told.says(&["1 log has no closing pack", "isn't known", folder, after]);
+    let open = || {
+        let output = twice.site.command(&["verify"]).run().success().json();
+        assert_eq!(output["clean"], true, "{output}");
+        output["open_logs"].as_array().expect("it is a list").clone()
+    };
+    assert_eq!(open(), []);
+    // From its end on, until nothing is left.
+    for left in (0..log.len()).rev() {
+        fs::remove_file(&log[left]).unwrap();
+        let open = open();
+        assert_eq!(open.len(), 1, "{open:?}");
+        assert_eq!(open[0]["log"], folder, "{open:?}");
+        assert_eq!(open[0]["after_pack"].as_u64(), left.checked_sub(1).map(|pack| pack as u64));
+        let known = match left {
+            0 => "it has no packs".to_owned(),
+            _ => format!("what came after pack {} isn't known", left - 1),
+        };
+        twice.for_people(&["verify"]).says(&["1 log has no closing pack", folder, &known]);
     }
-    for (pack, bytes) in [pack, end].into_iter().zip(kept) {
+    for (pack, bytes) in log.iter().zip(kept) {
         fs::write(pack, bytes).unwrap();
     }
     twice.assert_whole();

@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use support::devices::{self, FileSystem};
 use support::process::{Output, Tidegate};

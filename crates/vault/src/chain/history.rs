@@ -1,6 +1,6 @@
 //! The history of a machine: the tree of its epochs, and what their logs say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tidegate_model::{Disk, DiskNumber, Epoch, LogName, Lsn, Name, PackNumber, Point};
 
@@ -63,9 +63,10 @@ pub struct MachineHistory {
     pub machine: Name,
     /// Its epochs.
     pub epochs: BTreeMap<Epoch, EpochHistory>,
-    /// Epochs that were granted and whose records are damaged or missing. Nothing that lies in
-    /// them or continues them can be brought back; the others stand by themselves.
-    pub lost: BTreeSet<Epoch>,
+    /// Epochs that were granted and whose records are damaged or missing, with what the logs say of
+    /// them. Nothing that lies in them or continues them can be brought back; the others stand by
+    /// themselves.
+    pub lost: BTreeMap<Epoch, Trace>,
     /// What couldn't be read: records first, then logs.
     pub losses: Vec<Loss>,
     /// Whether records of sessions are damaged or missing: any log may hold what they brought.
@@ -107,7 +108,8 @@ impl MachineHistory {
         sessions: Records<SessionRecord>,
     ) -> Self {
         let damaged = epochs.damaged.iter().filter_map(MetaError::damaged_path);
-        let lost = damaged.filter_map(|path| layout::parse_epoch(&machine, path)).collect();
+        let lost = damaged.filter_map(|path| layout::parse_epoch(&machine, path));
+        let lost = lost.map(|epoch| (epoch, Trace::default())).collect();
         let strayed = !sessions.damaged.is_empty();
         let mut of_epochs: BTreeMap<Epoch, Vec<SessionRecord>> = BTreeMap::new();
         for session in sessions.whole {
@@ -124,9 +126,10 @@ impl MachineHistory {
 
     /// Moves what the logs say of this machine's epochs over here.
     pub fn take_traces(&mut self, traces: &mut Traces) {
-        for (epoch, told) in &mut self.epochs {
-            if let Some(trace) = traces.0.remove(&(self.machine.clone(), *epoch)) {
-                told.trace = trace;
+        let known = self.epochs.iter_mut().map(|(epoch, told)| (epoch, &mut told.trace));
+        for (epoch, trace) in known.chain(&mut self.lost) {
+            if let Some(told) = traces.0.remove(&(self.machine.clone(), *epoch)) {
+                *trace = told;
             }
         }
     }
@@ -179,7 +182,7 @@ impl MachineHistory {
     }
 
     fn absent(&self, epoch: Epoch) -> Broken {
-        if self.lost.contains(&epoch) { Broken::Lost(epoch) } else { Broken::NoEpoch(epoch) }
+        if self.lost.contains_key(&epoch) { Broken::Lost(epoch) } else { Broken::NoEpoch(epoch) }
     }
 
     /// The lineage of `point`, if every chain in it is whole.

@@ -24,6 +24,9 @@ const HEAD_BYTES_GUESS: u64 = 64 << 10;
 /// so that references into 32 GiB of history are followed without reading an index twice.
 pub const CACHE_BYTES_DEFAULT: usize = 128 << 20;
 
+/// What a machine or another log in an index takes: its entry, and a name on the heap.
+const LISTED_BYTES: usize = 128;
+
 /// A pack whose header and index were read and checked.
 #[derive(Debug)]
 pub struct PackRead {
@@ -47,7 +50,7 @@ impl PackRead {
         size_of::<Self>()
             + self.index.records.len() * (size_of::<Record>() + size_of::<u32>())
             + self.index.frames.len() * size_of::<FrameEntry>()
-            + (self.index.machines.len() + self.index.logs.len()) * 128
+            + (self.index.machines.len() + self.index.logs.len()) * LISTED_BYTES
     }
 }
 

@@ -20,7 +20,10 @@ mod record_codec;
 mod writer;
 
 pub use error::PackError;
-pub use frame::{Codec, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader, open_frame};
+pub use frame::{
+    Codec, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader, SEALED_FRAME_BYTES_MAX,
+    open_frame,
+};
 pub use header::{Envelope, HEADER_BYTES, PackHeader, PackKind};
 pub use index::{Content, FrameEntry, MachineEntry, PackIndex, Record, Target, TargetLog};
 pub use index_codec::open_index;

@@ -90,7 +90,7 @@ impl MachinePoints {
         for (epoch, told) in &history.epochs {
             all.add_epoch(history, *epoch, told);
         }
-        let lost = history.lost.iter().map(|epoch| Gap { epoch: *epoch, cause: GapCause::Record });
+        let lost = history.lost.keys().map(|epoch| Gap { epoch: *epoch, cause: GapCause::Record });
         all.gaps.extend(lost);
         all.gaps.sort_by_key(|gap| gap.epoch);
         all

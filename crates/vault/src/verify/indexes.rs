@@ -22,6 +22,8 @@ pub struct Indexes {
     /// Logs that say where they end.
     pub closed: HashSet<LogName>,
     names: HashSet<BlockName>,
+    /// Packs of which it was told that they can't be read.
+    told: HashSet<PackPlace>,
     /// For each log the packs that were looked at.
     seen: HashMap<LogName, HashSet<PackNumber>>,
 }
@@ -45,6 +47,7 @@ impl Indexes {
             traces: Traces::default(),
             closed: HashSet::new(),
             names: HashSet::new(),
+            told: HashSet::new(),
             seen: HashMap::new(),
         }
     }
@@ -93,9 +96,8 @@ impl Indexes {
 
     /// Notes what is wrong with a pack, once.
     fn find_pack(&mut self, place: &PackPlace, error: &LogError) {
-        let finding = Finding::new(Spot::Pack(place.clone()), error);
-        if !self.findings.contains(&finding) {
-            self.findings.push(finding);
+        if self.told.insert(place.clone()) {
+            self.findings.push(Finding::new(Spot::Pack(place.clone()), error));
         }
     }
 

@@ -79,6 +79,9 @@ pub async fn compare(
             look_again(reader, history).await?;
         }
         check_chains(history, findings);
+        for epoch in history.lost.keys() {
+            add_orphan(&history.machine, *epoch, findings);
+        }
     }
     for (machine, epoch) in traces.0.keys() {
         // One that was granted after the records were read is no orphan.
@@ -122,7 +125,7 @@ fn check_chains(history: &MachineHistory, findings: &mut Vec<Finding>) {
         let spot = Spot::Epoch(history.machine.clone(), of);
         let first = match history.epochs.get(&of) {
             // That its record is lost was told.
-            None if history.lost.contains(&of) => continue,
+            None if history.lost.contains_key(&of) => continue,
             None => Lsn(1),
             Some(parent) if parent.hole().is_some_and(|(first, _)| first <= lsn) => continue,
             Some(parent) if parent.trace.chain.end() < lsn => parent.trace.chain.end().next(),
@@ -137,6 +140,7 @@ fn check_chains(history: &MachineHistory, findings: &mut Vec<Finding>) {
     }
 }
 
+/// An epoch without a record: everything in it is touched.
 fn add_orphan(machine: &Name, epoch: Epoch, findings: &mut Vec<Finding>) {
     let spot = Spot::Object(layout::epoch(machine, epoch));
     let known = findings.iter_mut().find(|known| known.spot == spot);

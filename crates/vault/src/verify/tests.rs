@@ -458,6 +458,11 @@ fn an_epoch_that_continues_another_tells_of_a_loss_at_its_end() {
         assert!(damage[0].what.starts_with("epoch 1 of db-1: LSNs 3 to 3"), "{damage:?}");
         let points: Vec<_> = damage[0].touches[0].points.iter().map(|p| p.epoch.0).collect();
         assert_eq!(points, [2]);
+        // And a damaged record of the one that is continued touches both.
+        vault.put(&layout::epoch(&parent.of.0, Epoch(1)), b"nonsense".to_vec()).await;
+        let damage = report(&vault, false).await.damage;
+        let points: Vec<_> = damage[0].touches[0].points.iter().map(|p| p.epoch.0).collect();
+        assert_eq!((damage.len(), points), (1, vec![1, 2]));
     });
 }
 
@@ -484,7 +489,7 @@ fn every_damaged_record_of_a_machine_is_named_once() {
         });
         let naming: Vec<_> = found.iter().filter(|found| found.0.contains(&epoch)).collect();
         assert_eq!(naming.len(), 1, "{at}: {found:?}");
-        assert_eq!(naming[0].1[0].0, "db-1", "{at}: {found:?}");
+        assert_eq!(naming[0].1, touches(&[("db-1", &[4, 6])]), "{at}: {found:?}");
     }
     let session = layout::session(&machine, Epoch(1), 1);
     let found = broken(false, async |vault, _| vault.put(&session, b"nonsense".to_vec()).await);
