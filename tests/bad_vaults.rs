@@ -4,7 +4,6 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
 
 use support::devices::{self, FileSystem};
 use support::process::{Output, Tidegate};
@@ -52,14 +51,6 @@ fn all_refuse(calls: Vec<Tidegate>, words: &[&str]) {
     }
 }
 
-/// What is below a directory, but for the file that every opener for writing makes.
-#[track_caller]
-fn without_lock(directory: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
-    let mut found = contents(directory);
-    found.retain(|(path, _)| !path.ends_with(".lock"));
-    found
-}
-
 #[test]
 fn a_vault_that_is_not_there_is_named_and_not_made_by_those_who_only_use_it() {
     let site = Site::in_scratch();
@@ -87,7 +78,7 @@ fn a_directory_with_other_things_is_left_as_it_is() {
     all_refuse(readers(&site), &["there is no vault at", site.vault(), "tidegate vault init"]);
     let words = [shown(&vault), "holds other things (letters)", "an empty place"];
     all_refuse(makers(&site), &words);
-    assert_eq!(without_lock(&vault), before);
+    assert_eq!(contents(&vault), before);
 
     // Another program's file of the same name.
     fs::write(vault.join("vault.json"), "{\"items\": []}").unwrap();
@@ -112,11 +103,11 @@ fn a_vault_of_a_newer_format_is_left_to_a_newer_program() {
         let newer = newer.replacen("\"format\":1", "\"format\":2", 1);
         assert_ne!(ours, newer, "the format stands in {}", object.display());
         fs::write(&object, newer).unwrap();
-        let before = without_lock(&site.vault_path());
+        let before = contents(&site.vault_path());
         let mut calls = readers(&site);
         calls.extend(makers(&site).pop());
         all_refuse(calls, &[site.vault(), words[0], words[1]]);
-        assert_eq!(without_lock(&site.vault_path()), before);
+        assert_eq!(contents(&site.vault_path()), before);
         fs::write(&object, ours).unwrap();
     }
     site.assert_recovers("db", 0, &disk);
@@ -129,13 +120,13 @@ fn another_vaults_key_opens_nothing_and_another_vaults_parts_are_told() {
     site.replicate("db", &[&disk]).run().success();
     fs::write(other.key(), [7; 64]).unwrap();
     other.init();
-    let before = without_lock(&site.vault_path());
+    let before = contents(&site.vault_path());
     let mistaken = other.elsewhere(site.vault());
     let mut calls = readers(&mistaken);
     calls.push(mistaken.replicate("db", &[&disk]));
     let words = [site.vault(), "wrong key file", "keys/", "tidegate vault key list"];
     all_refuse(calls, &words);
-    assert_eq!(without_lock(&site.vault_path()), before);
+    assert_eq!(contents(&site.vault_path()), before);
 
     // The description of another vault, over ours.
     let stranger = Site::with_vault();
@@ -159,7 +150,7 @@ fn a_wrong_or_missing_passphrase_is_told_apart_and_the_right_one_still_opens() {
     let disk = site.disk("db", 4096);
     let replicate = ["replicate", shown(&disk), "--machine", "db"];
     call(&replicate).env(secret, "the right one").run().success();
-    let before = without_lock(&site.vault_path());
+    let before = contents(&site.vault_path());
 
     let refused = |call: Tidegate, words: &[&str]| {
         let output = call.run().failure().says(words);
@@ -175,7 +166,7 @@ fn a_wrong_or_missing_passphrase_is_told_apart_and_the_right_one_still_opens() {
     let file = site.path("no such file");
     let from_file = call(&["machines"]).args(["--passphrase-file", shown(&file)]);
     refused(from_file, &[shown(&file), "No such file"]);
-    assert_eq!(without_lock(&site.vault_path()), before);
+    assert_eq!(contents(&site.vault_path()), before);
     call(&["verify", "--contents"]).env(secret, "the right one").run().success();
 }
 

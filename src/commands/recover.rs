@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 use tidegate_model::{HumanBytes, Remedy};
-use tidegate_vault::chain::MachineHistory;
-use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogError, LogReader};
+use tidegate_vault::chain::{Loss, MachineHistory};
+use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
 use tidegate_vault::restore::{RestoreError, RestorePlan};
 
@@ -97,7 +97,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
 }
 
 /// A point may be missing because what holds it is damaged: then that is what a person must know.
-fn not_chosen(error: ChooseError, losses: &[LogError]) -> Failure {
+fn not_chosen(error: ChooseError, losses: &[Loss]) -> Failure {
     match losses.first() {
         None => error.into(),
         Some(loss) => Failure::new(format!("{error}; {loss}; {AFTER_DAMAGE}"), Remedy::Repair),

@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 use tidegate_model::{HumanBytes, Remedy};
+use tidegate_vault::layout;
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::verify::{Done, Report, Touch, verify};
+use tidegate_vault::verify::{Done, OpenLog, Report, Touch, verify};
 
 use crate::cli::VerifyArgs;
 use crate::failure::Failure;
@@ -26,6 +27,8 @@ struct Verified {
     duplicate_bytes: u64,
     machines: usize,
     damage: Vec<Damage>,
+    /// Logs without a closing pack.
+    open_logs: Vec<Open>,
     strays: Vec<String>,
     seconds: f64,
 }
@@ -36,6 +39,21 @@ struct Damage {
     what: String,
     touches: Vec<String>,
 }
+
+#[derive(Serialize)]
+struct Open {
+    /// Its folder.
+    log: String,
+    /// The last pack that is there; null when there is none.
+    after_pack: Option<u64>,
+    /// Whether others of its run were closed, so that its own end may be lost.
+    others_closed: bool,
+    #[serde(skip)]
+    text: String,
+}
+
+/// How many logs without an end are named to a person; --json has them all.
+const OPEN_LOGS_SHOWN: usize = 10;
 
 pub(super) async fn run(args: VerifyArgs, output: Output) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
@@ -92,9 +110,19 @@ impl Verified {
             duplicate_bytes: counts.duplicate_bytes,
             machines: report.machines.len(),
             damage: damage.collect(),
+            open_logs: report.open_logs.iter().map(open).collect(),
             strays: report.strays.clone(),
             seconds,
         }
+    }
+}
+
+fn open(log: &OpenLog) -> Open {
+    Open {
+        log: layout::log(&log.log),
+        after_pack: log.after.map(|pack| pack.0),
+        others_closed: log.others_end,
+        text: log.to_string(),
     }
 }
 
@@ -126,6 +154,7 @@ fn text(verified: &Verified) -> String {
         let count = verified.leftovers;
         lines.push(format!("{count} packs were left by a crash and never counted: no harm"));
     }
+    lines.extend(open_lines(&verified.open_logs));
     lines.extend(verified.strays.iter().map(|stray| format!("not ours, passed over: {stray}")));
     for damage in &verified.damage {
         // The sentence names the place.
@@ -133,4 +162,24 @@ fn text(verified: &Verified) -> String {
         lines.extend(damage.touches.iter().map(|touch| format!("  touches {touch}")));
     }
     lines.join("\n")
+}
+
+/// What a check can't tell: no damage, but no proof of the contrary either.
+fn open_lines(open: &[Open]) -> Vec<String> {
+    if open.is_empty() {
+        return Vec::new();
+    }
+    let count = match open.len() {
+        1 => "1 log has no closing pack: its server runs or was killed".to_owned(),
+        count => format!("{count} logs have no closing pack: their servers run or were killed"),
+    };
+    let mut lines = vec![format!("{count}; a lost end would look the same:")];
+    // Those first that are less likely to be so by right.
+    let (suspect, usual): (Vec<_>, Vec<_>) = open.iter().partition(|log| log.others_closed);
+    let shown = suspect.into_iter().chain(usual).take(OPEN_LOGS_SHOWN);
+    lines.extend(shown.map(|log| format!("  {}", log.text)));
+    if open.len() > OPEN_LOGS_SHOWN {
+        lines.push(format!("  and {} more (--json lists them)", open.len() - OPEN_LOGS_SHOWN));
+    }
+    lines
 }

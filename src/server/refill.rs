@@ -9,7 +9,7 @@ use futures::StreamExt;
 use tidegate_model::{FrameNumber, Micros, RunId};
 use tidegate_pipeline::{Known, KnownBlocks, LogSlot, Logs, PACKS_REMEMBERED_MAX};
 use tidegate_vault::Vault;
-use tidegate_vault::log::{Found, LogError, LogReader, PackRead, Survey};
+use tidegate_vault::log::{LogError, LogReader, PackRead, Survey};
 use tidegate_vault::pack::Content;
 use tracing::{info, warn};
 
@@ -52,7 +52,9 @@ pub(super) async fn refill(
 /// When each run began.
 async fn run_starts(vault: &Vault) -> Result<BTreeMap<RunId, Micros>, ServerError> {
     let runs = tidegate_vault::meta::list_runs(vault.store(), vault.ring()).await?;
-    Ok(runs.into_iter().map(|run| (run.run, run.started)).collect())
+    // Without their times the logs of a damaged run come last; `verify` tells of the damage.
+    runs.damaged.iter().for_each(|error| warn!(%error, "passed over a damaged run"));
+    Ok(runs.whole.into_iter().map(|run| (run.run, run.started)).collect())
 }
 
 /// Fills from one log.
@@ -76,8 +78,7 @@ impl Filler<'_> {
             let mut read = Box::pin(reader.packs(survey, group.to_vec()));
             while let Some((place, found)) = read.next().await {
                 match found {
-                    Ok(Found::Pack(pack)) => self.add(&pack),
-                    Ok(Found::Tombstone) => {}
+                    Ok(pack) => self.add(&pack),
                     Err(error) if error.is_damage() => {
                         // Its blocks are merely not known; `verify` tells of the damage.
                         warn!(%place, %error, "passed over a damaged pack");

@@ -16,7 +16,7 @@ use futures::TryStreamExt;
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
-use crate::log::{Found, LogReader};
+use crate::log::LogReader;
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
 use crate::store::Put;
 pub use error::GrantError;
@@ -117,11 +117,11 @@ async fn resume(
     epoch: &EpochRecord,
 ) -> Result<Option<Grant>, GrantError> {
     let (store, ring) = (reader.store(), reader.ring());
-    let sessions = meta::list_sessions(store, ring, &request.machine, epoch.epoch).await?;
-    let committed = end_of(reader, &request.machine, epoch, sessions.last()).await?;
+    let newest = meta::newest_session(store, ring, &request.machine, epoch.epoch).await?;
+    let committed = end_of(reader, &request.machine, epoch, newest.as_ref()).await?;
     let record = SessionRecord {
         epoch: epoch.epoch,
-        number: sessions.last().map_or(0, |last| last.number).saturating_add(1),
+        number: newest.map_or(0, |newest| newest.number).saturating_add(1),
         incarnation: request.incarnation,
         committed,
         log: request.log.clone(),
@@ -194,8 +194,9 @@ pub async fn chain_end(
     machine: &Name,
     epoch: &EpochRecord,
 ) -> Result<Lsn, GrantError> {
-    let sessions = meta::list_sessions(reader.store(), reader.ring(), machine, epoch.epoch).await?;
-    end_of(reader, machine, epoch, sessions.last()).await
+    let (store, ring) = (reader.store(), reader.ring());
+    let newest = meta::newest_session(store, ring, machine, epoch.epoch).await?;
+    end_of(reader, machine, epoch, newest.as_ref()).await
 }
 
 /// Reads the newest session's log backwards, to the last pack that completes a record.
@@ -211,7 +212,7 @@ async fn end_of(
     let survey = reader.survey(log).await?;
     for number in survey.counted_from(first).into_iter().rev() {
         let bytes = survey.stored.get(&number.0).copied();
-        let Found::Pack(pack) = reader.find(&survey.place(number), bytes).await? else { continue };
+        let pack = reader.sized_pack(&survey.place(number), bytes).await?;
         let here = pack.index.machines.iter();
         let complete = here
             .filter(|entry| entry.name == *machine && entry.epoch == epoch.epoch)

@@ -186,6 +186,11 @@ impl KeyRing {
         self.roots.last_key_value().map_or(0, |(version, _)| *version)
     }
 
+    /// All versions, the oldest first.
+    pub fn versions(&self) -> impl Iterator<Item = u32> + '_ {
+        self.roots.keys().copied()
+    }
+
     /// The ciphers of a log; `None` when the ring has no root key of that version.
     #[must_use]
     pub fn log_ciphers(&self, version: u32, log: LogId) -> Option<LogCiphers> {

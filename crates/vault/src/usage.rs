@@ -10,8 +10,8 @@ use futures::StreamExt;
 use tidegate_model::{Disk, Name};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
-use crate::log::{Found, LogReader, PackRead};
-use crate::meta;
+use crate::log::{LogReader, PackRead};
+use crate::meta::{self, Records};
 use crate::pack::{Content, PackIndex};
 use crate::points::{MachinePoints, RecoveryPoint};
 
@@ -46,8 +46,7 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
         let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
         while let Some((_, pack)) = packs.next().await {
             match pack {
-                Ok(Found::Tombstone) => break,
-                Ok(Found::Pack(pack)) => {
+                Ok(pack) => {
                     add_pack(&mut usages, &pack);
                     traces.add_pack(pack.place.log.id, &pack.index, None);
                 }
@@ -58,7 +57,8 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
     }
     for machine in meta::list_machines(store).await? {
         let epochs = meta::list_epochs(store, ring, &machine).await?;
-        let mut history = MachineHistory::new(machine, epochs, Vec::new());
+        epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
+        let mut history = MachineHistory::new(machine, epochs, Records::default());
         history.take_traces(&mut traces);
         let usage = usages.entry(history.machine.clone()).or_default();
         add_history(usage, &history);

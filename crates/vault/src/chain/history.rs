@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use tidegate_model::{Disk, DiskNumber, Epoch, LogName, Lsn, Name, PackNumber, Point};
 
 use super::trace::{Trace, Traces};
+use crate::layout;
 use crate::log::LogError;
-use crate::meta::{Begins, EpochRecord, SessionRecord};
+use crate::meta::{Begins, EpochRecord, MetaError, Records, SessionRecord};
 
 /// One epoch of a machine.
 #[derive(Debug, Clone)]
@@ -44,15 +45,34 @@ impl EpochHistory {
     }
 }
 
-/// A machine, its epochs, and what is wrong with the logs that hold them.
+/// Something of a machine that can't be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    /// In its logs.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Of the records of its epochs and sessions.
+    #[error(transparent)]
+    Record(#[from] MetaError),
+}
+
+/// A machine, its epochs, and what is wrong with what holds them.
 #[derive(Debug, Clone)]
 pub struct MachineHistory {
     /// The machine.
     pub machine: Name,
     /// Its epochs.
     pub epochs: BTreeMap<Epoch, EpochHistory>,
-    /// What couldn't be read of its logs.
-    pub losses: Vec<LogError>,
+    /// Epochs that were granted and whose records are damaged or missing, with what the logs say of
+    /// them. Nothing that lies in them or continues them can be brought back; the others stand by
+    /// themselves.
+    pub lost: BTreeMap<Epoch, Trace>,
+    /// What couldn't be read: records first, then logs.
+    pub losses: Vec<Loss>,
+    /// Whether records of sessions are damaged or missing: any log may hold what they brought.
+    pub(super) strayed: bool,
+    /// Logs to look at besides those that the records name, from their first pack on.
+    pub(super) besides: Vec<LogName>,
 }
 
 /// Why a point has no whole history behind it.
@@ -61,6 +81,9 @@ pub enum Broken {
     /// There is no such epoch.
     #[error("there is no epoch {0}")]
     NoEpoch(Epoch),
+    /// There was such an epoch.
+    #[error("the record of epoch {0} is damaged or missing, and what it continues isn't known")]
+    Lost(Epoch),
     /// LSNs are missing.
     #[error("the chain of epoch {epoch} ends at LSN {end}, and LSN {wanted} is needed")]
     Ends {
@@ -79,27 +102,42 @@ pub enum Broken {
 impl MachineHistory {
     /// A machine of which only the records of its epochs and sessions are known.
     #[must_use]
-    pub fn new(machine: Name, epochs: Vec<EpochRecord>, sessions: Vec<SessionRecord>) -> Self {
+    pub fn new(
+        machine: Name,
+        epochs: Records<EpochRecord>,
+        sessions: Records<SessionRecord>,
+    ) -> Self {
+        let damaged = epochs.damaged.iter().filter_map(MetaError::damaged_path);
+        let lost = damaged.filter_map(|path| layout::parse_epoch(&machine, path));
+        let lost = lost.map(|epoch| (epoch, Trace::default())).collect();
+        let strayed = !sessions.damaged.is_empty();
+        let mut of_epochs: BTreeMap<Epoch, Vec<SessionRecord>> = BTreeMap::new();
+        for session in sessions.whole {
+            of_epochs.entry(session.epoch).or_default().push(session);
+        }
         let told = |record: EpochRecord| {
-            let of_epoch = |session: &&SessionRecord| session.epoch == record.epoch;
-            let sessions = sessions.iter().filter(of_epoch).cloned().collect();
+            let sessions = of_epochs.remove(&record.epoch).unwrap_or_default();
             (record.epoch, EpochHistory { record, sessions, trace: Trace::default() })
         };
-        Self { machine, epochs: epochs.into_iter().map(told).collect(), losses: Vec::new() }
+        let epochs_told = epochs.whole.into_iter().map(told).collect();
+        let losses = epochs.damaged.into_iter().chain(sessions.damaged).map(Loss::Record).collect();
+        Self { machine, epochs: epochs_told, lost, losses, strayed, besides: Vec::new() }
     }
 
     /// Moves what the logs say of this machine's epochs over here.
     pub fn take_traces(&mut self, traces: &mut Traces) {
-        for (epoch, told) in &mut self.epochs {
-            if let Some(trace) = traces.0.remove(&(self.machine.clone(), *epoch)) {
-                told.trace = trace;
+        let known = self.epochs.iter_mut().map(|(epoch, told)| (epoch, &mut told.trace));
+        for (epoch, trace) in known.chain(&mut self.lost) {
+            if let Some(told) = traces.0.remove(&(self.machine.clone(), *epoch)) {
+                *trace = told;
             }
         }
     }
 
     /// The logs in which the machine's records are, each with the first pack to look at; the log
     /// of the newest session first. Read in this order a history that grows meanwhile shows no
-    /// hole: what a session stands on was stored before the session began.
+    /// hole: what a session stands on was stored before the session began. When records of
+    /// sessions are lost, all other logs follow.
     #[must_use]
     pub fn logs(&self) -> Vec<(LogName, PackNumber)> {
         let begins = self.epochs.values().flat_map(|epoch| {
@@ -113,6 +151,12 @@ impl MachineHistory {
                 None => logs.push((log.clone(), pack)),
             }
         }
+        for log in &self.besides {
+            match logs.iter_mut().find(|(known, _)| known == log) {
+                Some((_, first)) => *first = PackNumber(0),
+                None => logs.push((log.clone(), PackNumber(0))),
+            }
+        }
         logs
     }
 
@@ -120,12 +164,12 @@ impl MachineHistory {
     /// and those that it continues, each as far as it is continued. Nothing is said of chains.
     ///
     /// # Errors
-    /// [`Broken`] when an epoch isn't there.
+    /// [`Broken`] when an epoch isn't there, or its record can't be read.
     pub fn lineage(&self, point: Point) -> Result<Vec<Point>, Broken> {
         let mut lineage = vec![point];
         let mut next = point;
         loop {
-            let epoch = self.epochs.get(&next.epoch).ok_or(Broken::NoEpoch(next.epoch))?;
+            let epoch = self.epochs.get(&next.epoch).ok_or_else(|| self.absent(next.epoch))?;
             if epoch.record.begins == Begins::Copy {
                 lineage.reverse();
                 return Ok(lineage);
@@ -135,6 +179,10 @@ impl MachineHistory {
             next = parent.ok_or(Broken::NoParent(next.epoch))?;
             lineage.push(next);
         }
+    }
+
+    fn absent(&self, epoch: Epoch) -> Broken {
+        if self.lost.contains_key(&epoch) { Broken::Lost(epoch) } else { Broken::NoEpoch(epoch) }
     }
 
     /// The lineage of `point`, if every chain in it is whole.

@@ -11,7 +11,10 @@ mod trace;
 mod whole;
 
 pub use assemble::Assembler;
-pub use history::{Broken, EpochHistory, MachineHistory};
+pub use history::{Broken, EpochHistory, Loss, MachineHistory};
 pub use read::HistoryError;
 pub use trace::{Trace, Traces};
 pub use whole::Chain;
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,9 @@
 use futures::StreamExt;
 use tidegate_model::{Name, Remedy};
 
-use super::history::MachineHistory;
+use super::history::{Loss, MachineHistory};
 use super::trace::Traces;
-use crate::log::{Found, LogError, LogReader};
+use crate::log::{LogError, LogReader};
 use crate::meta::{self, MetaError};
 
 /// Why a machine's history couldn't be read.
@@ -43,43 +43,43 @@ impl MachineHistory {
     /// Reads all that the vault holds of a machine, but for its disks' bytes.
     ///
     /// # Errors
-    /// [`HistoryError`] when there is no such machine, or something can't be read that tells where
-    /// its logs are. Damage in the logs is no error: it is in [`MachineHistory::losses`].
+    /// [`HistoryError`] when there is no such machine, the store can't be read, or a key or a newer
+    /// program is needed. Damage is no error: it is in [`MachineHistory::losses`].
     pub async fn read(reader: &LogReader, machine: &Name) -> Result<Self, HistoryError> {
         let (store, ring) = (reader.store(), reader.ring());
         let epochs = meta::list_epochs(store, ring, machine).await?;
-        if epochs.is_empty() {
+        if epochs.whole.is_empty() && epochs.damaged.is_empty() {
             let names = meta::list_machines(store).await?;
             return Err(HistoryError::NoMachine { machine: machine.clone(), known: known(&names) });
         }
-        let mut sessions = Vec::new();
-        for epoch in &epochs {
-            sessions.extend(meta::list_sessions(store, ring, machine, epoch.epoch).await?);
-        }
+        let sessions = meta::list_sessions(store, ring, machine).await?;
         let mut history = Self::new(machine.clone(), epochs, sessions);
         history.read_logs(reader).await?;
         Ok(history)
     }
 
     /// Reads the logs of the machine's epochs: every index from its first pack on. What is damaged
-    /// goes to `losses`; whether it held anything of this machine shows in the chains.
+    /// goes to `losses`; whether it held anything of this machine shows in the chains. Where a
+    /// session's log isn't known any more, every log of the vault is read: slow, but all that is
+    /// left of the machine is found.
     ///
     /// # Errors
     /// [`LogError`] when the store can't be read, or a key or a newer program is needed.
     pub async fn read_logs(&mut self, reader: &LogReader) -> Result<(), LogError> {
+        if self.strayed {
+            self.besides = reader.logs().await?;
+        }
         let mut traces = Traces::default();
         for (log, first) in self.logs() {
             let survey = reader.survey(&log).await?;
             let lost = survey.counted.missing.iter().filter(|(_, last)| *last >= first);
-            self.losses.extend(lost.map(|(pack, _)| LogError::Missing(survey.place(*pack))));
+            let lost = lost.map(|(pack, _)| LogError::Missing(survey.place(*pack)));
+            self.losses.extend(lost.map(Loss::Log));
             let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
             while let Some((_, pack)) = packs.next().await {
                 match pack {
-                    Ok(Found::Pack(pack)) => {
-                        traces.add_pack(log.id, &pack.index, Some(&self.machine));
-                    }
-                    Ok(Found::Tombstone) => break,
-                    Err(error) if error.is_damage() => self.losses.push(error),
+                    Ok(pack) => traces.add_pack(log.id, &pack.index, Some(&self.machine)),
+                    Err(error) if error.is_damage() => self.losses.push(error.into()),
                     Err(error) => return Err(error),
                 }
             }
@@ -89,18 +89,20 @@ impl MachineHistory {
     }
 }
 
+/// How many machines are named to who asked for one that isn't there: a line's worth.
+const NAMED_MAX: usize = 10;
+
 /// The machines that there are, in words.
 fn known(names: &[Name]) -> String {
-    const SHOWN: usize = 10;
     let mut text = match names.len() {
         0 => return "no machine was ever sent to it".into(),
         1 => "it has only ".to_owned(),
         _ => "it has ".to_owned(),
     };
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(Name::as_str).collect();
+    let shown: Vec<&str> = names.iter().take(NAMED_MAX).map(Name::as_str).collect();
     text.push_str(&shown.join(", "));
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    if names.len() > NAMED_MAX {
+        text.push_str(&format!(" and {} more", names.len() - NAMED_MAX));
     }
     text
 }

@@ -32,7 +32,7 @@ async fn machine(vault: &mut TestVault) -> TestMachine {
 
 async fn sessions(vault: &TestVault) -> Vec<SessionRecord> {
     let machine = "db-1".parse().unwrap();
-    meta::list_sessions(&vault.store(), &vault.ring, &machine, Epoch(1)).await.unwrap()
+    meta::list_sessions(&vault.store(), &vault.ring, &machine).await.unwrap().whole
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn the_first_epoch_of_a_machine_stands_on_nothing() {
         assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(0) });
         let name = "db-1".parse().unwrap();
         let epochs = meta::list_epochs(&vault.store(), &vault.ring, &name).await.unwrap();
-        assert_eq!((epochs.len(), epochs[0].parent), (1, None));
+        assert_eq!((epochs.whole.len(), epochs.whole[0].parent), (1, None));
         // The answer was lost, and the agent asks again: it gets the same epoch.
         let again = grant(&vault.reader(), &request(&log, 5, 0)).await.unwrap();
         assert_eq!(again, granted);
@@ -96,6 +96,25 @@ fn the_chain_ends_before_a_gap_and_before_a_record_without_its_last_piece() {
         let (path, bytes) = machine.log.close(&mut vault, false);
         vault.put(&path, bytes).await;
         assert_eq!(end(&vault).await.unwrap(), Lsn(3));
+    });
+}
+
+#[test]
+fn only_the_newest_session_must_be_readable() {
+    run(async {
+        let mut vault = TestVault::new();
+        machine(&mut vault).await;
+        let log = TestLog::new(&vault, 2);
+        let again = async || grant(&vault.reader(), &request(&log, 5, 1)).await;
+        again().await.unwrap();
+        again().await.unwrap();
+        let path = |number| layout::session(&"db-1".parse().unwrap(), Epoch(1), number);
+        vault.put(&path(1), b"nonsense".to_vec()).await;
+        assert_eq!(again().await.unwrap(), Grant { epoch: Epoch(1), committed: Lsn(3) });
+        vault.put(&path(3), b"nonsense".to_vec()).await;
+        let error = again().await.unwrap_err();
+        assert!(error.to_string().contains(&path(3)), "{error}");
+        assert_eq!(error.remedy(), Remedy::Repair);
     });
 }
 

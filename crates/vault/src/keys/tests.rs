@@ -232,7 +232,7 @@ fn no_changed_field_of_the_document_passes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(crate::testing::cases(200))]
 
     #[test]
     fn garbage_is_refused_without_a_panic(

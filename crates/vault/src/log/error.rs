@@ -56,13 +56,7 @@ impl LogError {
     #[must_use]
     pub const fn is_damage(&self) -> bool {
         match self {
-            Self::Store(error) => matches!(
-                error,
-                StoreError::NotFound { .. }
-                    | StoreError::Short { .. }
-                    | StoreError::Long { .. }
-                    | StoreError::Failed { .. }
-            ),
+            Self::Store(error) => error.is_damage(),
             Self::Pack { cause: PackError::KeyVersion(_) | PackError::Format(_), .. }
             | Self::Stopped(_) => false,
             Self::Missing(_)

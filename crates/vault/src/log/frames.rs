@@ -7,10 +7,12 @@
 use std::ops::Range;
 
 use bytes::BytesMut;
-use tidegate_model::limits::FRAME_BYTES_MAX;
 
 use super::{LogError, LogReader, PackRead};
-use crate::pack::{FRAME_HEADER_BYTES, FrameEntry, FrameHeader, PackError, PackIndex, open_frame};
+use crate::pack::{
+    FRAME_HEADER_BYTES, FrameEntry, FrameHeader, PackError, PackIndex, SEALED_FRAME_BYTES_MAX,
+    open_frame,
+};
 use crate::seal::LogCiphers;
 
 /// A run is closed when it has this many bytes: enough that the request's cost is lost in it,
@@ -64,7 +66,7 @@ impl LogReader {
     /// [`LogError`] of the store, or for a frame longer than any can be.
     pub async fn fetch(&self, pack: &PackRead, run: &FrameRun) -> Result<FetchedRun, LogError> {
         for entry in run.frames.iter().filter_map(|place| pack.index.frames.get(*place as usize)) {
-            if entry.sealed_bytes > FRAME_BYTES_MAX + 1024 {
+            if entry.sealed_bytes > SEALED_FRAME_BYTES_MAX {
                 let cause = PackError::Field("the index states a frame of impossible size");
                 return Err(pack.frame_error(entry, cause));
             }

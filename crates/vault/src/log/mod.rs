@@ -23,5 +23,5 @@ mod tests;
 pub use counted::{Counted, Stated};
 pub use error::LogError;
 pub use place::PackPlace;
-pub use reader::{CACHE_BYTES_DEFAULT, Found, LogReader, PackRead};
+pub use reader::{CACHE_BYTES_DEFAULT, LogReader, PackRead};
 pub use survey::{INDEXES_AHEAD, Survey, stated_by};

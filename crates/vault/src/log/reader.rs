@@ -9,7 +9,8 @@ use tidegate_model::{LogId, PackNumber};
 use super::cache::ByteCache;
 use super::{LogError, PackPlace};
 use crate::pack::{
-    FrameEntry, HEADER_BYTES, PackError, PackHeader, PackIndex, PackKind, Record, open_index,
+    Envelope, FrameEntry, HEADER_BYTES, PackError, PackHeader, PackIndex, PackKind, Record,
+    open_index,
 };
 use crate::seal::{KeyRing, LogCiphers};
 use crate::store::{Store, StoreError};
@@ -22,6 +23,9 @@ const HEAD_BYTES_GUESS: u64 = 64 << 10;
 /// Memory for indexes unless the caller says otherwise: those of some 2,000 packs of whole blocks,
 /// so that references into 32 GiB of history are followed without reading an index twice.
 pub const CACHE_BYTES_DEFAULT: usize = 128 << 20;
+
+/// What a machine or another log in an index takes: its entry, and a name on the heap.
+const LISTED_BYTES: usize = 128;
 
 /// A pack whose header and index were read and checked.
 #[derive(Debug)]
@@ -46,13 +50,13 @@ impl PackRead {
         size_of::<Self>()
             + self.index.records.len() * (size_of::<Record>() + size_of::<u32>())
             + self.index.frames.len() * size_of::<FrameEntry>()
-            + (self.index.machines.len() + self.index.logs.len()) * 128
+            + (self.index.machines.len() + self.index.logs.len()) * LISTED_BYTES
     }
 }
 
 /// What lies at a pack's place.
 #[derive(Debug, Clone)]
-pub enum Found {
+pub(super) enum Found {
     /// A pack.
     Pack(Arc<PackRead>),
     /// The end of the log, put there from outside.
@@ -99,7 +103,7 @@ impl LogReader {
     ///
     /// # Errors
     /// [`LogError`] when there is nothing, or not what belongs there.
-    pub async fn find(
+    pub(super) async fn find(
         &self,
         place: &PackPlace,
         stored_bytes: Option<u64>,
@@ -141,7 +145,16 @@ impl LogReader {
     /// # Errors
     /// [`LogError`] when it isn't there, or not what belongs there.
     pub async fn pack(&self, place: &PackPlace) -> Result<Arc<PackRead>, LogError> {
-        match self.find(place, None).await? {
+        self.sized_pack(place, None).await
+    }
+
+    /// The same; `stored_bytes` is the object's size where a listing gave it.
+    pub(crate) async fn sized_pack(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<Arc<PackRead>, LogError> {
+        match self.find(place, stored_bytes).await? {
             Found::Pack(pack) => Ok(pack),
             Found::Tombstone => Err(LogError::Tombstone(place.clone())),
         }
@@ -170,21 +183,54 @@ impl LogReader {
     ) -> Result<(PackHeader, BytesMut), LogError> {
         let refuse = |cause| LogError::Pack { place: place.clone(), cause };
         let first = self.first_bytes(place, stored_bytes).await?;
-        let header = PackHeader::decode(&first).map_err(refuse)?;
+        let header = match PackHeader::decode(&first) {
+            Ok(header) => header,
+            Err(PackError::Format(format)) => {
+                return Err(refuse(self.unknown(place, &first, format).await?));
+            }
+            Err(cause) => return Err(refuse(cause)),
+        };
         self.check_place(place, &header).map_err(refuse)?;
         check_size(place, &header, stored_bytes)?;
-        let mut index = BytesMut::from(first.get(HEADER_BYTES..).unwrap_or_default());
-        index.truncate(header.index_bytes as usize);
-        if index.len() < header.index_bytes as usize {
-            let begin = (HEADER_BYTES + index.len()) as u64;
-            let range = begin..header.frames_begin();
-            index.extend_from_slice(&self.get(place, range, header.object_bytes).await?);
-        }
+        let index = self.index(place, &first, header.index_bytes, header.object_bytes).await?;
         // A tombstone has nothing else that would tell a changed bit; a pack's index does.
         if header.kind == PackKind::Tombstone && header.digest_with(&index) != header.digest {
             return Err(refuse(PackError::Digest));
         }
         Ok((header, index))
+    }
+
+    /// What is wrong with a pack whose header states a format that we don't know.
+    async fn unknown(
+        &self,
+        place: &PackPlace,
+        first: &Bytes,
+        format: u16,
+    ) -> Result<PackError, LogError> {
+        let refuse = |cause| LogError::Pack { place: place.clone(), cause };
+        let envelope = Envelope::decode(first).map_err(refuse)?;
+        let end = HEADER_BYTES as u64 + u64::from(envelope.index_bytes);
+        let index = self.index(place, first, envelope.index_bytes, end).await?;
+        Ok(if envelope.fits(&index) { PackError::Format(format) } else { PackError::Digest })
+    }
+
+    /// The sealed index, of which `first` may have a part; `object_bytes` is what the object has
+    /// at least.
+    async fn index(
+        &self,
+        place: &PackPlace,
+        first: &Bytes,
+        index_bytes: u32,
+        object_bytes: u64,
+    ) -> Result<BytesMut, LogError> {
+        let index_bytes = index_bytes as usize;
+        let mut index = BytesMut::from(first.get(HEADER_BYTES..).unwrap_or_default());
+        index.truncate(index_bytes);
+        if index.len() < index_bytes {
+            let range = (HEADER_BYTES + index.len()) as u64..(HEADER_BYTES + index_bytes) as u64;
+            index.extend_from_slice(&self.get(place, range, object_bytes).await?);
+        }
+        Ok(index)
     }
 
     /// The first bytes of an object, as many as there are of the guess.

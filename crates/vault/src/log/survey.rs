@@ -1,12 +1,14 @@
 //! Lists a log, tells which of its packs count, and gives them in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tidegate_model::{LogName, PackNumber};
 
 use super::counted::{Counted, Stated, judge};
-use super::{Found, LogError, LogReader, PackPlace, PackRead};
+use super::reader::Found;
+use super::{LogError, LogReader, PackPlace, PackRead};
 use crate::layout;
 use crate::pack::HEADER_BYTES;
 use crate::store::StoreError;
@@ -121,6 +123,22 @@ impl LogReader {
         Ok((surveys, strays))
     }
 
+    /// The logs of which something is stored.
+    ///
+    /// # Errors
+    /// [`LogError::Store`].
+    pub async fn logs(&self) -> Result<Vec<LogName>, LogError> {
+        let mut logs = Vec::new();
+        for node in self.store().names(layout::LOGS).await?.folders {
+            let node = format!("{}/{node}", layout::LOGS);
+            let folders = self.store().names(&node).await?.folders;
+            logs.extend(
+                folders.iter().filter_map(|log| layout::parse_log(&format!("{node}/{log}"))),
+            );
+        }
+        Ok(logs)
+    }
+
     /// Reads what tells where the log ends, and what a crash left from what is lost.
     pub(super) async fn judge(&self, survey: &mut Survey) -> Result<(), LogError> {
         self.find_tombstone(survey).await?;
@@ -128,8 +146,7 @@ impl LogReader {
         let packs: Vec<_> = self.packs(survey, leftovers).collect().await;
         for (place, pack) in packs {
             match pack {
-                Ok(Found::Pack(pack)) => survey.state(stated_by(&pack)),
-                Ok(Found::Tombstone) => {}
+                Ok(pack) => survey.state(stated_by(&pack)),
                 Err(error) if error.is_damage() => survey.damaged.push((place, error)),
                 Err(error) => return Err(error),
             }
@@ -137,15 +154,20 @@ impl LogReader {
         self.ask_for_missing(survey).await
     }
 
-    /// A tombstone is a header and nothing else, which no pack is: its size gives it away.
+    /// A tombstone is a header and nothing else, which no pack is: its size gives it away. The log
+    /// ends before the first; a tombstone is no pack, wherever it stands.
     async fn find_tombstone(&self, survey: &mut Survey) -> Result<(), LogError> {
         let bare = survey.stored.iter().filter(|(_, bytes)| **bytes == HEADER_BYTES as u64);
         for number in bare.map(|(number, _)| *number).collect::<Vec<_>>() {
             let place = survey.place(PackNumber(number));
-            if let Ok(Found::Tombstone) = self.find(&place, None).await {
-                survey.stored.remove(&number);
-                survey.tombstone = Some(PackNumber(number));
-                break;
+            match self.find(&place, None).await {
+                Ok(Found::Tombstone) => {
+                    survey.stored.remove(&number);
+                    survey.tombstone.get_or_insert(PackNumber(number));
+                }
+                // What else is wrong with it is told by who reads it as a pack.
+                Err(error @ LogError::Store(_)) if !error.is_damage() => return Err(error),
+                Ok(Found::Pack(_)) | Err(_) => {}
             }
         }
         survey.judge();
@@ -169,12 +191,13 @@ impl LogReader {
         Ok(())
     }
 
-    /// Reads packs of a surveyed log, several at once, and gives them in the order of `numbers`.
+    /// Reads packs of a surveyed log, several at once, and gives them in the order of `numbers`. A
+    /// tombstone that came since the survey is a [`LogError::Tombstone`].
     pub fn packs(
         &self,
         survey: &Survey,
         numbers: Vec<PackNumber>,
-    ) -> impl Stream<Item = (PackPlace, Result<Found, LogError>)> + use<> {
+    ) -> impl Stream<Item = (PackPlace, Result<Arc<PackRead>, LogError>)> + use<> {
         let (reader, log) = (self.clone(), survey.log.clone());
         let sizes: Vec<_> = numbers
             .into_iter()
@@ -184,7 +207,7 @@ impl LogReader {
             .map(move |(number, bytes)| {
                 let (reader, place) = (reader.clone(), PackPlace { log: log.clone(), number });
                 async move {
-                    let pack = reader.find(&place, bytes).await;
+                    let pack = reader.sized_pack(&place, bytes).await;
                     (place, pack)
                 }
             })

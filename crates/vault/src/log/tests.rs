@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use tidegate_model::{Checksum, PackNumber};
 
 use super::frames::{RUN_BYTES_MAX, runs};
+use super::reader::Found;
 use super::*;
-use crate::pack::Content;
+use crate::pack::{Content, HEADER_BYTES, PackError};
 use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
 /// Bytes that don't compress, different for each seed.
@@ -146,5 +147,46 @@ fn a_listing_that_lacks_a_pack_which_is_there_calls_nothing_lost() {
         assert_eq!(survey.counted.leftovers, [PackNumber(2)]);
         vault.reader().judge(&mut survey).await.unwrap();
         assert_eq!(survey.counted, whole.counted);
+    });
+}
+
+#[test]
+fn another_format_is_a_newer_one_when_the_digest_fits_and_damage_when_not() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = pack_of(&mut vault, 1, BLOCK).await;
+        // One index within the first read, and one beyond it.
+        for seed in 0..6000 {
+            machine.does(Op::Write(extent(0, seed * 7 % 4000, 9), noise(seed, 9)));
+        }
+        machine.store(&mut vault).await;
+        for number in 0..2 {
+            let place = machine.log.place(number);
+            let whole = vault.get(&place.path()).await;
+            let index_bytes = vault.reader().pack(&place).await.unwrap().header.index_bytes;
+            assert_eq!(index_bytes > 64 << 10, number == 1);
+            let mut changed = whole.clone();
+            changed[8] = 2;
+            vault.put(&place.path(), changed.clone()).await;
+            let error = vault.reader().pack(&place).await.unwrap_err();
+            assert!(error.is_damage(), "{error}");
+            assert!(error.to_string().contains("digest"), "{error}");
+            let end = HEADER_BYTES + index_bytes as usize;
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(&changed[..104]).update(&changed[HEADER_BYTES..end]);
+            changed[104..136].copy_from_slice(hasher.finalize().as_bytes());
+            vault.put(&place.path(), changed.clone()).await;
+            let error = vault.reader().pack(&place).await.unwrap_err();
+            let cause = PackError::Format(2);
+            assert_eq!(error, LogError::Pack { place: place.clone(), cause });
+            assert!(!error.is_damage());
+            // Whatever is left of it.
+            for cut in [10, 135, HEADER_BYTES, end - 1] {
+                vault.put(&place.path(), changed[..cut].to_vec()).await;
+                let error = vault.reader().pack(&place).await.unwrap_err();
+                assert!(error.is_damage(), "{cut}: {error}");
+            }
+            vault.put(&place.path(), whole).await;
+        }
     });
 }

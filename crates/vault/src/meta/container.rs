@@ -3,6 +3,8 @@
 //! Owns the 64-byte header, its checks, and sealing and opening under the object's path. Doesn't
 //! own what the body says (`records`).
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use tidegate_model::limits::META_BYTES_MAX;
 use tidegate_model::{Reader, Short, Writer};
@@ -15,6 +17,8 @@ use crate::seal::{KeyRing, NONCE_BYTES, TAG_BYTES};
 const HEADER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"TGSEAL1\0";
 const FORMAT: u32 = 1;
+/// Where the header has the version of its key.
+const KEY_VERSION_AT: Range<usize> = 12..16;
 /// Most bytes of a body.
 const BODY_BYTES_MAX: usize = 256 * 1024 - HEADER_BYTES - TAG_BYTES;
 
@@ -42,40 +46,66 @@ pub(super) fn seal(ring: &KeyRing, path: &str, body: &[u8]) -> Result<Bytes, Met
     Ok(object.into())
 }
 
-/// Opens the object that was read at `path`.
+/// Opens the object that was read at `path`. Whether it is of a newer format, or under a key that
+/// isn't there, is believed only when the seal doesn't show that the field was changed.
 pub(super) fn open(ring: &KeyRing, path: &str, object: &[u8]) -> Result<Vec<u8>, MetaError> {
     let short = |_: Short| MetaError::damaged(path, "it is cut short");
     let mut reader = Reader::new(object);
-    let header = reader.bytes(HEADER_BYTES).map_err(short)?;
-    let header_fields = header_fields(header, path)?;
-    let (version, nonce, length) = header_fields;
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    let header: [u8; HEADER_BYTES] = reader.array().map_err(short)?;
+    let fields = Fields::read(&header).map_err(short)?;
+    if fields.magic != MAGIC {
+        return Err(MetaError::damaged(path, "its first bytes are not those of a sealed object"));
+    }
+    let length = usize::try_from(fields.length).unwrap_or(usize::MAX);
     if length > BODY_BYTES_MAX || reader.left() != length + TAG_BYTES {
         return Err(MetaError::damaged(path, "it hasn't the length that it states"));
     }
-    let cipher = ring.meta_cipher(version, path).ok_or_else(|| MetaError::key(path, version))?;
-    let mut body = reader.bytes(length).map_err(short)?.to_vec();
+    let sealed = reader.bytes(length).map_err(short)?;
     let tag = reader.array().map_err(short)?;
-    cipher
-        .open(nonce, &aad(header, path), &mut body, tag)
-        .map_err(|error| MetaError::damaged(path, &error.to_string()))?;
-    Ok(body)
+    let open = |version, header: &[u8]| {
+        let cipher = ring.meta_cipher(version, path)?;
+        let mut body = sealed.to_vec();
+        let opened = cipher.open(fields.nonce, &aad(header, path), &mut body, tag);
+        Some(opened.map(|()| body))
+    };
+    match open(fields.key_version, &header) {
+        Some(Ok(body)) if fields.format == FORMAT => Ok(body),
+        Some(Ok(_)) => Err(MetaError::Format { path: path.into(), format: fields.format }),
+        Some(Err(error)) => Err(MetaError::damaged(path, &error.to_string())),
+        None => {
+            let changed = ring.versions().any(|version| {
+                let mut header = header;
+                header[KEY_VERSION_AT].copy_from_slice(&version.to_le_bytes());
+                matches!(open(version, &header), Some(Ok(_)))
+            });
+            Err(match changed {
+                true => MetaError::damaged(path, "the key version that it states was changed"),
+                false => MetaError::key(path, fields.key_version),
+            })
+        }
+    }
 }
 
-fn header_fields(header: &[u8], path: &str) -> Result<(u32, [u8; NONCE_BYTES], u32), MetaError> {
-    let short = |_: Short| MetaError::damaged(path, "it is cut short");
-    let mut reader = Reader::new(header);
-    if reader.array().map_err(short)? != MAGIC {
-        return Err(MetaError::damaged(path, "its first bytes are not those of a sealed object"));
+/// What the header says.
+struct Fields {
+    magic: [u8; 8],
+    format: u32,
+    key_version: u32,
+    nonce: [u8; NONCE_BYTES],
+    length: u32,
+}
+
+impl Fields {
+    fn read(header: &[u8]) -> Result<Self, Short> {
+        let mut reader = Reader::new(header);
+        Ok(Self {
+            magic: reader.array()?,
+            format: reader.u32()?,
+            key_version: reader.u32()?,
+            nonce: reader.array()?,
+            length: reader.u32()?,
+        })
     }
-    let format = reader.u32().map_err(short)?;
-    if format != FORMAT {
-        return Err(MetaError::Format { path: path.into(), format });
-    }
-    let version = reader.u32().map_err(short)?;
-    let nonce = reader.array().map_err(short)?;
-    let length = reader.u32().map_err(short)?;
-    Ok((version, nonce, length))
 }
 
 fn aad(header: &[u8], path: &str) -> Vec<u8> {
@@ -115,10 +145,37 @@ mod tests {
         for index in 0..object.len() {
             let mut flipped = object.to_vec();
             flipped[index] ^= 1;
-            assert!(open(&ring(&[1, 0]), "p", &flipped).is_err(), "byte {index}");
+            let error = open(&ring(&[1, 0]), "p", &flipped).unwrap_err();
+            assert!(error.is_damage(), "byte {index}: {error}");
             assert!(open(&ring(&[1]), "p", &object[..index]).is_err(), "cut at {index}");
         }
         assert!(open(&ring(&[1]), "p", &[&object[..], b"x"].concat()).is_err());
+    }
+
+    #[test]
+    fn another_format_or_key_is_believed_when_the_seal_fits() {
+        let ring = ring(&[1]);
+        let body = *b"body";
+        let sealed = |format: u32, version: u32| {
+            let mut object = seal(&ring, "p", &body).unwrap().to_vec();
+            object[8..12].copy_from_slice(&format.to_le_bytes());
+            object[KEY_VERSION_AT].copy_from_slice(&version.to_le_bytes());
+            let (header, rest) = object.split_at_mut(HEADER_BYTES);
+            let content = &mut rest[..body.len()];
+            content.copy_from_slice(&body);
+            let nonce = header[16..28].try_into().unwrap();
+            // A key of that version, of which our ring knows nothing.
+            let all = super::tests::ring(&[1, 2]);
+            let cipher = all.meta_cipher(version, "p").unwrap();
+            let tag = cipher.seal(nonce, &aad(header, "p"), content);
+            rest[body.len()..].copy_from_slice(&tag);
+            object
+        };
+        assert_eq!(open(&ring, "p", &sealed(1, 1)).unwrap(), body);
+        let newer = open(&ring, "p", &sealed(2, 1)).unwrap_err();
+        assert!(matches!(newer, MetaError::Format { format: 2, .. }), "{newer}");
+        let other = open(&ring, "p", &sealed(1, 2)).unwrap_err();
+        assert!(matches!(other, MetaError::KeyVersion { version: 2, .. }), "{other}");
     }
 
     #[test]

@@ -14,8 +14,8 @@ mod table;
 
 pub use records::{Begins, EpochRecord, Run, SessionRecord};
 pub use table::{
-    create_epoch, create_run, create_session, list_epochs, list_machines, list_runs, list_sessions,
-    read_epoch, read_run,
+    Records, create_epoch, create_run, create_session, list_epochs, list_machines, list_runs,
+    list_sessions, newest_session, read_epoch, read_run,
 };
 
 use tidegate_model::Remedy;
@@ -45,6 +45,12 @@ pub enum MetaError {
         /// What is wrong with it.
         cause: String,
     },
+    /// It was created once and isn't there: records are numbered without gaps.
+    #[error("{path} is missing, though there is a later one")]
+    Missing {
+        /// The object.
+        path: String,
+    },
     /// Sealed under a root key that this program wasn't given.
     #[error(
         "{path} is sealed under root key version {version}, which the vault's keys don't have: run this again, and if that doesn't help, restore the newest object in keys/"
@@ -68,7 +74,27 @@ impl MetaError {
             Self::Store(error) => error.remedy(),
             Self::Key(error) => error.remedy(),
             Self::Format { .. } => Remedy::Refuse,
-            Self::Damaged { .. } | Self::KeyVersion { .. } => Remedy::Repair,
+            Self::Damaged { .. } | Self::Missing { .. } | Self::KeyVersion { .. } => Remedy::Repair,
+        }
+    }
+
+    /// Whether what is stored is wrong (and not the way to it): others can be read all the same.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Missing { .. } => true,
+            Self::Store(error) => error.is_damage(),
+            Self::Format { .. } | Self::KeyVersion { .. } | Self::Key(_) => false,
+        }
+    }
+
+    /// The object that is damaged, if one is.
+    #[must_use]
+    pub fn damaged_path(&self) -> Option<&str> {
+        match self {
+            Self::Damaged { path, .. } | Self::Missing { path } => Some(path),
+            Self::Store(error) if error.is_damage() => error.path(),
+            _ => None,
         }
     }
 

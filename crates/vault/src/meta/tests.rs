@@ -57,13 +57,14 @@ fn session(epoch: u32, number: u64) -> SessionRecord {
 async fn epochs_come_back_in_order_and_a_number_is_given_once() {
     let (store, ring, machine) = (store("epochs"), ring(), machine());
     assert_eq!(list_machines(&store).await.unwrap(), []);
-    assert_eq!(list_epochs(&store, &ring, &machine).await.unwrap(), []);
+    assert_eq!(list_epochs(&store, &ring, &machine).await.unwrap(), Records::default());
     let epochs: Vec<_> =
         (1..=11).map(|n| epoch(n, (n > 1).then(|| (n - 1, u64::from(n))))).collect();
     for record in epochs.iter().rev() {
         assert_eq!(create_epoch(&store, &ring, &machine, record).await.unwrap(), Put::Created);
     }
-    assert_eq!(list_epochs(&store, &ring, &machine).await.unwrap(), epochs);
+    let listed = list_epochs(&store, &ring, &machine).await.unwrap();
+    assert_eq!((&listed.whole, listed.damaged.len()), (&epochs, 0));
     assert_eq!(list_machines(&store).await.unwrap(), std::slice::from_ref(&machine));
     let again = create_epoch(&store, &ring, &machine, &epoch(11, None)).await.unwrap();
     assert_eq!(again, Put::Exists);
@@ -73,17 +74,49 @@ async fn epochs_come_back_in_order_and_a_number_is_given_once() {
 }
 
 #[tokio::test]
-async fn only_the_sessions_of_the_epoch_are_listed() {
+async fn sessions_come_back_in_order_and_the_newest_of_an_epoch_by_itself() {
     let (store, ring, machine) = (store("sessions"), ring(), machine());
-    for (epoch, number) in [(1, 1), (1, 2), (2, 10), (2, 9), (2, 1), (3, 1), (20, 1)] {
-        let put = create_session(&store, &ring, &machine, &session(epoch, number)).await.unwrap();
+    assert_eq!(newest_session(&store, &ring, &machine, Epoch(2)).await.unwrap(), None);
+    let mut all: Vec<_> = (1..=10).map(|number| session(2, number)).collect();
+    all.extend([session(1, 1), session(1, 2), session(3, 1), session(20, 1)]);
+    for record in &all {
+        let put = create_session(&store, &ring, &machine, record).await.unwrap();
         assert_eq!(put, Put::Created);
     }
-    let listed = list_sessions(&store, &ring, &machine, Epoch(2)).await.unwrap();
-    assert_eq!(listed, [session(2, 1), session(2, 9), session(2, 10)]);
-    assert_eq!(list_sessions(&store, &ring, &machine, Epoch(4)).await.unwrap(), []);
+    all.sort_by_key(|record| (record.epoch, record.number));
+    let listed = list_sessions(&store, &ring, &machine).await.unwrap();
+    assert_eq!((listed.whole, listed.damaged), (all, Vec::new()));
+    for (epoch, newest) in [(1, Some(2)), (2, Some(10)), (4, None)] {
+        let found = newest_session(&store, &ring, &machine, Epoch(epoch)).await.unwrap();
+        assert_eq!(found, newest.map(|number| session(epoch, number)));
+    }
     let again = create_session(&store, &ring, &machine, &session(2, 1)).await.unwrap();
     assert_eq!(again, Put::Exists);
+}
+
+#[tokio::test]
+async fn what_is_damaged_or_missing_is_told_and_the_rest_comes() {
+    let (store, ring, machine) = (store("damaged"), ring(), machine());
+    for n in [1, 4] {
+        create_epoch(&store, &ring, &machine, &epoch(n, None)).await.unwrap();
+        create_session(&store, &ring, &machine, &session(1, u64::from(n))).await.unwrap();
+    }
+    let (epoch_2, session_2) =
+        (layout::epoch(&machine, Epoch(2)), layout::session(&machine, Epoch(1), 2));
+    for path in [&epoch_2, &session_2] {
+        store.put_new(path, vec![bytes::Bytes::from_static(b"nonsense")]).await.unwrap();
+    }
+    let epochs = list_epochs(&store, &ring, &machine).await.unwrap();
+    assert_eq!(epochs.whole, [epoch(1, None), epoch(4, None)]);
+    let paths: Vec<_> = epochs.damaged.iter().filter_map(MetaError::damaged_path).collect();
+    assert_eq!(paths, [epoch_2, layout::epoch(&machine, Epoch(3))]);
+    let sessions = list_sessions(&store, &ring, &machine).await.unwrap();
+    assert_eq!(sessions.whole, [session(1, 1), session(1, 4)]);
+    let paths: Vec<_> = sessions.damaged.iter().filter_map(MetaError::damaged_path).collect();
+    assert_eq!(paths, [session_2, layout::session(&machine, Epoch(1), 3)]);
+    // What a session stands on is in the newest; an older one may be what it likes.
+    let newest = newest_session(&store, &ring, &machine, Epoch(1)).await.unwrap();
+    assert_eq!(newest, Some(session(1, 4)));
 }
 
 #[tokio::test]
@@ -101,7 +134,11 @@ async fn runs_are_claimed_once_and_name_their_logs() {
         assert_eq!(create_run(&store, &ring, &record).await.unwrap(), Put::Created);
     }
     assert_eq!(create_run(&store, &ring, &run(1, 10)).await.unwrap(), Put::Exists);
-    assert_eq!(list_runs(&store, &ring).await.unwrap(), [run(2, 5), run(1, 9)]);
+    assert_eq!(list_runs(&store, &ring).await.unwrap().whole, [run(2, 5), run(1, 9)]);
+    let damaged = layout::run(RunId::from_bytes([3; 16]));
+    store.put_new(&damaged, vec![bytes::Bytes::from_static(b"nonsense")]).await.unwrap();
+    let listed = list_runs(&store, &ring).await.unwrap();
+    assert_eq!((listed.whole.len(), listed.damaged[0].damaged_path()), (2, Some(&*damaged)));
     let read = read_run(&store, &ring, RunId::from_bytes([1; 16])).await.unwrap().unwrap();
     assert_eq!(read.logs().last(), Some(log(1)));
 }
@@ -121,8 +158,10 @@ async fn a_record_at_another_place_or_with_an_impossible_parent_is_refused() {
     let object = store.get(&layout::epoch(&machine, Epoch(1)), 10_000).await.unwrap();
     let moved = layout::epoch(&machine, Epoch(2));
     store.put_new(&moved, vec![object]).await.unwrap();
-    let refused = list_epochs(&store, &ring, &machine).await.unwrap_err();
-    assert!(refused.to_string().contains(&moved), "{refused}");
+    let listed = list_epochs(&store, &ring, &machine).await.unwrap();
+    assert_eq!(listed.damaged[0].damaged_path(), Some(&*moved));
+    let newest = read_epoch(&store, &ring, &machine, Epoch(2)).await.unwrap_err();
+    assert!(newest.to_string().contains(&moved), "{newest}");
 }
 
 #[tokio::test]

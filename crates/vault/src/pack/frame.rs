@@ -13,6 +13,9 @@ use crate::seal::{LogCiphers, TAG_BYTES};
 pub const FRAME_HEADER_BYTES: usize = 48;
 /// Bytes that a frame takes beyond its content: header and tag.
 pub const FRAME_OVERHEAD_BYTES: usize = FRAME_HEADER_BYTES + TAG_BYTES;
+/// Most bytes of ciphertext and tag: room for the tag, and for a compression that made the content
+/// a little longer (ours keeps such content as it is).
+pub const SEALED_FRAME_BYTES_MAX: u32 = FRAME_BYTES_MAX + 1024;
 const MAGIC: [u8; 4] = *b"TGFR";
 const FORMAT: u8 = 1;
 
@@ -91,7 +94,8 @@ impl FrameHeader {
         }
         let format = reader.u8()?;
         if format != FORMAT {
-            return Err(PackError::Format(u16::from(format)));
+            // A pack of a newer format says so itself: in one of ours this was changed.
+            return Err(PackError::Field("a frame's format is unknown"));
         }
         let codec = Codec::from_code(reader.u8()?)
             .ok_or(PackError::Field("a frame's compression is unknown"))?;
@@ -110,7 +114,7 @@ impl FrameHeader {
         }
         let content = (header.sealed_bytes as usize).checked_sub(TAG_BYTES);
         match content {
-            Some(1..) if header.sealed_bytes <= FRAME_BYTES_MAX + 1024 => Ok(header),
+            Some(1..) if header.sealed_bytes <= SEALED_FRAME_BYTES_MAX => Ok(header),
             _ => Err(PackError::Field("a frame states an impossible sealed size")),
         }
     }

@@ -10,6 +10,8 @@ use super::index_codec::SEALED_INDEX_BYTES_MAX;
 pub const HEADER_BYTES: usize = 160;
 /// The part of the header that the sealed index authenticates: all before the digest.
 const AUTHENTICATED_BYTES: usize = 104;
+/// Where the length of the sealed index stands.
+const INDEX_BYTES_AT: usize = 76;
 const MAGIC: [u8; 8] = *b"TGPACK1\0";
 const FORMAT: u16 = 1;
 
@@ -107,7 +109,7 @@ impl PackHeader {
         }
         let format = reader.u16()?;
         if format != FORMAT {
-            return Err(PackError::Format(format));
+            return Err(PackError::Format(format)); // or damage: [`Envelope`] tells
         }
         let kind = match reader.u16()? {
             1 => PackKind::Pack,
@@ -138,6 +140,12 @@ impl PackHeader {
     }
 
     fn check(&self) -> Result<(), PackError> {
+        let bare = self.frame_count == 0
+            && self.index_bytes == 0
+            && self.object_bytes == HEADER_BYTES as u64;
+        if self.kind == PackKind::Tombstone && !bare {
+            return Err(PackError::Field("a tombstone has something behind its header"));
+        }
         if self.frame_count > PACK_FRAMES_MAX {
             return Err(PackError::Field("the header states too many frames"));
         }
@@ -154,9 +162,7 @@ impl PackHeader {
     /// The digest that belongs to this header and this sealed index.
     #[must_use]
     pub fn digest_with(&self, sealed_index: &[u8]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&self.authenticated()).update(sealed_index);
-        *hasher.finalize().as_bytes()
+        digest(&self.authenticated(), sealed_index)
     }
 
     /// Where the first frame begins in the object.
@@ -164,6 +170,45 @@ impl PackHeader {
     pub const fn frames_begin(&self) -> u64 {
         HEADER_BYTES as u64 + self.index_bytes as u64
     }
+}
+
+/// What the header of every format has at the same place: by it a reader tells a newer format from
+/// a changed bit. docs/formats/pack.md, "Header".
+#[derive(Debug, Clone)]
+pub struct Envelope {
+    covered: [u8; AUTHENTICATED_BYTES],
+    digest: [u8; 32],
+    /// Bytes of the sealed index.
+    pub index_bytes: u32,
+}
+
+impl Envelope {
+    /// Reads it from the first bytes of an object.
+    ///
+    /// # Errors
+    /// [`PackError`] when these are too few, or state an index that is longer than any.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PackError> {
+        let mut reader = Reader::new(bytes);
+        let covered: [u8; AUTHENTICATED_BYTES] = reader.array()?;
+        let digest = reader.array()?;
+        let index_bytes = Reader::new(&covered[INDEX_BYTES_AT..]).u32()?;
+        if index_bytes as usize > SEALED_INDEX_BYTES_MAX {
+            return Err(PackError::Field("the header states too long an index"));
+        }
+        Ok(Self { covered, digest, index_bytes })
+    }
+
+    /// Whether this is the sealed index that was written with the header, and nothing changed.
+    #[must_use]
+    pub fn fits(&self, sealed_index: &[u8]) -> bool {
+        digest(&self.covered, sealed_index) == self.digest
+    }
+}
+
+fn digest(covered: &[u8; AUTHENTICATED_BYTES], sealed_index: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(covered).update(sealed_index);
+    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]
@@ -204,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn the_envelope_of_any_format_shows_a_changed_bit() {
+        let mut header = header();
+        header.digest = header.digest_with(b"index");
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
+        let envelope = Envelope::decode(&bytes).unwrap();
+        assert_eq!(envelope.index_bytes, 700);
+        assert!(envelope.fits(b"index") && !envelope.fits(b"indey"));
+        for at in 0..136 {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1;
+            assert!(!Envelope::decode(&flipped).is_ok_and(|it| it.fits(b"index")), "{at}");
+        }
+        bytes[INDEX_BYTES_AT + 3] = 0xff;
+        assert!(Envelope::decode(&bytes).is_err());
+    }
+
+    #[test]
     fn what_is_no_header_of_ours_is_refused() {
         let refused = |change: &dyn Fn(&mut PackHeader)| {
             let mut header = header();
@@ -217,6 +280,7 @@ mod tests {
         assert!(refused(&|h| h.index_bytes = u32::MAX));
         assert!(refused(&|h| h.object_bytes = PACK_BYTES_MAX + 1));
         assert!(refused(&|h| h.object_bytes = 800));
+        assert!(refused(&|h| h.kind = PackKind::Tombstone));
         let mut bytes = Vec::new();
         header().encode(&mut bytes);
         bytes[8] = 2;

@@ -36,6 +36,9 @@ const INDEX_BYTES_MAX: usize = PREAMBLE_BYTES
 /// Longest index once sealed: it is kept raw when it doesn't shrink.
 pub(super) const SEALED_INDEX_BYTES_MAX: usize = ENVELOPE_BYTES + INDEX_BYTES_MAX + TAG_BYTES;
 
+/// Highest pack that a reference may name: no log gets there, and the numbers after it are numbers.
+const TARGET_PACK_MAX: PackNumber = PackNumber(u64::MAX / 2);
+
 /// zstd level of the index: it is a thousandth of the pack and read by everyone.
 const INDEX_LEVEL: i32 = 3;
 
@@ -307,7 +310,7 @@ fn check_records(index: &PackIndex, header: &PackHeader) -> Result<(), PackError
             TargetLog::Own => target.pack <= header.number && target.frame < frames_end,
             TargetLog::Other(log) => usize::from(log) < index.logs.len(),
         };
-        if !possible || target.pack > PackNumber(u64::MAX / 2) {
+        if !possible || target.pack > TARGET_PACK_MAX {
             return Err(PackError::Field("a reference points at what can't exist"));
         }
     }

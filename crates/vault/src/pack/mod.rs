@@ -20,8 +20,11 @@ mod record_codec;
 mod writer;
 
 pub use error::PackError;
-pub use frame::{Codec, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader, open_frame};
-pub use header::{HEADER_BYTES, PackHeader, PackKind};
+pub use frame::{
+    Codec, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader, SEALED_FRAME_BYTES_MAX,
+    open_frame,
+};
+pub use header::{Envelope, HEADER_BYTES, PackHeader, PackKind};
 pub use index::{Content, FrameEntry, MachineEntry, PackIndex, Record, Target, TargetLog};
 pub use index_codec::open_index;
 pub use record_codec::RECORD_BYTES;

@@ -207,3 +207,12 @@ fn sample_bytes() -> &'static [u8] {
     static SAMPLE: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
     SAMPLE.get_or_init(|| sample().2)
 }
+
+#[test]
+fn a_frame_of_another_format_is_damage_for_its_pack_says_the_format() {
+    let (_, _, mut bytes) = sealed_frame(&fixture(), 0, b"plain");
+    bytes[4] ^= 2;
+    let error = FrameHeader::decode(&bytes).unwrap_err();
+    assert!(matches!(error, PackError::Field(_)), "{error}");
+    assert_eq!(error.remedy(), tidegate_model::Remedy::Repair);
+}

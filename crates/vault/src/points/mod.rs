@@ -55,6 +55,9 @@ pub enum GapCause {
     /// What the epoch continues isn't whole.
     #[error("what it continues isn't whole: {0}")]
     Parent(Broken),
+    /// What the vault granted can't be read.
+    #[error("its record is damaged or missing; `tidegate verify` names it")]
+    Record,
 }
 
 /// An epoch of which something can't be offered.
@@ -87,6 +90,9 @@ impl MachinePoints {
         for (epoch, told) in &history.epochs {
             all.add_epoch(history, *epoch, told);
         }
+        let lost = history.lost.keys().map(|epoch| Gap { epoch: *epoch, cause: GapCause::Record });
+        all.gaps.extend(lost);
+        all.gaps.sort_by_key(|gap| gap.epoch);
         all
     }
 

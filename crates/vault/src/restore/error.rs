@@ -4,7 +4,7 @@ use std::io;
 
 use tidegate_model::{DiskNumber, Extent, FrameNumber, Name, Remedy};
 
-use crate::chain::{Broken, HistoryError};
+use crate::chain::{Broken, HistoryError, Loss};
 use crate::log::{LogError, PackPlace};
 
 /// Why a machine couldn't be brought back. Whatever it is, nothing may be taken for restored.
@@ -31,8 +31,8 @@ pub enum RestoreError {
         machine: Name,
         /// What is missing.
         cause: Broken,
-        /// The first thing that is wrong with its logs.
-        loss: Box<LogError>,
+        /// The first thing that is wrong with what holds it.
+        loss: Box<Loss>,
     },
     /// A disk was written to and never declared.
     #[error(
@@ -127,7 +127,7 @@ impl Damage {
 
 impl RestoreError {
     /// What is missing, and the first of what may be why.
-    pub(super) fn broken(machine: Name, cause: Broken, losses: &[LogError]) -> Self {
+    pub(super) fn broken(machine: Name, cause: Broken, losses: &[Loss]) -> Self {
         match losses.first() {
             Some(loss) => Self::Lost { machine, cause, loss: Box::new(loss.clone()) },
             None => Self::Broken { machine, cause },

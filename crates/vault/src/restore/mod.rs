@@ -31,9 +31,9 @@ pub use error::{Damage, RestoreError};
 pub use sink::Sink;
 pub(crate) use state::target_place;
 
-use crate::chain::MachineHistory;
+use crate::chain::{Loss, MachineHistory};
 use crate::log::frames::RUN_BYTES_MAX;
-use crate::log::{Found, LogError, LogReader};
+use crate::log::{LogError, LogReader};
 use cuts::{Cut, Cuts, Task, tasks};
 use state::{State, StateBuilder};
 
@@ -198,15 +198,14 @@ async fn read_state(
     history: &MachineHistory,
     mut builder: StateBuilder,
 ) -> Result<State, RestoreError> {
-    let mut losses: Vec<LogError> = Vec::new();
+    let mut losses: Vec<Loss> = Vec::new();
     for (log, first) in history.logs() {
         let survey = reader.survey(&log).await?;
         let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
         while let Some((_, pack)) = packs.next().await {
             match pack {
-                Ok(Found::Pack(pack)) => builder.add_pack(&pack)?,
-                Ok(Found::Tombstone) => break,
-                Err(error) if error.is_damage() => losses.push(error),
+                Ok(pack) => builder.add_pack(&pack)?,
+                Err(error) if error.is_damage() => losses.push(error.into()),
                 Err(error) => return Err(error.into()),
             }
         }

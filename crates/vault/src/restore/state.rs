@@ -9,7 +9,7 @@ use tidegate_model::{
 
 use super::RestoreError;
 use super::map::{ExtentMap, Kept, Source, Stamp};
-use crate::chain::{Assembler, Broken, Chain};
+use crate::chain::{Assembler, Broken, Chain, Loss};
 use crate::log::{LogError, PackPlace, PackRead};
 use crate::pack::{Content, PackError, PackIndex, Record, TargetLog};
 
@@ -186,7 +186,7 @@ impl StateBuilder {
     /// # Errors
     /// [`RestoreError::Broken`] or [`RestoreError::Lost`] when an LSN of the lineage wasn't among them,
     /// [`RestoreError::Undeclared`] for writes to a disk that was never declared.
-    pub fn finish(self, losses: &[LogError]) -> Result<State, RestoreError> {
+    pub fn finish(self, losses: &[Loss]) -> Result<State, RestoreError> {
         for (epoch, (_, wanted)) in &self.epochs {
             let end = self.chains.get(epoch).map_or(Lsn::NONE, Chain::end);
             if end < *wanted {

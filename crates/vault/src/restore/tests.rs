@@ -132,7 +132,7 @@ async fn apply(vault: &mut TestVault, machine: &mut TestMachine, logs: &mut u8, 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(crate::testing::cases(400))]
     #[test]
     fn a_machine_comes_back_as_it_was_at_any_lsn(
         events in proptest::collection::vec(event(), 1..40),
@@ -246,7 +246,7 @@ fn a_missing_pack_is_told_from_a_gap_that_a_crash_left() {
         // But a pack that was committed is lost.
         vault.delete(&paths[1]).await;
         let history = machine.history(&vault).await;
-        assert_eq!(history.losses, [LogError::Missing(machine.log.place(1))]);
+        assert_eq!(history.losses, [LogError::Missing(machine.log.place(1)).into()]);
         let error = restored(&vault, &machine, 7).await.unwrap_err().to_string();
         assert!(error.contains("ends at LSN 2") && error.contains("is missing"), "{error}");
         // The first pack is whole, but the copy didn't end in it: nothing is offered.

@@ -6,12 +6,15 @@
 //! is the client's.
 //!
 //! The lock file `.lock` is shared by all writers. Who holds it alone for a moment is the only
-//! writer, and so may delete staging files: they are a crashed writer's.
+//! writer, and so may delete staging files: they are a crashed writer's. It is made and taken
+//! before the first object is written, not before: a directory that was only looked at, because
+//! there is no vault, stays as it is.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::StoreError;
 use super::walk::{Unreadable, Walk};
@@ -21,13 +24,15 @@ const LOCK: &str = ".lock";
 /// What the names of the files that try hard links begin with.
 const PROBE: &str = ".probe-";
 
-/// The directory of a vault that is written to, held open and locked.
+/// The directory of a vault that is written to.
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
     place: String,
-    /// Held for its lock, and to know the directory again.
-    lock: File,
+    /// The directory as it was opened, to know it again.
+    opened: File,
+    /// The lock file from the first write on, held for its lock.
+    lock: Mutex<Option<File>>,
 }
 
 /// Refuses a directory that isn't there.
@@ -61,32 +66,49 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 }
 
 impl Directory {
-    /// Takes the directory for writing: sweeps what dead writers left if no other writer lives,
-    /// and checks that the file system will do.
-    pub fn open_for_writing(path: &Path, place: &str) -> Result<Self, StoreError> {
+    /// Opens the directory; it isn't changed yet.
+    pub fn open(path: &Path, place: &str) -> Result<Self, StoreError> {
         check(path, place)?;
-        let lock = open_lock(path, place)?;
+        let opened = File::open(path);
+        let opened = opened.map_err(|error| StoreError::of_io(place, "the directory", &error))?;
+        let (path, place) = (path.to_path_buf(), place.to_owned());
+        Ok(Self { path, place, opened, lock: Mutex::new(None) })
+    }
+
+    /// To be called before every write. Takes the directory for writing before the first: sweeps
+    /// what dead writers left if no other writer lives, and checks that the file system will do.
+    /// Refuses when the path no longer leads to the directory that was opened: writing on would
+    /// fill what lies under a mount that went away, and call it stored.
+    pub fn ready(&self) -> Result<(), StoreError> {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = &*lock {
+            return self.check_same(lock, &self.path.join(LOCK));
+        }
+        self.check_same(&self.opened, &self.path)?;
+        *lock = Some(self.take()?);
+        Ok(())
+    }
+
+    fn take(&self) -> Result<File, StoreError> {
+        self.probe(|from, to| fs::hard_link(from, to))?;
+        let lock = open_lock(&self.path, &self.place)?;
         if alone(&lock) {
-            sweep(path);
+            sweep(&self.path);
             // Taken again, shared, below; a writer that comes between finds nothing of ours yet.
             let _ = lock.unlock();
         }
         if let Err(error) = lock.lock_shared() {
             // Some network file systems have no locks. Writers don't need them, only sweeping does.
-            tracing::warn!(%place, %error, "no lock: leftovers of crashed writers aren't swept");
+            tracing::warn!(place = %self.place, %error, "no lock: leftovers of crashed writers aren't swept");
         }
-        let directory = Self { path: path.to_path_buf(), place: place.to_owned(), lock };
-        directory.probe(|from, to| fs::hard_link(from, to))?;
-        Ok(directory)
+        Ok(lock)
     }
 
-    /// Refuses when the path no longer leads to the directory that was opened: writing on would
-    /// fill what lies under a mount that went away, and call it stored.
-    pub fn check_still_there(&self) -> Result<(), StoreError> {
+    fn check_same(&self, held: &File, path: &Path) -> Result<(), StoreError> {
         let replaced = || StoreError::Replaced { place: self.place.clone() };
-        let at = |error: io::Error| StoreError::of_io(&self.place, LOCK, &error);
-        let held = self.lock.metadata().map_err(at)?;
-        let found = fs::metadata(self.path.join(LOCK)).map_err(|error| {
+        let at = |error: io::Error| StoreError::of_io(&self.place, "the directory", &error);
+        let held = held.metadata().map_err(at)?;
+        let found = fs::metadata(path).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound { replaced() } else { at(error) }
         })?;
         if (held.dev(), held.ino()) == (found.dev(), found.ino()) {
@@ -176,7 +198,9 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Directory {
-        Directory::open_for_writing(path, "file:///test").unwrap()
+        let directory = Directory::open(path, "file:///test").unwrap();
+        directory.ready().unwrap();
+        directory
     }
 
     fn leave_staging(dir: &Path) -> PathBuf {
@@ -184,6 +208,20 @@ mod tests {
         let file = dir.join("log/n/00000000000000000001#1");
         fs::write(&file, b"half").unwrap();
         file
+    }
+
+    #[test]
+    fn a_directory_is_left_as_it_is_until_something_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vault");
+        create(&path, "file:///test").unwrap();
+        let directory = Directory::open(&path, "file:///test").unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+        // And what took its place meanwhile isn't written to at all.
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        create(&path, "file:///test").unwrap();
+        assert!(matches!(directory.ready(), Err(StoreError::Replaced { .. })));
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
     }
 
     #[test]
@@ -225,12 +263,12 @@ mod tests {
         let path = dir.path().join("vault");
         create(&path, "file:///test").unwrap();
         let directory = open(&path);
-        directory.check_still_there().unwrap();
+        directory.ready().unwrap();
         fs::rename(&path, dir.path().join("moved")).unwrap();
-        assert!(matches!(directory.check_still_there(), Err(StoreError::Replaced { .. })));
+        assert!(matches!(directory.ready(), Err(StoreError::Replaced { .. })));
         create(&path, "file:///test").unwrap();
         let _other = open(&path);
-        assert!(matches!(directory.check_still_there(), Err(StoreError::Replaced { .. })));
+        assert!(matches!(directory.ready(), Err(StoreError::Replaced { .. })));
     }
 
     #[test]

@@ -145,6 +145,34 @@ impl StoreError {
         }
     }
 
+    /// Whether what is stored is wrong (and not the way to it): others can be read all the same. A
+    /// read that fails counts: the disk under it may be bad in one place.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound { .. } | Self::Short { .. } | Self::Long { .. } | Self::Failed { .. }
+        )
+    }
+
+    /// The object that it is about, if it is about one.
+    #[must_use]
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::NotFound { path, .. }
+            | Self::Full { path, .. }
+            | Self::Denied { path, .. }
+            | Self::Unreachable { path, .. }
+            | Self::Failed { path, .. }
+            | Self::Long { path, .. }
+            | Self::Short { path, .. } => Some(path),
+            Self::NoPlace { .. }
+            | Self::Replaced { .. }
+            | Self::NoHardLinks { .. }
+            | Self::Settings { .. } => None,
+        }
+    }
+
     /// Whether the object isn't there (the vault itself may be).
     #[must_use]
     pub const fn is_not_found(&self) -> bool {

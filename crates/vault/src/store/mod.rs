@@ -104,7 +104,7 @@ impl Store {
     /// # Errors
     /// By [`StoreError::remedy`]. After an error the object may be there all the same.
     pub async fn put_new(&self, path: &str, parts: Vec<Bytes>) -> Result<Put, StoreError> {
-        self.on_directory(|directory| directory.check_still_there()).await?;
+        self.on_directory(Directory::ready).await?;
         let payload: PutPayload = parts.into_iter().collect();
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         match self.0.puts.put_opts(&self.object_path(path)?, payload, options).await {

@@ -75,7 +75,7 @@ fn open_directory(path: &Path, place: String, access: Access) -> Result<Store, S
     directory::check(path, &place)?;
     let watched = match access {
         Access::Read => None,
-        Access::Write | Access::Create => Some(Directory::open_for_writing(path, &place)?),
+        Access::Write | Access::Create => Some(Directory::open(path, &place)?),
     };
     let files = LocalFileSystem::new_with_prefix(path)
         .map_err(|error| StoreError::of_object(&place, "the directory", &error))?

@@ -11,8 +11,9 @@ use std::io;
 use std::path::PathBuf;
 use std::vec;
 
-/// Deepest folder that is entered: ours lie 4 deep, and a loop of symbolic links must end.
-const DEPTH_MAX: usize = 16;
+/// Deepest folder that is entered: our files lie 4 deep, and loops of symbolic links must end soon,
+/// also where several of them make every level branch.
+const DEPTH_MAX: usize = 6;
 
 /// A file, its path relative to the directory, with slashes.
 pub(super) struct WalkedFile {

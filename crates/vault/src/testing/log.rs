@@ -41,7 +41,12 @@ enum Part {
 impl TestLog {
     /// The first pack of the log with this test number.
     pub fn new(vault: &TestVault, number: u8) -> Self {
-        let id = LogId { run: RunId::from_bytes([number; 16]), shard: 0 };
+        Self::of_shard(vault, number, 0)
+    }
+
+    /// The log of this shard of a run.
+    pub fn of_shard(vault: &TestVault, run: u8, shard: u16) -> Self {
+        let id = LogId { run: RunId::from_bytes([run; 16]), shard };
         let name = LogName { node: "ps-1".parse().unwrap(), id };
         let ciphers = vault.ring.log_ciphers(1, id).unwrap();
         let block = u32::try_from(BLOCK).unwrap();

@@ -11,7 +11,7 @@ use tidegate_model::{
 
 use super::{Op, TestLog, TestVault};
 use crate::chain::MachineHistory;
-use crate::meta::{self, Begins, EpochRecord, Run, SessionRecord};
+use crate::meta::{self, Begins, EpochRecord, Records, Run, SessionRecord};
 
 pub fn extent(disk: u8, offset: u64, length: u64) -> Extent {
     Extent { disk: DiskNumber::try_from(disk).unwrap(), offset, length }
@@ -149,7 +149,7 @@ impl TestMachine {
                 node: log.node.clone(),
                 started: Micros(1),
                 key_version: 1,
-                shards: 1,
+                shards: 2,
                 program: "test".into(),
             };
             meta::create_run(&store, ring, &run).await.unwrap();
@@ -157,8 +157,9 @@ impl TestMachine {
     }
 
     pub async fn history(&self, vault: &TestVault) -> MachineHistory {
-        let (name, sessions) = (self.of.0.clone(), self.sessions.clone());
-        let mut history = MachineHistory::new(name, vec![self.record.clone()], sessions);
+        let epochs = Records { whole: vec![self.record.clone()], ..Records::default() };
+        let sessions = Records { whole: self.sessions.clone(), ..Records::default() };
+        let mut history = MachineHistory::new(self.of.0.clone(), epochs, sessions);
         history.read_logs(&vault.reader()).await.unwrap();
         history
     }

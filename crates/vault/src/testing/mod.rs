@@ -9,6 +9,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
+use proptest::prelude::ProptestConfig;
 use tidegate_model::{BlockName, Bookmark, Disk, Extent, LogName, VaultId};
 
 use crate::log::{CACHE_BYTES_DEFAULT, LogReader};
@@ -68,6 +69,12 @@ impl TestVault {
     pub async fn delete(&self, path: &str) {
         self.objects.delete(&Path::from(path)).await.unwrap();
     }
+}
+
+/// Cases of a property whose every case costs much: `few`, or more if PROPTEST_CASES asks for more.
+pub fn cases(few: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig::with_cases(asked.unwrap_or(0).max(few))
 }
 
 /// Runs async work to its end on this thread.

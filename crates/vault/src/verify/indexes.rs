@@ -8,7 +8,7 @@ use tidegate_model::{BlockName, Checksum, FrameNumber, LogName, PackNumber};
 use super::report::{Counts, Finding, Spot};
 use super::{Progress, Steps, VerifyError};
 use crate::chain::Traces;
-use crate::log::{Found, LogError, LogReader, PackPlace, PackRead, Stated, Survey};
+use crate::log::{LogError, LogReader, PackPlace, PackRead, Stated, Survey};
 use crate::pack::Content;
 use crate::restore::target_place;
 
@@ -19,7 +19,11 @@ pub struct Indexes {
     pub counts: Counts,
     pub findings: Vec<Finding>,
     pub traces: Traces,
+    /// Logs that say where they end.
+    pub closed: HashSet<LogName>,
     names: HashSet<BlockName>,
+    /// Packs of which it was told that they can't be read.
+    told: HashSet<PackPlace>,
     /// For each log the packs that were looked at.
     seen: HashMap<LogName, HashSet<PackNumber>>,
 }
@@ -41,7 +45,9 @@ impl Indexes {
             counts: Counts::default(),
             findings: Vec::new(),
             traces: Traces::default(),
+            closed: HashSet::new(),
             names: HashSet::new(),
+            told: HashSet::new(),
             seen: HashMap::new(),
         }
     }
@@ -80,8 +86,7 @@ impl Indexes {
         while let Some((place, pack)) = packs.next().await {
             steps.step(Progress::Index);
             match pack {
-                Ok(Found::Pack(pack)) => self.add(reader, &pack).await?,
-                Ok(Found::Tombstone) => return Ok(()),
+                Ok(pack) => self.add(reader, &pack).await?,
                 Err(error) if error.is_damage() => self.find_pack(&place, &error),
                 Err(error) => return Err(error.into()),
             }
@@ -91,14 +96,16 @@ impl Indexes {
 
     /// Notes what is wrong with a pack, once.
     fn find_pack(&mut self, place: &PackPlace, error: &LogError) {
-        let finding = Finding::new(Spot::Pack(place.clone()), error);
-        if !self.findings.contains(&finding) {
-            self.findings.push(finding);
+        if self.told.insert(place.clone()) {
+            self.findings.push(Finding::new(Spot::Pack(place.clone()), error));
         }
     }
 
     async fn add(&mut self, reader: &LogReader, pack: &PackRead) -> Result<(), VerifyError> {
         self.counts.packs += 1;
+        if pack.index.last {
+            self.closed.insert(pack.place.log.clone());
+        }
         self.counts.frames += pack.index.frames.len() as u64;
         self.counts.records += pack.index.records.len() as u64;
         self.counts.stored_bytes += pack.header.object_bytes;

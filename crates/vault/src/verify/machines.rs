@@ -3,17 +3,18 @@
 use std::collections::HashSet;
 
 use futures::TryStreamExt;
-use tidegate_model::{Epoch, LogName, Lsn, Name};
+use tidegate_model::{Epoch, LogName, Lsn, Name, Point};
 
 use super::VerifyError;
 use super::report::{Finding, MachineReport, Spot};
 use crate::chain::{MachineHistory, Traces};
 use crate::layout;
 use crate::log::LogReader;
-use crate::meta::{self, EpochRecord, MetaError, SessionRecord};
+use crate::meta::{self, Begins, MetaError, Run};
 use crate::points::{GapCause, MachinePoints};
 
-/// Checks that every run can be read, and that every log belongs to one; gives their number.
+/// Checks that every run can be read, and that every log (stored, or named by a record) belongs to
+/// one, for a run is claimed before anything names it; gives the number of runs.
 pub async fn check_runs(
     reader: &LogReader,
     logs: impl Iterator<Item = &LogName>,
@@ -26,8 +27,12 @@ pub async fn check_runs(
         let Some(run) = layout::parse_run(&object.path) else { continue };
         count += 1;
         let read = meta::read_run(reader.store(), reader.ring(), run).await;
-        if let Some(run) = kept(read, &object.path, findings)?.flatten() {
-            claimed.extend(run.logs());
+        match read {
+            Ok(run) => claimed.extend(run.iter().flat_map(Run::logs)),
+            Err(error) if error.is_damage() => {
+                findings.push(Finding::new(Spot::Object(object.path), error));
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     for log in logs.filter(|log| !claimed.contains(log)) {
@@ -47,15 +52,14 @@ pub async fn records(
     reader: &LogReader,
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<MachineHistory>, VerifyError> {
+    let (store, ring) = (reader.store(), reader.ring());
     let mut histories = Vec::new();
-    for machine in meta::list_machines(reader.store()).await? {
-        let epochs = read_epochs(reader, &machine, findings).await?;
-        let mut sessions: Vec<SessionRecord> = Vec::new();
-        for epoch in &epochs {
-            let (store, ring) = (reader.store(), reader.ring());
-            let read = meta::list_sessions(store, ring, &machine, epoch.epoch).await;
-            let folder = layout::sessions(&machine);
-            sessions.extend(kept(read, &folder, findings)?.unwrap_or_default());
+    for machine in meta::list_machines(store).await? {
+        let epochs = meta::list_epochs(store, ring, &machine).await?;
+        let sessions = meta::list_sessions(store, ring, &machine).await?;
+        for error in epochs.damaged.iter().chain(&sessions.damaged) {
+            let path = error.damaged_path().unwrap_or("machines");
+            findings.push(Finding::new(Spot::Object(path.to_owned()), error));
         }
         histories.push(MachineHistory::new(machine, epochs, sessions));
     }
@@ -75,12 +79,17 @@ pub async fn compare(
             look_again(reader, history).await?;
         }
         check_chains(history, findings);
+        for epoch in history.lost.keys() {
+            add_orphan(&history.machine, *epoch, findings);
+        }
     }
     for (machine, epoch) in traces.0.keys() {
         // One that was granted after the records were read is no orphan.
-        let read = meta::read_epoch(reader.store(), reader.ring(), machine, *epoch).await;
-        if !matches!(read, Ok(Some(_))) {
-            add_orphan(machine, *epoch, findings);
+        match meta::read_epoch(reader.store(), reader.ring(), machine, *epoch).await {
+            Ok(Some(_)) => {}
+            Ok(None) => add_orphan(machine, *epoch, findings),
+            Err(error) if error.is_damage() => add_orphan(machine, *epoch, findings),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -99,42 +108,8 @@ async fn look_again(reader: &LogReader, history: &mut MachineHistory) -> Result<
     Ok(())
 }
 
-async fn read_epochs(
-    reader: &LogReader,
-    machine: &Name,
-    findings: &mut Vec<Finding>,
-) -> Result<Vec<EpochRecord>, VerifyError> {
-    let mut listed = reader.store().list(&layout::epochs(machine), None);
-    let mut epochs = Vec::new();
-    while let Some(object) = listed.try_next().await.map_err(MetaError::from)? {
-        let Some(epoch) = layout::parse_epoch(machine, &object.path) else { continue };
-        let read = meta::read_epoch(reader.store(), reader.ring(), machine, epoch).await;
-        epochs.extend(kept(read, &object.path, findings)?.flatten());
-    }
-    Ok(epochs)
-}
-
-/// Takes what could be read, and notes what is damaged; other errors end the check.
-fn kept<T>(
-    read: Result<T, MetaError>,
-    path: &str,
-    findings: &mut Vec<Finding>,
-) -> Result<Option<T>, VerifyError> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(MetaError::Damaged { path, cause }) => {
-            let error = MetaError::Damaged { path: path.clone(), cause };
-            findings.push(Finding::new(Spot::Object(path), error));
-            Ok(None)
-        }
-        Err(MetaError::Store(error)) if crate::log::LogError::Store(error.clone()).is_damage() => {
-            findings.push(Finding::new(Spot::Object(path.to_owned()), error));
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
+/// What was committed by what is recorded must be there: by the epoch's own sessions, and by the
+/// epochs that continue it, which the vault granted only when it had all up to there.
 fn check_chains(history: &MachineHistory, findings: &mut Vec<Finding>) {
     for (epoch, told) in &history.epochs {
         let Some((first, last)) = told.hole() else { continue };
@@ -144,13 +119,39 @@ fn check_chains(history: &MachineHistory, findings: &mut Vec<Finding>) {
         finding.first.insert((history.machine.clone(), *epoch), first);
         findings.push(finding);
     }
+    for (epoch, told) in &history.epochs {
+        let parent = told.record.parent.filter(|_| told.record.begins == Begins::Continue);
+        let Some(Point { epoch: of, lsn }) = parent else { continue };
+        let spot = Spot::Epoch(history.machine.clone(), of);
+        let first = match history.epochs.get(&of) {
+            // That its record is lost was told.
+            None if history.lost.contains_key(&of) => continue,
+            None => Lsn(1),
+            Some(parent) if parent.hole().is_some_and(|(first, _)| first <= lsn) => continue,
+            Some(parent) if parent.trace.chain.end() < lsn => parent.trace.chain.end().next(),
+            Some(_) => continue,
+        };
+        let what = format!(
+            "{spot}: LSNs {first} to {lsn} aren't in its logs, and epoch {epoch} continues it from there: they were committed"
+        );
+        let mut finding = Finding::new(spot, what);
+        finding.first.insert((history.machine.clone(), of), first);
+        findings.push(finding);
+    }
 }
 
+/// An epoch without a record: everything in it is touched.
 fn add_orphan(machine: &Name, epoch: Epoch, findings: &mut Vec<Finding>) {
     let spot = Spot::Object(layout::epoch(machine, epoch));
+    let known = findings.iter_mut().find(|known| known.spot == spot);
+    let touched = ((machine.clone(), epoch), Lsn(1));
+    if let Some(known) = known {
+        known.first.extend([touched]);
+        return;
+    }
     let what = format!("{spot} is missing or damaged: the logs hold records of that epoch");
     let mut finding = Finding::new(spot, what);
-    finding.first.insert((machine.clone(), epoch), Lsn(1));
+    finding.first.extend([touched]);
     findings.push(finding);
 }
 
@@ -160,7 +161,7 @@ pub fn report(history: &MachineHistory) -> MachineReport {
     // What is missing was told as damage; it is a gap all the same.
     let gaps = points.gaps.iter().map(|gap| match &gap.cause {
         GapCause::CopyUnfinished(_) => format!("{gap} (no damage)"),
-        GapCause::Missing { .. } | GapCause::Parent(_) => gap.to_string(),
+        GapCause::Missing { .. } | GapCause::Parent(_) | GapCause::Record => gap.to_string(),
     });
     let (machine, gaps) = (points.machine.clone(), gaps.collect());
     MachineReport { machine, points: points.points.len(), gaps }

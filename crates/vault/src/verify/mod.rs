@@ -8,6 +8,7 @@
 //! the names of kept blocks (`indexes`), the reader's cache, and what is on its way.
 
 mod contents;
+mod ends;
 mod indexes;
 mod machines;
 mod report;
@@ -22,9 +23,9 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt, stream};
 use tidegate_model::{LogName, Remedy};
 
-pub use report::{Counts, Finding, MachineReport, Report, Spot, Touch};
+pub use report::{Counts, Finding, MachineReport, OpenLog, Report, Spot, Touch};
 
-use crate::log::{Found, LogError, LogReader, PackRead, Survey};
+use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::meta::MetaError;
 use indexes::Indexes;
 
@@ -106,18 +107,21 @@ pub async fn verify(
     let mut indexes = Indexes::new(surveys);
     indexes.read(reader, &mut steps).await?;
     indexes.judge();
-    let Indexes { surveys, mut counts, findings: of_logs, traces, .. } = indexes;
+    let Indexes { surveys, mut counts, findings: of_logs, traces, closed, .. } = indexes;
     findings.extend(of_logs);
+    let open_logs = ends::open_logs(&surveys, &closed, &histories, &findings);
     if contents {
         findings.extend(contents::read(reader, surveys.values(), &mut steps).await?);
     }
-    counts.runs = machines::check_runs(reader, surveys.keys(), &mut findings).await?;
+    let named = ends::named_logs(&histories);
+    let logs = surveys.keys().chain(named.iter().filter(|log| !surveys.contains_key(*log)));
+    counts.runs = machines::check_runs(reader, logs, &mut findings).await?;
     machines::compare(reader, &mut histories, traces, &mut findings).await?;
     if !findings.is_empty() {
         touch::read(reader, surveys.values(), &histories, &mut findings).await?;
     }
     let machines = histories.iter().map(machines::report).collect();
-    Ok(Report { counts, damage: findings, strays, machines })
+    Ok(Report { counts, damage: findings, open_logs, strays, machines })
 }
 
 /// What there is to do.
@@ -136,8 +140,7 @@ fn counted_packs<'s>(
     let streams: Vec<_> =
         surveys.map(|survey| reader.packs(survey, survey.counted.packs.clone())).collect();
     stream::iter(streams).flatten().filter_map(async |(_, pack)| match pack {
-        Ok(Found::Pack(pack)) => Some(Ok(pack)),
-        Ok(Found::Tombstone) => None,
+        Ok(pack) => Some(Ok(pack)),
         Err(error) if error.is_damage() => None,
         Err(error) => Some(Err(error)),
     })

@@ -5,6 +5,7 @@ use std::fmt;
 
 use tidegate_model::{Epoch, FrameNumber, LogName, Lsn, Name, PackNumber, Point};
 
+use crate::layout;
 use crate::log::PackPlace;
 
 /// What was counted, of packs that count.
@@ -96,6 +97,37 @@ impl Finding {
     }
 }
 
+/// A log that doesn't say where it ends. No damage by itself: a server that runs, or was killed,
+/// leaves such a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenLog {
+    /// The log.
+    pub log: LogName,
+    /// The last pack that counts; `None` when there is none, though a machine was to be written
+    /// there.
+    pub after: Option<PackNumber>,
+    /// Whether other logs of its run do say where they end: then the server was stopped in order,
+    /// and was interrupted at that, or this log has lost its end.
+    pub others_end: bool,
+}
+
+impl fmt::Display for OpenLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let folder = layout::log(&self.log);
+        match self.after {
+            Some(pack) => write!(f, "{folder}: what came after pack {pack} isn't known")?,
+            None => write!(
+                f,
+                "{folder}: it has no packs: its sessions brought nothing, or all is lost"
+            )?,
+        }
+        if self.others_end {
+            f.write_str("; other logs of its run were closed, so this one may have lost its end")?;
+        }
+        Ok(())
+    }
+}
+
 /// A machine, as far as it could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineReport {
@@ -114,6 +146,9 @@ pub struct Report {
     pub counts: Counts,
     /// What is wrong.
     pub damage: Vec<Finding>,
+    /// Logs without a closing pack: losses at their ends show only where something else tells of
+    /// them.
+    pub open_logs: Vec<OpenLog>,
     /// Objects that are none of ours, by their paths; they do no harm.
     pub strays: Vec<String>,
     /// The machines.

@@ -372,3 +372,127 @@ fn bytes_that_changed_before_they_were_sealed_are_found_by_their_checksum() {
         assert_eq!(found[0].touches[0].points.len(), 1);
     });
 }
+
+/// What is said of logs without an end.
+async fn open_logs(vault: &TestVault) -> Vec<String> {
+    report(vault, false).await.open_logs.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_log_without_a_closing_pack_is_told_and_no_damage() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.publish(&vault).await;
+        // Nothing was stored yet, or all was lost: nobody can tell.
+        let open = open_logs(&vault).await;
+        assert_eq!(open.len(), 1, "{open:?}");
+        assert!(open[0].starts_with("log/ps-1/0101") && open[0].contains("no packs"), "{open:?}");
+
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        machine.store(&mut vault).await;
+        machine.does(Op::Time);
+        machine.store(&mut vault).await;
+        let open = open_logs(&vault).await;
+        assert_eq!(open.len(), 1, "{open:?}");
+        assert!(open[0].contains("after pack 1 isn't known"), "{open:?}");
+        assert!(!open[0].contains("may have lost"), "{open:?}");
+        assert!(report(&vault, true).await.is_clean());
+
+        let last = machine.log.store(&mut vault, true).await;
+        assert_eq!(open_logs(&vault).await, [""; 0]);
+        // A closing pack that is damaged is told as that.
+        let whole = vault.get(&last).await;
+        change(&vault, &last, |bytes| bytes[170] ^= 1).await;
+        assert_eq!(open_logs(&vault).await, [""; 0]);
+        assert!(!report(&vault, false).await.is_clean());
+        vault.put(&last, whole).await;
+
+        // Another log of the run was not closed, or lost its end.
+        let mut other = TestMachine::new("web-1", 1, TestLog::of_shard(&vault, 1, 1));
+        other.publish(&vault).await;
+        other.does(Op::Disk(disk(0, BLOCK)));
+        other.store(&mut vault).await;
+        let open = open_logs(&vault).await;
+        assert_eq!(open.len(), 1, "{open:?}");
+        assert!(open[0].contains("-1: ") && open[0].contains("may have lost its end"), "{open:?}");
+    });
+}
+
+#[test]
+fn a_log_that_ends_at_a_tombstone_is_not_open() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.publish(&vault).await;
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        machine.store(&mut vault).await;
+        // Two collectors: the second tombstone changes nothing.
+        for number in 1..3 {
+            put_tombstone(&vault, &machine.log.place(number).path()).await;
+        }
+        let report = report(&vault, true).await;
+        assert_eq!((report.damage, report.open_logs), (Vec::new(), Vec::new()));
+    });
+}
+
+#[test]
+fn an_epoch_that_continues_another_tells_of_a_loss_at_its_end() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut parent = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        parent.publish(&vault).await;
+        parent.does(Op::Disk(disk(0, BLOCK)));
+        parent.marks(BookmarkKind::CopyEnd, true);
+        parent.store(&mut vault).await;
+        parent.does(Op::Time);
+        let path = parent.store(&mut vault).await;
+        let mut child = TestMachine::continuing(&parent, 3, 2, TestLog::new(&vault, 2));
+        child.marks(BookmarkKind::CopyEnd, true);
+        child.store(&mut vault).await;
+        child.publish(&vault).await;
+        assert!(report(&vault, false).await.is_clean());
+        vault.delete(&path).await;
+        let damage = report(&vault, false).await.damage;
+        assert_eq!(damage.len(), 1, "{damage:?}");
+        assert!(damage[0].what.starts_with("epoch 1 of db-1: LSNs 3 to 3"), "{damage:?}");
+        let points: Vec<_> = damage[0].touches[0].points.iter().map(|p| p.epoch.0).collect();
+        assert_eq!(points, [2]);
+        // And a damaged record of the one that is continued touches both.
+        vault.put(&layout::epoch(&parent.of.0, Epoch(1)), b"nonsense".to_vec()).await;
+        let damage = report(&vault, false).await.damage;
+        let points: Vec<_> = damage[0].touches[0].points.iter().map(|p| p.epoch.0).collect();
+        assert_eq!((damage.len(), points), (1, vec![1, 2]));
+    });
+}
+
+#[test]
+fn a_run_that_only_a_session_names_must_be_there() {
+    run(async {
+        let vault = TestVault::new();
+        let machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.publish(&vault).await;
+        assert!(report(&vault, false).await.is_clean());
+        vault.delete(&layout::run(machine.log.name.id.run)).await;
+        let damage = report(&vault, false).await.damage;
+        assert!(damage[0].what.contains("doesn't claim log"), "{damage:?}");
+    });
+}
+
+#[test]
+fn every_damaged_record_of_a_machine_is_named_once() {
+    let machine: tidegate_model::Name = "db-1".parse().unwrap();
+    let epoch = layout::epoch(&machine, Epoch(1));
+    for at in [8, 12, 70] {
+        let found = broken(false, async |vault, _| {
+            change(vault, &epoch, |bytes| bytes[at] ^= 1).await;
+        });
+        let naming: Vec<_> = found.iter().filter(|found| found.0.contains(&epoch)).collect();
+        assert_eq!(naming.len(), 1, "{at}: {found:?}");
+        assert_eq!(naming[0].1, touches(&[("db-1", &[4, 6])]), "{at}: {found:?}");
+    }
+    let session = layout::session(&machine, Epoch(1), 1);
+    let found = broken(false, async |vault, _| vault.put(&session, b"nonsense".to_vec()).await);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].0.contains(&session) && found[0].0.contains("damaged"), "{found:?}");
+}

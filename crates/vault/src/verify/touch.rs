@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
-use tidegate_model::{FrameNumber, LogId, PackNumber, Point};
+use tidegate_model::{FrameNumber, LogId, Lsn, PackNumber, Point};
 
 use super::report::{Finding, Spot, Touch};
 use super::{VerifyError, counted_packs};
-use crate::chain::MachineHistory;
+use crate::chain::{Broken, MachineHistory};
 use crate::log::{LogReader, PackRead, Survey};
 use crate::pack::{Content, Record};
 use crate::points::copy_end;
@@ -121,13 +121,18 @@ fn touch(history: &MachineHistory, finding: &Finding) -> Option<Touch> {
     if !finding.first.keys().any(|(of, _)| *of == machine) {
         return None;
     }
-    let marks = history.epochs.iter().flat_map(|(epoch, told)| {
-        told.trace.bookmarks.keys().map(|lsn| Point { epoch: *epoch, lsn: *lsn })
+    let traces = history.epochs.iter().map(|(epoch, told)| (epoch, &told.trace));
+    let marks = traces.chain(&history.lost).flat_map(|(epoch, trace)| {
+        trace.bookmarks.keys().map(|lsn| Point { epoch: *epoch, lsn: *lsn })
     });
     let hit = |point: &Point| {
-        let lineage = history.lineage(*point).unwrap_or_else(|_| vec![*point]);
+        let lineage = history.lineage(*point).unwrap_or_else(|broken| match broken {
+            Broken::Lost(epoch) => vec![*point, Point { epoch, lsn: Lsn(u64::MAX) }],
+            Broken::NoEpoch(_) | Broken::NoParent(_) | Broken::Ends { .. } => vec![*point],
+        });
         lineage.iter().any(|part| first(part).is_some_and(|first| first <= part.lsn))
     };
-    let points = marks.filter(hit).collect();
+    let mut points: Vec<Point> = marks.filter(hit).collect();
+    points.sort_unstable();
     Some(Touch { machine: history.machine.clone(), points })
 }
