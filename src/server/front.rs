@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use glommio::timer::Timer;
+use rustls::pki_types::CertificateDer;
 use tidegate_model::{Name, Remedy};
 use tidegate_vault::identity::{Role, check_peer};
 use tidegate_wire::{Decoder, Hello, Item, Refusal, RefusalCode, Side, server};
@@ -23,13 +24,11 @@ use super::http::{self, Request};
 use super::link::{Goodbye, Link};
 use super::listener::ConnectionGuard;
 use super::report::ServerReport;
-use super::tls::TlsStream;
+use super::tls_stream::TlsStream;
 use super::welcome::{self, Handover};
 
 /// TLS, HTTP and hello must be through in this time.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes read at once before a session has its shard's buffer.
-pub(super) const READ_BYTES: usize = 4 << 10;
 /// Most bytes that may come with a hello before its welcome: an agent waits for that.
 pub(super) const EARLY_BYTES_MAX: usize = 16 << 10;
 
@@ -72,9 +71,7 @@ impl From<io::Error> for Turned {
 pub(crate) async fn serve(host: Rc<Host>, arrival: Arrival) {
     match arrival {
         Arrival::Socket { socket, peer, guard } => match within(front(&host, socket, peer)).await {
-            Ok((tls, begun)) => {
-                welcome::place(&host, Link::Tls(Box::new(tls)), Some(guard), begun).await;
-            }
+            Ok((link, begun)) => welcome::place(&host, link, Some(guard), begun).await,
             Err(Turned::Lost(error)) => debug!(%peer, %error, "a connection came to nothing"),
             Err(Turned::Answered | Turned::Refused) => {}
         },
@@ -98,33 +95,29 @@ async fn within<T>(work: impl Future<Output = Result<T, Turned>>) -> Result<T, T
 }
 
 /// From the socket to the hello.
-async fn front(
-    host: &Host,
-    socket: TcpStream,
-    peer: SocketAddr,
-) -> Result<(TlsStream, Begun), Turned> {
+async fn front(host: &Host, socket: TcpStream, peer: SocketAddr) -> Result<(Link, Begun), Turned> {
     let Some(config) = host.shared.tls.clone() else { return Err(Turned::Answered) };
     let mut tls = TlsStream::accept(socket, config).map_err(io::Error::other)?;
-    if let Err(error) = poll_fn(|context| tls.poll_handshake(context)).await {
+    let mut head = Vec::new();
+    let shaken =
+        poll_fn(|context| tls.poll_handshake(context, &mut host.scratch().borrow_mut(), &mut head));
+    if let Err(error) = shaken.await {
         no_handshake(&mut tls, peer, &error).await;
         return Err(Turned::Answered);
     }
-    let rest = request(host, &mut tls).await?;
-    let machine = match judge(host, &tls) {
+    let mut link = Link::Tls(Box::new(tls));
+    let rest = request(host, &mut link, head).await?;
+    let machine = match judge(host, link.peer_certificates()) {
         Ok(machine) => machine,
         Err(reason) => {
             info!(%peer, %reason, "refused a connection");
-            answer(&mut tls, 403, &reason).await;
+            answer(&mut link, 403, &reason).await;
             return Err(Turned::Answered);
         }
     };
-    tls.send(tidegate_wire::http::SWITCHING).await?;
-    let mut link = Link::Tls(Box::new(tls));
+    link.send(tidegate_wire::http::SWITCHING).await?;
     let begun = hello(host, &mut link, rest, Some(&machine)).await?;
-    match link {
-        Link::Tls(tls) => Ok((*tls, begun)),
-        Link::Pipe(_) => Err(Turned::Answered),
-    }
+    Ok((link, begun))
 }
 
 /// Somebody who doesn't speak TLS is told so in what he speaks, if that is HTTP.
@@ -140,9 +133,7 @@ async fn no_handshake(tls: &mut TlsStream, peer: SocketAddr, error: &io::Error) 
 }
 
 /// Reads the HTTP request; gives what came behind it when it asks for the stream.
-async fn request(host: &Host, tls: &mut TlsStream) -> Result<Vec<u8>, Turned> {
-    let mut head = Vec::with_capacity(512);
-    let mut buffer = [0; READ_BYTES];
+async fn request(host: &Host, link: &mut Link, mut head: Vec<u8>) -> Result<Vec<u8>, Turned> {
     loop {
         if let Some((request, length)) = http::parse(&head) {
             match request {
@@ -152,32 +143,37 @@ async fn request(host: &Host, tls: &mut TlsStream) -> Result<Vec<u8>, Turned> {
                     let status = if report.status == "ok" { 200 } else { 503 };
                     let body = serde_json::to_string(&report).unwrap_or_default();
                     let bytes = http::answer(status, "application/json", &body);
-                    tls.say_last(&bytes, Goodbye::OneSided).await;
+                    link.say_last(&bytes, Goodbye::OneSided).await;
                 }
-                Request::Refused(status, text) => answer(tls, status, &text).await,
+                Request::Refused(status, text) => answer(link, status, &text).await,
             }
             return Err(Turned::Answered);
         }
-        let count = poll_fn(|context| tls.poll_read(context, &mut buffer)).await?;
-        if count == 0 {
-            return Err(Turned::Lost(io::ErrorKind::UnexpectedEof.into()));
-        }
-        head.extend_from_slice(&buffer[..count]);
+        receive(host, link, &mut head).await?;
     }
 }
 
 /// The machine that the certificate names, or why it isn't good enough.
-fn judge(host: &Host, tls: &TlsStream) -> Result<Name, String> {
+fn judge(host: &Host, chain: &[CertificateDer<'static>]) -> Result<Name, String> {
     let shared = &host.shared;
     let authority = shared.vault.authority_certificate();
-    let chain = tls.peer_certificates();
     let peer = check_peer(chain, &authority, shared.vault.id(), Role::Machine, host::wall_clock());
     peer.map(|peer| peer.name).map_err(|error| error.to_string())
 }
 
-async fn answer(tls: &mut TlsStream, status: u16, text: &str) {
+async fn answer(link: &mut Link, status: u16, text: &str) {
     let bytes = http::answer(status, "text/plain; charset=utf-8", text);
-    tls.say_last(&bytes, Goodbye::OneSided).await;
+    link.say_last(&bytes, Goodbye::OneSided).await;
+}
+
+/// Appends what comes next; the end is an error here.
+async fn receive(host: &Host, link: &mut Link, into: &mut Vec<u8>) -> Result<(), Turned> {
+    let count =
+        poll_fn(|context| link.poll_receive(context, &mut host.scratch().borrow_mut(), into));
+    if count.await? == 0 {
+        return Err(Turned::Lost(io::ErrorKind::UnexpectedEof.into()));
+    }
+    Ok(())
 }
 
 /// Reads the hello; a machine with a certificate may only speak for itself.
@@ -189,7 +185,6 @@ async fn hello(
 ) -> Result<Begun, Turned> {
     let mut protocol = server::Session::new(host.shared.vault.id());
     let mut decoder = Decoder::new(Side::Server);
-    let mut buffer = [0; READ_BYTES];
     let begun = loop {
         let mut rest = input.as_slice();
         match decoder.next(&mut rest) {
@@ -200,12 +195,8 @@ async fn hello(
             Err(error) => break Err(error.into()),
             Ok(None) => {}
         }
-        let count = poll_fn(|context| link.poll_read(context, &mut buffer)).await?;
-        if count == 0 {
-            return Err(Turned::Lost(io::ErrorKind::UnexpectedEof.into()));
-        }
         input.clear();
-        input.extend_from_slice(&buffer[..count]);
+        receive(host, link, &mut input).await?;
     };
     let checked = begun.and_then(|(hello, rest)| match certified {
         Some(name) if *name != hello.machine => Err(impostor(name, &hello.machine)),

@@ -71,8 +71,9 @@ pub(crate) struct Host {
     /// Wakes the task that waits for the open pack's age.
     keeper: RefCell<Option<Waker>>,
     stopping: Cell<bool>,
-    /// Where sessions read: one buffer for all, since each handles what it read before it waits.
-    scratch: Rc<RefCell<Vec<u8>>>,
+    /// Where sessions read and decrypt: one buffer for all, since each handles what it read before it
+    /// waits.
+    scratch: RefCell<Vec<u8>>,
     /// Kept from call to call, so that nothing is allocated for them.
     homes: RefCell<Vec<Homecoming>>,
     packs: RefCell<Vec<FullPack>>,
@@ -99,7 +100,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
         line: Rc::default(),
         keeper: RefCell::default(),
         stopping: Cell::new(false),
-        scratch: Rc::new(RefCell::new(vec![0; session::READ_BYTES])),
+        scratch: RefCell::new(vec![0; session::READ_BYTES]),
         homes: RefCell::default(),
         packs: RefCell::default(),
         committed: RefCell::default(),
@@ -277,8 +278,8 @@ impl Host {
     }
 
     /// The buffer into which sessions read.
-    pub(crate) fn scratch(&self) -> Rc<RefCell<Vec<u8>>> {
-        self.scratch.clone()
+    pub(crate) const fn scratch(&self) -> &RefCell<Vec<u8>> {
+        &self.scratch
     }
 
     /// How much of the large buffers is free.

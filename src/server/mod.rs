@@ -16,6 +16,7 @@ mod front;
 mod grants;
 mod host;
 mod http;
+mod intake;
 mod latency;
 mod limits;
 mod line;
@@ -27,6 +28,7 @@ mod session;
 mod settings;
 mod shared;
 mod tls;
+mod tls_stream;
 mod uploads;
 mod welcome;
 

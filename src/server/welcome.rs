@@ -21,13 +21,13 @@ use tracing::{debug, info};
 
 use super::credit::Window;
 use super::directory::{NoPlace, Place};
-use super::front::{Arrival, Begun, EARLY_BYTES_MAX, READ_BYTES, out_of_turn, refuse};
+use super::front::{Arrival, Begun, EARLY_BYTES_MAX, out_of_turn, refuse};
 use super::grants;
 use super::host::{Host, Post};
 use super::link::Link;
 use super::listener::ConnectionGuard;
 use super::session::{self, Opening};
-use super::tls::{Detached, TlsStream};
+use super::tls_stream::{Detached, TlsStream};
 
 /// How long the vault may take to grant an epoch.
 const GRANT_PATIENCE: Duration = Duration::from_secs(60);
@@ -170,7 +170,6 @@ async fn await_grant(
     let grant = grants::grant(&host.shared, host.number, host.open_pack(), hello);
     let mut grant = pin!(grant);
     let mut limit = Timer::new(GRANT_PATIENCE);
-    let mut buffer = [0; READ_BYTES];
     poll_fn(|context| {
         *post.waker.borrow_mut() = Some(context.waker().clone());
         if let Some(refusal) = post.end.take() {
@@ -179,16 +178,17 @@ async fn await_grant(
         if let Poll::Ready(granted) = grant.as_mut().poll(context) {
             return Poll::Ready(granted.map_err(NoGrant::Refused));
         }
-        while let Poll::Ready(read) = link.poll_read(context, &mut buffer) {
+        let mut buffer = host.scratch().borrow_mut();
+        while let Poll::Ready(read) = link.poll_receive(context, &mut buffer, input) {
             match read {
                 Ok(0) => {
                     return Poll::Ready(Err(NoGrant::Lost(io::ErrorKind::UnexpectedEof.into())));
                 }
-                Ok(count) => input.extend_from_slice(&buffer[..count]),
+                Ok(_) if input.len() > EARLY_BYTES_MAX => {
+                    return Poll::Ready(Err(NoGrant::Refused(out_of_turn())));
+                }
+                Ok(_) => {}
                 Err(error) => return Poll::Ready(Err(NoGrant::Lost(error))),
-            }
-            if input.len() > EARLY_BYTES_MAX {
-                return Poll::Ready(Err(NoGrant::Refused(out_of_turn())));
             }
         }
         Pin::new(&mut limit).poll(context).map(|_| Err(NoGrant::Refused(grants::too_slow())))

@@ -1,0 +1,293 @@
+//! From a session's bytes to units on their way: what is read becomes records, records fill units.
+//!
+//! Where a write needs a buffer or a unit its place, the intake waits for that and keeps the bytes
+//! that came with it; the session reads no more until it goes on. What is allowed is decided by
+//! [`tidegate_wire::server::Session`].
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use glommio::timer::Timer;
+use tidegate_model::{Checksum, Extent, Lsn, Micros, Remedy};
+use tidegate_pipeline::{BufferWait, Entry, EntryKind, Unit, UnitBuilder};
+use tidegate_wire::{Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, server};
+
+use super::credit::Window;
+use super::host::Host;
+use super::line::Turn;
+
+/// A unit that isn't full is sent on its way when nothing has come for so long.
+const LINGER: Duration = Duration::from_millis(10);
+
+/// How a session ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The agent said goodbye.
+    Bye,
+    /// The connection broke, or ended without a goodbye.
+    Lost(io::Error),
+    /// It was refused.
+    Refused(Refusal),
+}
+
+/// The receiving half of a session.
+pub(super) struct Intake {
+    pub host: Rc<Host>,
+    pub protocol: server::Session,
+    pub window: Window,
+    decoder: Decoder,
+    /// What was read and couldn't be handled yet.
+    input: Vec<u8>,
+    builder: UnitBuilder,
+    write: Option<Write>,
+    waiting: Option<Waiting>,
+    turn: Turn,
+    linger: Option<Timer>,
+}
+
+/// A write whose payload is coming in.
+struct Write {
+    lsn: Lsn,
+    time: Micros,
+    extent: Extent,
+    checksum: Checksum,
+    received: usize,
+    /// Whether the unit has room and a buffer for it.
+    placed: bool,
+}
+
+/// What must come before it goes on.
+struct Waiting {
+    what: Want,
+    since: Instant,
+}
+
+enum Want {
+    /// A buffer for a write, whichever comes first.
+    Buffer { small: BufferWait, large: Option<BufferWait> },
+    /// A place in the log for a unit.
+    Place(Box<Unit>),
+}
+
+impl Intake {
+    /// An intake that begins with the bytes in `input`.
+    pub(super) fn new(
+        host: Rc<Host>,
+        protocol: server::Session,
+        decoder: Decoder,
+        input: Vec<u8>,
+        builder: UnitBuilder,
+        window: Window,
+    ) -> Self {
+        let turn = host.turn();
+        Self {
+            host,
+            protocol,
+            window,
+            decoder,
+            input,
+            builder,
+            write: None,
+            waiting: None,
+            turn,
+            linger: None,
+        }
+    }
+
+    /// Since when it waits for a buffer or a place, if it does.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.waiting.as_ref().map(|waiting| waiting.since)
+    }
+
+    /// Goes on with what was kept. Pending while it must wait.
+    pub(super) fn poll_kept(&mut self, context: &mut Context<'_>) -> Poll<Option<End>> {
+        while self.waiting.is_some() || !self.input.is_empty() {
+            std::task::ready!(self.poll_waiting(context));
+            let input = std::mem::take(&mut self.input);
+            if let Some(end) = self.take(&input, context) {
+                return Poll::Ready(Some(end));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// Handles what was read; what must wait is kept. Gives how the session ends, if it does.
+    pub(super) fn take(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Option<End> {
+        self.linger = None;
+        let mut rest = bytes;
+        loop {
+            if self.waiting.is_some() {
+                self.input.extend_from_slice(rest);
+                return None;
+            }
+            if let Some(write) = &self.write
+                && !write.placed
+            {
+                self.place_write(context);
+                continue;
+            }
+            let item = match self.decoder.next(&mut rest) {
+                Ok(Some(item)) => item,
+                Ok(None) => return None,
+                Err(error) => return Some(End::Refused(error.into())),
+            };
+            match self.item(item, context) {
+                Ok(false) => {}
+                Ok(true) => return Some(End::Bye),
+                Err(refusal) => return Some(End::Refused(refusal)),
+            }
+        }
+    }
+
+    /// True when the agent says goodbye.
+    fn item(&mut self, item: Item<'_>, context: &mut Context<'_>) -> Result<bool, Refusal> {
+        match item {
+            Item::Message(Message::Record(record)) => {
+                if self.protocol.record(&record)? {
+                    self.add(record, context);
+                }
+            }
+            Item::Message(Message::Bye) => {
+                self.protocol.bye()?;
+                return Ok(true);
+            }
+            Item::Message(_) => {
+                let cause = "the agent sent something out of turn";
+                let advice = "use an agent of the server's release";
+                return Err(Refusal::new(RefusalCode::Protocol, Remedy::Stop, cause, advice));
+            }
+            Item::Write(record) => {
+                self.protocol.record(&record)?;
+                if let Record { lsn, time, kind: RecordKind::Write(extent, checksum) } = record {
+                    let (received, placed) = (0, false);
+                    self.write = Some(Write { lsn, time, extent, checksum, received, placed });
+                }
+            }
+            Item::Payload(part) => {
+                if let Some(write) = &mut self.write {
+                    self.builder.space(write.received, part.len()).copy_from_slice(part);
+                    write.received += part.len();
+                }
+            }
+            Item::WriteEnd => {
+                if let Some(Write { lsn, time, extent, checksum, .. }) = self.write.take() {
+                    self.builder.add_write(lsn, time, extent, checksum);
+                    if self.builder.is_full() {
+                        self.close_unit(false, context);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn add(&mut self, record: Record, context: &mut Context<'_>) {
+        if self.builder.must_close(0) {
+            self.close_unit(false, context);
+        }
+        let flush = matches!(record.kind, RecordKind::Bookmark(_));
+        let kind = match record.kind {
+            RecordKind::Disk(disk) => EntryKind::Disk(disk),
+            RecordKind::Zero(extent) => EntryKind::Zero(extent),
+            RecordKind::Bookmark(bookmark) => EntryKind::Bookmark(bookmark),
+            RecordKind::Time | RecordKind::Write(..) => EntryKind::Time,
+        };
+        self.builder.add(Entry { lsn: record.lsn, time: record.time, kind });
+        if flush {
+            self.close_unit(true, context);
+        }
+    }
+
+    /// Finds room for the write that begins, or waits for it.
+    fn place_write(&mut self, context: &mut Context<'_>) {
+        let Some(write) = &mut self.write else { return };
+        let bytes = usize::try_from(write.extent.length).unwrap_or(usize::MAX);
+        if self.builder.must_close(bytes) {
+            self.close_unit(false, context);
+            if self.waiting.is_some() {
+                return;
+            }
+        }
+        if !self.builder.needs_buffer(bytes) {
+            if let Some(write) = &mut self.write {
+                write.placed = true;
+            }
+            return;
+        }
+        let large = if self.window.is_large() { self.host.shared.large.take() } else { None };
+        match large.or_else(|| self.host.shared.small.take()) {
+            Some(buffer) => self.builder.give_buffer(buffer),
+            None => {
+                let small = self.host.shared.small.wait();
+                let large = self.window.is_large().then(|| self.host.shared.large.wait());
+                self.wait(Want::Buffer { small, large });
+            }
+        }
+    }
+
+    /// Sends the unit so far on its way, or waits until it may go.
+    fn close_unit(&mut self, flush: bool, context: &mut Context<'_>) {
+        self.linger = None;
+        let Some(unit) = self.builder.close(flush) else { return };
+        if let Some(unit) = self.host.dispatch(unit, &mut self.turn, context) {
+            self.wait(Want::Place(Box::new(unit)));
+        }
+    }
+
+    fn wait(&mut self, what: Want) {
+        self.linger = None;
+        self.waiting = Some(Waiting { what, since: Instant::now() });
+    }
+
+    /// Ready when what it waits for is there.
+    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(mut waiting) = self.waiting.take() else { return Poll::Ready(()) };
+        match waiting.what {
+            Want::Buffer { mut small, mut large } => {
+                let mut buffer = small.poll(context);
+                if buffer.is_pending()
+                    && let Some(large) = &mut large
+                {
+                    buffer = large.poll(context);
+                }
+                if let Poll::Ready(buffer) = buffer {
+                    self.builder.give_buffer(buffer);
+                    return Poll::Ready(());
+                }
+                waiting.what = Want::Buffer { small, large };
+            }
+            Want::Place(unit) => match self.host.dispatch(*unit, &mut self.turn, context) {
+                None => return Poll::Ready(()),
+                Some(unit) => waiting.what = Want::Place(Box::new(unit)),
+            },
+        }
+        self.waiting = Some(waiting);
+        Poll::Pending
+    }
+
+    /// After a while without news the unit so far goes on its way; but not in the middle of a write,
+    /// whose bytes are in it.
+    pub(super) fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.builder.is_empty() || self.write.is_some() {
+            return Poll::Pending;
+        }
+        let timer = self.linger.get_or_insert_with(|| Timer::new(LINGER));
+        std::task::ready!(Pin::new(timer).poll(context));
+        self.close_unit(false, context);
+        Poll::Ready(())
+    }
+
+    /// What was received whole goes on its way, though the session has ended.
+    pub(super) async fn finish(mut self) {
+        let waiting = match self.waiting.take() {
+            Some(Waiting { what: Want::Place(unit), .. }) => Some(*unit),
+            _ => None,
+        };
+        for unit in waiting.into_iter().chain(self.builder.close(true)) {
+            self.host.dispatch_in_turn(unit, &mut self.turn).await;
+        }
+    }
+}
