@@ -12,8 +12,9 @@ use tidegate_model::{
     DiskNumber, Epoch, Extent, LogId, LogName, Lsn, Micros, PackId, RunId, VaultId,
 };
 use tidegate_pipeline::{
-    Admission, BufferPool, FullPack, Homecoming, KnownBlocks, Logs, Mailbox, MemoryPlan, Shard,
-    ShardSetup, Stage, StageTimes, Stream, StreamTotals, Unit, UnitBuilder, Worker, WorkerSetup,
+    Admission, Blanks, BufferPool, FullPack, Homecoming, KnownBlocks, Logs, Mailbox, MemoryPlan,
+    Shard, ShardSetup, Stage, StageTimes, Stream, StreamTotals, Unit, UnitBuilder, Worker,
+    WorkerSetup,
 };
 use tidegate_vault::pack::PackWriter;
 use tidegate_vault::seal::{KeyRing, Secret};
@@ -115,6 +116,7 @@ struct Line {
     stop: Arc<AtomicBool>,
     times: Arc<StageTimes>,
     large: BufferPool,
+    blanks: Blanks,
     so_far: Round,
     now: Micros,
     homes: Vec<Homecoming>,
@@ -141,6 +143,7 @@ impl Line {
         let pools = [host.small.clone(), host.large.clone()];
         let worker = || Worker::new(setup.clone(), &pools).expect("level 1 exists");
         let slot = logs.add(&name).expect("it is the first");
+        let blanks = Blanks::new(UNITS_IN_FLIGHT);
         let shard = Shard::new(ShardSetup {
             shard: 0,
             writer: PackWriter::new(host.ring.vault(), name, 1, BLOCK, ciphers),
@@ -152,6 +155,7 @@ impl Line {
             pack_age_idle: 2_000_000,
             packs_in_flight_max: host.plan.pack_buffers_per_shard,
             units_in_flight_max: UNITS_IN_FLIGHT,
+            blanks: blanks.clone(),
             pack_ids: Box::new(|| PackId::from_bytes([9; 16])),
         });
         Self {
@@ -164,6 +168,7 @@ impl Line {
             stop: Arc::default(),
             times,
             large: host.large.clone(),
+            blanks,
             so_far: Round::default(),
             now: Micros(1),
             homes: Vec::new(),
@@ -173,7 +178,8 @@ impl Line {
 
     /// Sends the data as `streams` machines, in turns, and waits until all is committed.
     fn feed(&mut self, data: &Data, streams: u64) {
-        let mut senders: Vec<Sender<'_>> = (0..streams).map(|id| Sender::new(data, id)).collect();
+        let mut senders: Vec<Sender<'_>> =
+            (0..streams).map(|id| Sender::new(data, id, self.blanks.clone())).collect();
         let ahead = AHEAD * (self.threads.len() + 1);
         while senders.iter().any(|sender| !sender.is_done()) {
             for sender in &mut senders {
@@ -290,10 +296,10 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(data: &'a Data, id: u64) -> Self {
+    fn new(data: &'a Data, id: u64, blanks: Blanks) -> Self {
         let machine = format!("machine-{id}").parse().expect("a name");
         let stream = Arc::new(Stream { machine, epoch: Epoch(1), id });
-        Self { data, builder: UnitBuilder::new(stream, data.record_bytes), next: 0 }
+        Self { data, builder: UnitBuilder::new(stream, data.record_bytes, blanks), next: 0 }
     }
 
     fn is_done(&self) -> bool {

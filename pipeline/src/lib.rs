@@ -37,4 +37,4 @@ pub use process::{Worker, WorkerSetup};
 pub use queue::{Mailbox, MailboxFull};
 pub use shard::{Admission, Homecoming, Shard, ShardSetup};
 pub use stats::{Stage, StageTimes, StreamTotals};
-pub use unit::{Entry, EntryKind, Stream, Unit, UnitBuilder};
+pub use unit::{Blanks, Entry, EntryKind, Stream, Unit, UnitBuilder};

@@ -164,7 +164,8 @@ impl Packer {
 
         let machine = self.writer.machine(&unit.stream.machine, unit.stream.epoch);
         let mut complete = None;
-        for outcome in unit.outcomes.drain(..) {
+        let mut outcomes = std::mem::take(&mut unit.outcomes);
+        for outcome in outcomes.drain(..) {
             let Outcome { lsn, time, piece, kind } = outcome;
             self.urgent |= kind != OutcomeKind::Time;
             if Piece::is_last(piece) {
@@ -173,6 +174,7 @@ impl Packer {
             let content = self.content(kind, frame);
             self.writer.record(RecordHead { machine, lsn, piece, time }, content);
         }
+        unit.outcomes = outcomes;
         self.count(unit, complete);
     }
 

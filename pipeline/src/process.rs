@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tidegate_model::{BlockName, Checksum, Extent, PackNumber, Piece};
 use tidegate_vault::pack::{Codec, FRAME_HEADER_BYTES, FrameHeader};
 use tidegate_vault::seal::{BlockNamer, LogCiphers, TAG_BYTES};
-use zstd::bulk::Compressor;
+use zstd::zstd_safe::{CCtx, CParameter, get_error_name};
 
 use crate::buffers::{Buffer, BufferPool};
 use crate::known::{Known, KnownBlocks};
@@ -45,7 +45,7 @@ pub struct WorkerSetup {
 /// Works on units; one a core.
 pub struct Worker {
     setup: WorkerSetup,
-    compressor: Compressor<'static>,
+    compressor: CCtx<'static>,
     spares: Vec<Buffer>,
 }
 
@@ -61,7 +61,11 @@ impl Worker {
     /// # Panics
     /// If a pool is empty: the memory plan counts a buffer a pool for each worker.
     pub fn new(setup: WorkerSetup, pools: &[BufferPool]) -> Result<Self, WorkerError> {
-        let compressor = Compressor::new(setup.level)?;
+        // Without the layer above, whose errors are allocated: data that doesn't shrink is one.
+        let mut compressor = CCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?;
+        compressor
+            .set_parameter(CParameter::CompressionLevel(setup.level))
+            .map_err(|code| std::io::Error::other(get_error_name(code)))?;
         let take = |pool: &BufferPool| pool.take().expect("the plan counts a spare a worker");
         Ok(Self { setup, compressor, spares: pools.iter().map(take).collect() })
     }
@@ -250,9 +254,8 @@ impl Worker {
         let begin = FRAME_HEADER_BYTES;
         // Less than a 32nd saved isn't worth a reader's time.
         let most = kept_bytes - kept_bytes / 32;
-        let packed = self
-            .compressor
-            .compress_to_buffer(&input[..kept_bytes], &mut spare[begin..begin + most]);
+        let packed =
+            self.compressor.compress2(&mut spare[begin..begin + most], &input[..kept_bytes]);
         if let Ok(content) = packed {
             self.spares.push(input);
             (spare, Codec::Zstd, content)

@@ -19,7 +19,7 @@ use crate::buffers::BufferPool;
 use crate::ledger::{Committed, Ledger};
 use crate::logs::{LogSlot, Logs};
 use crate::packer::{CloseRequest, FullPack, Packer, Wait};
-use crate::unit::{Place, Stream, Unit};
+use crate::unit::{Blanks, Place, Stream, Unit};
 
 /// What a shard is made from.
 pub struct ShardSetup {
@@ -43,6 +43,8 @@ pub struct ShardSetup {
     pub packs_in_flight_max: usize,
     /// Most units between dispatch and pack.
     pub units_in_flight_max: usize,
+    /// Where units leave what they were made of.
+    pub blanks: Blanks,
     /// Gives the ids of packs: 16 random bytes each.
     pub pack_ids: Box<dyn FnMut() -> PackId + Send>,
 }
@@ -85,6 +87,7 @@ pub struct Shard {
     needs_buffer: bool,
     /// Streams that had a spoiled record, as long as anything of them may still come.
     ended: Vec<Arc<Stream>>,
+    blanks: Blanks,
     pack_ids: Box<dyn FnMut() -> PackId + Send>,
 }
 
@@ -124,6 +127,7 @@ impl Shard {
             flush: false,
             needs_buffer: false,
             ended: Vec::new(),
+            blanks: setup.blanks,
             pack_ids: setup.pack_ids,
         }
     }
@@ -256,6 +260,7 @@ impl Shard {
         self.home_frame = self.home_frame.next();
         self.end_spoiled(&mut unit);
         self.packer.add(&mut unit, now);
+        self.blanks.give_back(&mut unit);
         self.flush |= unit.flush;
         home.push(Homecoming {
             stream: unit.stream,

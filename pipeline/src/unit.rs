@@ -1,10 +1,11 @@
 //! A unit: records of one stream, in order, and the bytes of the one frame that they may fill.
 //!
-//! The session builds it, any core works on it, its shard packs it. It is recycled whole, so that
-//! in steady state nothing is allocated.
+//! The session builds it, any core works on it, its shard packs it. What it is made of is used
+//! again ([`Blanks`]), so that in steady state nothing is allocated.
 
 use std::sync::Arc;
 
+use crossbeam::queue::ArrayQueue;
 use tidegate_model::limits::{BLOCK_BYTES_MIN, FRAME_BYTES_DEFAULT, TEXT_BYTES_MAX};
 use tidegate_model::{
     BlockName, Bookmark, Checksum, Disk, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, Name,
@@ -165,18 +166,53 @@ impl Unit {
     }
 }
 
+/// What units that were packed leave for new ones: lists that have grown to their size.
+#[derive(Clone)]
+pub struct Blanks(Arc<ArrayQueue<Blank>>);
+
+struct Blank {
+    entries: Vec<Entry>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Blanks {
+    /// Keeps at most `count` of them: as many as units can be under way.
+    #[must_use]
+    pub fn new(count: usize) -> Self {
+        Self(Arc::new(ArrayQueue::new(count.max(1))))
+    }
+
+    fn take(&self) -> Blank {
+        self.0.pop().unwrap_or_else(|| Blank {
+            entries: Vec::with_capacity(8),
+            outcomes: Vec::with_capacity(8),
+        })
+    }
+
+    /// Takes back what a unit was made of.
+    pub(crate) fn give_back(&self, unit: &mut Unit) {
+        let mut entries = std::mem::take(&mut unit.entries);
+        let mut outcomes = std::mem::take(&mut unit.outcomes);
+        entries.clear();
+        outcomes.clear();
+        // One too many is simply dropped.
+        let _ = self.0.push(Blank { entries, outcomes });
+    }
+}
+
 /// Gathers the records of one stream into units.
 pub struct UnitBuilder {
     stream: Arc<Stream>,
     unit: Option<Unit>,
     record_bytes_max: usize,
+    blanks: Blanks,
 }
 
 impl UnitBuilder {
     /// A builder for one stream whose records have at most `record_bytes_max` bytes.
     #[must_use]
-    pub fn new(stream: Arc<Stream>, record_bytes_max: usize) -> Self {
-        Self { stream, unit: None, record_bytes_max }
+    pub const fn new(stream: Arc<Stream>, record_bytes_max: usize, blanks: Blanks) -> Self {
+        Self { stream, unit: None, record_bytes_max, blanks }
     }
 
     /// Whether a record with so many bytes needs a buffer first: [`Self::give_buffer`].
@@ -252,18 +288,21 @@ impl UnitBuilder {
     }
 
     fn open(&mut self) -> &mut Unit {
-        self.unit.get_or_insert_with(|| Unit {
-            stream: self.stream.clone(),
-            entries: Vec::with_capacity(8),
-            buffer: None,
-            filled: 0,
-            texts: 0,
-            flush: false,
-            place: None,
-            outcomes: Vec::with_capacity(8),
-            frame: None,
-            totals: StreamTotals::default(),
-            spoiled: None,
+        self.unit.get_or_insert_with(|| {
+            let Blank { entries, outcomes } = self.blanks.take();
+            Unit {
+                stream: self.stream.clone(),
+                entries,
+                buffer: None,
+                filled: 0,
+                texts: 0,
+                flush: false,
+                place: None,
+                outcomes,
+                frame: None,
+                totals: StreamTotals::default(),
+                spoiled: None,
+            }
         })
     }
 }

@@ -257,6 +257,7 @@ fn shard_setup(
         pack_age_idle: micros(PACK_AGE_IDLE),
         packs_in_flight_max: plan.packs_in_flight_per_shard,
         units_in_flight_max: plan.units_in_flight_per_shard,
+        blanks: shared.blanks.clone(),
         pack_ids: Box::new(move || {
             // Without the system's randomness the last id, counted on, still differs from all others.
             if let Ok(fresh) = random() {

@@ -63,7 +63,9 @@ struct Session {
 /// Serves a session until it ends.
 pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
     let Opening { link, protocol, decoder, input, output, stream, window, post } = opening;
-    let builder = UnitBuilder::new(stream.clone(), host.shared.record_bytes_max as usize);
+    let shared = &host.shared;
+    let record_bytes_max = shared.record_bytes_max as usize;
+    let builder = UnitBuilder::new(stream.clone(), record_bytes_max, shared.blanks.clone());
     let mut session = Session {
         link,
         intake: Intake::new(host, protocol, decoder, input, builder, window),

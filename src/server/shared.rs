@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tidegate_model::{Name, PackNumber, RunId};
-use tidegate_pipeline::{BufferPool, Mailbox, MemoryPlan, StageTimes, Unit};
+use tidegate_pipeline::{Blanks, BufferPool, Mailbox, MemoryPlan, StageTimes, Unit};
 use tidegate_vault::Vault;
 
 use super::directory::Directory;
@@ -53,6 +53,8 @@ pub(crate) struct Shared {
     pub units: Mailbox<Unit>,
     pub small: BufferPool,
     pub large: BufferPool,
+    /// What units are made of.
+    pub blanks: Blanks,
     /// The store client's threads.
     pub store: tokio::runtime::Handle,
     /// How many puts may be under way at once.
@@ -108,6 +110,7 @@ impl Shared {
             directory: Directory::new(parts.shards, plan.sessions),
             shards: (0..parts.shards).map(ports).collect(),
             units: Mailbox::new("units", units_max),
+            blanks: Blanks::new(units_max),
             small: BufferPool::new("small", plan.small_buffer_bytes, plan.small_buffers),
             large: BufferPool::new("units", plan.large_buffer_bytes, plan.large_buffers),
             plan,

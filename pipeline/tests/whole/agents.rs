@@ -163,7 +163,7 @@ impl World {
         };
         self.accounts.insert(id, account);
         Session {
-            builder: UnitBuilder::new(stream.clone(), RECORD_BYTES_MAX),
+            builder: UnitBuilder::new(stream.clone(), RECORD_BYTES_MAX, self.run.blanks.clone()),
             stream,
             shard: self.chance.below(self.shape.shards),
             next: committed.next(),

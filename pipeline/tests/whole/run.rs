@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_model::{FrameNumber, LogId, LogName, PackId, RunId};
 use tidegate_pipeline::{
-    BufferPool, FullPack, Known, KnownBlocks, Logs, Shard, ShardSetup, StageTimes, Unit, Worker,
-    WorkerSetup,
+    Blanks, BufferPool, FullPack, Known, KnownBlocks, Logs, Shard, ShardSetup, StageTimes, Unit,
+    Worker, WorkerSetup,
 };
 use tidegate_vault::pack::{FRAME_OVERHEAD_BYTES, PackWriter};
 use tidegate_vault::seal::KeyRing;
@@ -50,6 +50,7 @@ pub struct Run {
     pub names: Vec<LogName>,
     pub small: BufferPool,
     pub large: BufferPool,
+    pub blanks: Blanks,
     pub packs: Vec<BufferPool>,
     pub shards: Vec<Shard>,
     pub workers: Vec<Worker>,
@@ -89,6 +90,7 @@ impl Run {
         let pack_bytes = shape.pack_close_bytes + LARGE;
         let pool = |_| BufferPool::new("packs", pack_bytes, shape.pack_buffers);
         let packs: Vec<BufferPool> = (0..shape.shards).map(pool).collect();
+        let blanks = Blanks::new(shape.units_in_flight);
         let shard = |(number, name): (usize, &LogName)| {
             let slot = logs.add(name).unwrap();
             let block = u32::try_from(BLOCK).unwrap();
@@ -104,6 +106,7 @@ impl Run {
                 pack_age_idle: PACK_AGE_IDLE,
                 packs_in_flight_max: shape.packs_in_flight,
                 units_in_flight_max: shape.units_in_flight,
+                blanks: blanks.clone(),
                 pack_ids: Box::new(move || {
                     id += 1;
                     PackId::from_bytes(id.to_le_bytes())
@@ -118,6 +121,7 @@ impl Run {
             names,
             small,
             large,
+            blanks,
             packs,
             times,
             dispatched: vec![0; shape.shards],

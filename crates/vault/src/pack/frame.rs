@@ -4,7 +4,7 @@
 //! that its sealed bytes can be copied to another object and still be known for what they are.
 
 use tidegate_model::limits::FRAME_BYTES_MAX;
-use tidegate_model::{FrameNumber, LogId, Reader, RunId, Writer};
+use tidegate_model::{FrameNumber, LogId, Reader, RunId};
 
 use super::error::{PackError, reserved};
 use crate::seal::{LogCiphers, TAG_BYTES};
@@ -66,21 +66,17 @@ impl FrameHeader {
     /// The header's bytes, which are also the frame's additional authenticated data.
     #[must_use]
     pub fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
-        let mut bytes = Vec::with_capacity(FRAME_HEADER_BYTES);
-        Writer::new(&mut bytes)
-            .bytes(&MAGIC)
-            .u8(FORMAT)
-            .u8(self.codec.code())
-            .u16(self.log.shard)
-            .bytes(self.log.run.as_bytes())
-            .u64(self.number.0)
-            .u32(self.key_version)
-            .u32(self.plain_bytes)
-            .u32(self.sealed_bytes)
-            .zeros(4);
-        let mut array = [0; FRAME_HEADER_BYTES];
-        array.copy_from_slice(&bytes);
-        array
+        // By hand rather than with a `Writer`, which allocates: this is done for every frame.
+        let mut bytes = [0; FRAME_HEADER_BYTES];
+        bytes[..4].copy_from_slice(&MAGIC);
+        bytes[4..6].copy_from_slice(&[FORMAT, self.codec.code()]);
+        bytes[6..8].copy_from_slice(&self.log.shard.to_le_bytes());
+        bytes[8..24].copy_from_slice(self.log.run.as_bytes());
+        bytes[24..32].copy_from_slice(&self.number.0.to_le_bytes());
+        bytes[32..36].copy_from_slice(&self.key_version.to_le_bytes());
+        bytes[36..40].copy_from_slice(&self.plain_bytes.to_le_bytes());
+        bytes[40..44].copy_from_slice(&self.sealed_bytes.to_le_bytes());
+        bytes
     }
 
     /// Reads a header.
