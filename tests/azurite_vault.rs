@@ -21,7 +21,7 @@ const MIB: u64 = 1 << 20;
 /// Azurite is one thread and keeps everything in memory: enough for a good number of packs.
 const DISK_BYTES: u64 = 192 * MIB;
 /// Little memory makes small packs, so that a copy is many puts.
-const MEMORY: &str = "256MiB";
+const MEMORY: &str = "320MiB";
 /// A copy with its interruptions: a limit against hanging.
 const LIMIT: Duration = Duration::from_secs(240);
 /// How long the store says nothing in the middle of a copy.
