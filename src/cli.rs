@@ -8,7 +8,7 @@ use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, LEVEL_MAX, LEVEL_MIN, PATIE
 use tidegate_model::{DiskNumber, Name, parse_bytes};
 use tidegate_vault::Location;
 
-use crate::commands::CORES_MAX;
+use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
@@ -217,7 +217,7 @@ pub(crate) struct EnrollArgs {
 }
 
 /// What a server, embedded or not, can be told.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct EngineArgs {
     /// Memory that the process never exceeds, as 512MiB or 2GiB [default: 1GiB].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
@@ -234,6 +234,15 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
     pub store_patience: Option<u64>,
+    /// A pack is stored at the latest so many milliseconds after its first record came: less loses
+    /// less in a disaster, more costs fewer requests [default: 250].
+    #[arg(long, value_name = "MILLISECONDS",
+          value_parser = clap::value_parser!(u64).range(PACK_AGE_MS_MIN..=PACK_AGE_MS_MAX))]
+    pub pack_age: Option<u64>,
+    /// A pack is stored as soon as it has so many bytes, from 1MiB to 16MiB [default: 16MiB, or what
+    /// the memory allows].
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub pack_size: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -33,6 +33,10 @@ pub(crate) struct ServerConfig {
     pub cores: Option<u16>,
     /// For how many seconds a store that takes nothing is borne with.
     pub store_patience: Option<u64>,
+    /// How many milliseconds a pack may wait, as `--pack-age`.
+    pub pack_age: Option<u64>,
+    /// How large a pack gets, as `"16MiB"`.
+    pub pack_size: Option<Size>,
 }
 
 /// A size in bytes, as a number or a text with a unit.

@@ -22,7 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_model::limits::{
-    LEVEL_MAX, LEVEL_MIN, NAME_BYTES_MAX, PATIENCE_SECONDS_MAX, STORE_PATIENCE_SECONDS,
+    LEVEL_MAX, LEVEL_MIN, NAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT, PATIENCE_SECONDS_MAX,
+    STORE_PATIENCE_SECONDS,
 };
 use tidegate_model::{Incarnation, Micros, Name};
 use tidegate_vault::store::{Access, Store};
@@ -63,10 +64,16 @@ const BLOCKING_THREADS_MAX: usize = 16;
 pub(crate) const MEMORY_DEFAULT: u64 = 1 << 30;
 /// zstd level that isn't told otherwise: most of the gain for a third of level 3's time.
 pub(crate) const LEVEL_DEFAULT: i32 = 1;
+/// How long a pack may wait, in milliseconds: the knee between what a disaster costs and what
+/// requests cost. Below the least a store's own time is the longer; beyond the most an agent would
+/// take the server for dead.
+pub(crate) const PACK_AGE_MS_DEFAULT: u64 = 250;
+pub(crate) const PACK_AGE_MS_MIN: u64 = 10;
+pub(crate) const PACK_AGE_MS_MAX: u64 = 10_000;
+/// How large packs may be made; the plan may have to make them smaller.
+const PACK_BYTES_BOUNDS: RangeInclusive<usize> = 1 << 20..=PACK_CLOSE_BYTES_DEFAULT as usize;
 /// Most cores: as many as the largest hosts have.
 pub(crate) const CORES_MAX: u16 = 1024;
-/// Puts at once: at 16 MiB each enough for 1 GB/s at 100 ms a put.
-const PUTS_MAX: usize = 8;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
@@ -146,6 +153,8 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
     let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let there = u16::try_from(there).unwrap_or(CORES_MAX).min(CORES_MAX);
     let patience = engine.store_patience.unwrap_or(STORE_PATIENCE_SECONDS);
+    let pack_size = engine.pack_size.unwrap_or(*PACK_BYTES_BOUNDS.end() as u64);
+    let pack_size = usize::try_from(pack_size).unwrap_or(usize::MAX);
     // Checked here and not by the options alone: they may come from a configuration.
     Ok(ServerSettings {
         node,
@@ -155,12 +164,17 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
             .map_err(|_| Failure::usage("--memory is more than this host can address"))?,
         level: within("level", engine.level.unwrap_or(LEVEL_DEFAULT), LEVEL_MIN..=LEVEL_MAX)?,
         cores: within("cores", engine.cores.unwrap_or(there), 1..=CORES_MAX)?,
-        puts_max: PUTS_MAX,
         store_patience: Duration::from_secs(within(
             "store-patience",
             patience,
             1..=PATIENCE_SECONDS_MAX,
         )?),
+        pack_age: Duration::from_millis(within(
+            "pack-age",
+            engine.pack_age.unwrap_or(PACK_AGE_MS_DEFAULT),
+            PACK_AGE_MS_MIN..=PACK_AGE_MS_MAX,
+        )?),
+        pack_bytes: within("pack-size", pack_size, PACK_BYTES_BOUNDS)?,
     })
 }
 
@@ -237,7 +251,7 @@ mod tests {
 
     #[test]
     fn settings_of_a_configuration_have_the_bounds_of_the_options() {
-        let usual = || EngineArgs { memory: None, level: None, cores: None, store_patience: None };
+        let usual = EngineArgs::default;
         let settle = |engine| server_settings(host_name(), &engine);
         assert!(settle(usual()).is_ok());
         for bad in [
@@ -245,6 +259,9 @@ mod tests {
             EngineArgs { level: Some(LEVEL_MIN - 1), ..usual() },
             EngineArgs { cores: Some(0), ..usual() },
             EngineArgs { store_patience: Some(0), ..usual() },
+            EngineArgs { pack_age: Some(PACK_AGE_MS_MAX + 1), ..usual() },
+            EngineArgs { pack_size: Some(1 << 10), ..usual() },
+            EngineArgs { pack_size: Some(1 << 30), ..usual() },
         ] {
             assert!(settle(bad).is_err());
         }

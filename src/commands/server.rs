@@ -28,6 +28,32 @@ struct Listening {
     node: String,
     memory_bytes: usize,
     memory: Vec<Term>,
+    packs: Packs,
+}
+
+/// When packs close, and what that costs in requests.
+#[derive(Serialize)]
+struct Packs {
+    close_bytes: usize,
+    close_ms: u64,
+    /// Most puts a day while less comes than fills packs, of each shard that has machines.
+    puts_a_day_when_idle: u64,
+    /// Puts for each 10^9 bytes stored, while packs fill.
+    puts_a_gb_when_busy: u64,
+}
+
+impl Packs {
+    const MS_A_DAY: u64 = 24 * 60 * 60 * 1000;
+
+    fn of(server: &Server) -> Self {
+        let (close_bytes, close_ms) = (server.plan().pack_close_bytes, server.pack_age_ms());
+        Self {
+            close_bytes,
+            close_ms,
+            puts_a_day_when_idle: Self::MS_A_DAY / close_ms.max(1),
+            puts_a_gb_when_busy: 1_000_000_000_u64.div_ceil(close_bytes.max(1) as u64),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -87,6 +113,8 @@ fn merge(mut args: ServerArgs, config: ServerConfig) -> Result<ServerArgs, Failu
     args.engine.level = args.engine.level.or(config.level);
     args.engine.cores = args.engine.cores.or(config.cores);
     args.engine.store_patience = args.engine.store_patience.or(config.store_patience);
+    args.engine.pack_age = args.engine.pack_age.or(config.pack_age);
+    args.engine.pack_size = args.engine.pack_size.or(config.pack_size.map(|size| size.0));
     Ok(args)
 }
 
@@ -128,19 +156,29 @@ fn announce(server: &Server, node: String, output: Output) {
     let address = server.address().map_or_else(String::new, |address| address.to_string());
     let plan = server.plan();
     let terms = plan.terms.iter().map(|term| Term { name: term.name, bytes: term.bytes });
-    let listening =
-        Listening { listening: address, node, memory_bytes: plan.total(), memory: terms.collect() };
+    let listening = Listening {
+        listening: address,
+        node,
+        memory_bytes: plan.total(),
+        memory: terms.collect(),
+        packs: Packs::of(server),
+    };
     output.result(&listening, |listening| {
         let terms = listening.memory.iter().map(|term| {
             format!("  {:<24}{:>10}", term.name, HumanBytes(term.bytes as u64).to_string())
         });
         let terms: Vec<String> = terms.collect();
         format!(
-            "listening on {} as {}\nmemory, at most {}:\n{}",
+            "listening on {} as {}\nmemory, at most {}:\n{}\npacks of {}, or after {} ms: at most {} puts a \
+             GB stored when much comes,\n  and {} a day and shard when little does",
             listening.listening,
             listening.node,
             HumanBytes(listening.memory_bytes as u64),
-            terms.join("\n")
+            terms.join("\n"),
+            HumanBytes(listening.packs.close_bytes as u64),
+            listening.packs.close_ms,
+            listening.packs.puts_a_gb_when_busy,
+            listening.packs.puts_a_day_when_idle,
         )
     });
 }

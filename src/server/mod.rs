@@ -63,9 +63,7 @@ const PREEMPT_TIMER: Duration = Duration::from_millis(1);
 const EXECUTOR_IO_BYTES: usize = 1 << 20;
 /// Entries of an executor's ring.
 const RING_DEPTH: usize = 256;
-/// A pack closes so long after its first record.
-const PACK_AGE: Duration = Duration::from_millis(250);
-/// The same while nothing but time records is in it.
+/// A pack with nothing but time records closes so long after its first record.
 const PACK_AGE_IDLE: Duration = Duration::from_secs(3);
 
 /// A running server.
@@ -91,8 +89,9 @@ impl Server {
         let shards = settings.cores;
         let block_bytes = vault.description().block_bytes;
         let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
-        let plan =
+        let mut plan =
             MemoryPlan::new(settings.memory_bytes, usize::from(shards), record_bytes_max as usize)?;
+        plan.pack_close_bytes = plan.pack_close_bytes.min(settings.pack_bytes);
         let tls = settings.identity.map(settings::tls_config).transpose()?;
         let run = RunId::from_bytes(random()?);
         let on_failure = stop.clone();
@@ -103,8 +102,8 @@ impl Server {
             record_bytes_max,
             plan,
             shards,
-            puts_max: settings.puts_max,
             store_patience: settings.store_patience,
+            pack_age: settings.pack_age,
             store: tokio::runtime::Handle::current(),
             tls,
             on_failure: Box::new(move || on_failure.stop()),
@@ -123,6 +122,11 @@ impl Server {
     /// The address at which it listens.
     pub(crate) fn address(&self) -> Option<SocketAddr> {
         self.listener.as_ref().map(Listener::address)
+    }
+
+    /// After how many milliseconds a pack closes.
+    pub(crate) fn pack_age_ms(&self) -> u64 {
+        micros(self.shared.pack_age) / 1000
     }
 
     /// The memory plan.
@@ -253,8 +257,8 @@ fn shard_setup(
         logs: logs.clone(),
         pack_buffers: BufferPool::new("packs", plan.pack_buffer_bytes, plan.pack_buffers_per_shard),
         pack_close_bytes: plan.pack_close_bytes,
-        pack_age: micros(PACK_AGE),
-        pack_age_idle: micros(PACK_AGE_IDLE),
+        pack_age: micros(shared.pack_age),
+        pack_age_idle: micros(PACK_AGE_IDLE.max(shared.pack_age)),
         packs_in_flight_max: plan.packs_in_flight_per_shard,
         units_in_flight_max: plan.units_in_flight_per_shard,
         blanks: shared.blanks.clone(),

@@ -20,7 +20,15 @@ pub(crate) struct ServerReport {
     pub put: Summary,
     /// From a pack's first record to its commit.
     pub commit: Summary,
+    pub uploads: UploadsReport,
     pub queues: Vec<QueueReport>,
+}
+
+/// Puts at once: as many as the way to the store is found to need.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct UploadsReport {
+    pub limit: usize,
+    pub under_way: usize,
 }
 
 /// A stage's share of the time.
@@ -55,6 +63,7 @@ impl ServerReport {
             [arrivals, (ports.news.name(), ports.news.high_water())]
                 .map(|(queue, high_water)| QueueReport { queue, high_water })
         }));
+        let (limit, under_way) = shared.puts.fill();
         Self {
             status: if shared.failure().is_some() { "failing" } else { "ok" },
             program: env!("CARGO_PKG_VERSION"),
@@ -65,6 +74,7 @@ impl ServerReport {
             stages: Stage::ALL.map(stage).into(),
             put: shared.latencies.put.summary(),
             commit: shared.latencies.commit.summary(),
+            uploads: UploadsReport { limit, under_way },
             queues,
         }
     }

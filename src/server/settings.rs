@@ -26,10 +26,12 @@ pub(crate) struct ServerSettings {
     pub level: i32,
     /// Shards, one a core.
     pub cores: u16,
-    /// Puts at once.
-    pub puts_max: usize,
     /// A store that takes nothing for so long ends the run: agents then try elsewhere.
     pub store_patience: Duration,
+    /// A pack closes so long after its first record.
+    pub pack_age: Duration,
+    /// A pack closes with so many bytes of frames, or fewer where memory is short.
+    pub pack_bytes: usize,
 }
 
 /// A certificate chain and its key.

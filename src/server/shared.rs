@@ -16,7 +16,7 @@ use tidegate_vault::Vault;
 use super::directory::Directory;
 use super::front::Arrival;
 use super::latency::Latencies;
-use super::uploads::UploadFailure;
+use super::uploads::{PutGate, UploadFailure};
 
 /// What a shard hears from others.
 #[expect(clippy::large_enum_variant, reason = "nearly all news are units: a box would cost each")]
@@ -58,9 +58,11 @@ pub(crate) struct Shared {
     /// The store client's threads.
     pub store: tokio::runtime::Handle,
     /// How many puts may be under way at once.
-    pub puts: Arc<tokio::sync::Semaphore>,
+    pub puts: PutGate,
     /// How long a put is tried again.
     pub store_patience: Duration,
+    /// A pack closes so long after its first record.
+    pub pack_age: Duration,
     pub times: Arc<StageTimes>,
     pub latencies: Latencies,
     /// `None` in a server without a port.
@@ -79,8 +81,9 @@ pub(crate) struct SharedParts {
     pub record_bytes_max: u32,
     pub plan: MemoryPlan,
     pub shards: u16,
-    pub puts_max: usize,
     pub store_patience: Duration,
+    /// A pack closes so long after its first record.
+    pub pack_age: Duration,
     pub store: tokio::runtime::Handle,
     pub tls: Option<Arc<ServerConfig>>,
     /// Called once, from any thread, when the run can't go on.
@@ -113,10 +116,11 @@ impl Shared {
             blanks: Blanks::new(units_max),
             small: BufferPool::new("small", plan.small_buffer_bytes, plan.small_buffers),
             large: BufferPool::new("units", plan.large_buffer_bytes, plan.large_buffers),
+            puts: PutGate::new(plan.packs_in_flight_per_shard * usize::from(parts.shards)),
             plan,
             store: parts.store,
-            puts: Arc::new(tokio::sync::Semaphore::new(parts.puts_max)),
             store_patience: parts.store_patience,
+            pack_age: parts.pack_age,
             times: Arc::default(),
             latencies: Latencies::default(),
             tls: parts.tls,

@@ -3,7 +3,11 @@
 //! Doing it twice is safe because a pack is created, never overwritten, and the same bytes are
 //! sent each time: "already exists" is answered by reading the header back. The same random id and
 //! digest: it is ours, stored. Another, or a tombstone: somebody closed this log; the run is
-//! fenced and ends. Not there: again.
+//! fenced and ends. Not there: again. A put that takes many times as long as puts do is given up
+//! and tried anew, with twice the time.
+
+mod gate;
+mod limit;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +20,7 @@ use tidegate_vault::pack::{HEADER_BYTES, PackHeader, PackKind};
 use tidegate_vault::store::{Put, Store, StoreError};
 use tracing::warn;
 
+pub(crate) use self::gate::PutGate;
 use super::shared::{News, Shared};
 
 /// First pause after a failed put; doubles up to the longest.
@@ -56,11 +61,12 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
     runtime.spawn(async move {
         let number = pack.header.number;
         let begun = Instant::now();
-        let permit = shared.puts.clone().acquire_owned().await;
-        let stored = put(shared.vault.store(), pack, shared.store_patience).await;
-        drop(permit);
+        let entered = shared.puts.enter().await;
+        let attempt = shared.puts.straggler_after();
+        let stored = put(shared.vault.store(), pack, shared.store_patience, attempt).await;
+        entered.leave(!matches!(stored, Ok(Tries::One)));
         match stored {
-            Ok(()) => {
+            Ok(_) => {
                 let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
                 shared.latencies.put.record(micros);
                 shared.tell(shard, News::Stored(number));
@@ -70,26 +76,49 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
     });
 }
 
-async fn put(store: &Store, pack: FullPack, patience: Duration) -> Result<(), UploadFailure> {
+/// How often a put was tried.
+enum Tries {
+    One,
+    More,
+}
+
+/// Puts a pack; `attempt` is how long the first try may take.
+async fn put(
+    store: &Store,
+    pack: FullPack,
+    patience: Duration,
+    mut attempt: Option<Duration>,
+) -> Result<Tries, UploadFailure> {
     let FullPack { log, header, head, frames } = pack;
     let path = layout::pack(&log, header.number);
     let mut parts = vec![Bytes::from(head)];
     parts.extend(frames.map(Bytes::from_owner));
     let begun = Instant::now();
     let mut pause = PAUSE_FIRST;
+    let mut tries = Tries::One;
     loop {
-        let problem = match store.put_new(&path, parts.clone()).await {
-            Ok(Put::Created) => return Ok(()),
-            Ok(Put::Exists) => None,
-            Err(error) => Some(error),
+        let tried = within(attempt, store.put_new(&path, parts.clone())).await;
+        // Beyond all patience nothing is cut short: the store client's own limits tell what is wrong.
+        attempt = attempt.filter(|_| begun.elapsed() < patience).map(|attempt| attempt * 2);
+        let exists = matches!(tried, Some(Ok(Put::Exists)));
+        let problem = match tried {
+            Some(Ok(Put::Created)) => return Ok(tries),
+            Some(Ok(Put::Exists)) => None,
+            Some(Err(error)) => Some(error),
+            None => {
+                warn!(%path, "a put takes far longer than others; trying anew");
+                pause = Duration::ZERO;
+                None
+            }
         };
+        tries = Tries::More;
         // A put that failed may have been stored all the same.
         let problem = match look(store, &path, &header).await {
-            Ok(Found::Ours) => return Ok(()),
+            Ok(Found::Ours) => return Ok(tries),
             Ok(Found::Foreign(found)) => {
                 return Err(UploadFailure::Fenced { log, number: header.number, found });
             }
-            Ok(Found::Nothing) if problem.is_none() && begun.elapsed() > patience => {
+            Ok(Found::Nothing) if exists && begun.elapsed() > patience => {
                 let found = "something that can't be found again";
                 return Err(UploadFailure::Fenced { log, number: header.number, found });
             }
@@ -103,7 +132,15 @@ async fn put(store: &Store, pack: FullPack, patience: Duration) -> Result<(), Up
             warn!(%path, error = %source, "a put failed; trying again");
         }
         tokio::time::sleep(jittered(pause)).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = (pause * 2).clamp(PAUSE_FIRST, PAUSE_MAX);
+    }
+}
+
+/// `None` when it takes longer than `limit`.
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, work).await.ok(),
+        None => Some(work.await),
     }
 }
 
