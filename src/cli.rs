@@ -119,7 +119,7 @@ pub(crate) struct VaultArgs {
 #[derive(Debug, Args)]
 pub(crate) struct VaultInitArgs {
     /// The vault to make: file:///DIR or az://CONTAINER[/PREFIX].
-    #[arg(value_name = "VAULT")]
+    #[arg(value_name = "VAULT", env = "TIDEGATE_VAULT")]
     pub vault: Location,
     #[command(flatten)]
     pub credential: CredentialArgs,
@@ -152,7 +152,7 @@ pub(crate) enum ScopeArg {
 #[derive(Debug, Args)]
 pub(crate) struct KeyAddArgs {
     /// The vault.
-    #[arg(value_name = "VAULT")]
+    #[arg(value_name = "VAULT", env = "TIDEGATE_VAULT")]
     pub vault: Location,
     #[command(flatten)]
     pub credential: CredentialArgs,
@@ -166,7 +166,7 @@ pub(crate) struct KeyAddArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeyChangeArgs {
     /// The vault.
-    #[arg(value_name = "VAULT")]
+    #[arg(value_name = "VAULT", env = "TIDEGATE_VAULT")]
     pub vault: Location,
     #[command(flatten)]
     pub credential: CredentialArgs,
@@ -180,7 +180,7 @@ pub(crate) struct KeyChangeArgs {
 #[derive(Debug, Args)]
 pub(crate) struct KeyListArgs {
     /// The vault.
-    #[arg(value_name = "VAULT")]
+    #[arg(value_name = "VAULT", env = "TIDEGATE_VAULT")]
     pub vault: Location,
     #[command(flatten)]
     pub credential: CredentialArgs,

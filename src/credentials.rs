@@ -23,16 +23,20 @@ pub(crate) async fn existing(args: &CredentialArgs) -> Result<Credential, Failur
     }
 }
 
-/// What shall open a new vault; a passphrase that is typed must be typed twice.
+/// What shall open a new vault: a key file that isn't there is made, and a passphrase that is typed
+/// must be typed twice.
 pub(crate) async fn new_vault(args: &CredentialArgs) -> Result<Credential, Failure> {
     let args = args.clone();
+    if let Some(path) = args.key_file.clone() {
+        return apart(move || new_key_file(&path)).await;
+    }
     if let Some(credential) = apart(move || given(&args)).await? {
         return Ok(credential);
     }
     let first = ask("New passphrase: ").await?;
     let second = ask("Once more: ").await?;
     if *first != *second {
-        return Err(Failure::usage("the two passphrases differ: nothing was made"));
+        return Err(Failure::usage("the two passphrases differ: no vault was made"));
     }
     Ok(Credential::passphrase(first)?)
 }

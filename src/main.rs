@@ -23,6 +23,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Cli;
 
 fn main() -> ExitCode {
+    abort_on_panic();
     let cli = Cli::parse();
     if let Err(error) = start_log(&cli.output.log) {
         eprintln!("tidegate: --log '{}' can't be understood: {error}", cli.output.log);
@@ -35,6 +36,16 @@ fn main() -> ExitCode {
             ExitCode::from(failure.status())
         }
     }
+}
+
+/// A thread that panicked would leave the others waiting for it for ever. Nothing that was
+/// acknowledged is lost by an end at any moment.
+fn abort_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 /// Logs to standard error; results go to standard output.

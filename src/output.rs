@@ -1,12 +1,13 @@
 //! What a command shows: a result for people or as JSON, and progress while it works.
 
-use std::io::{IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::OutputArgs;
+use crate::failure::Failure;
 
 /// How often a progress bar is drawn anew.
 const DRAW_INTERVAL: Duration = Duration::from_millis(200);
@@ -20,33 +21,61 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn new(args: &OutputArgs) -> Self {
-        let watched = std::io::stderr().is_terminal();
+        let watched = io::stderr().is_terminal();
         Self { json: args.json, progress: watched && !args.no_progress }
     }
 
     /// Prints a result: as one line of JSON, or as `text` says it to people.
-    pub(crate) fn result<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) {
-        let line = if self.json {
-            serde_json::to_string(value)
-                .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-        } else {
-            text(value)
-        };
-        print_line(&line);
-    }
-
-    /// A result that people were told already: as JSON only.
-    pub(crate) fn for_programs<T: Serialize>(self, value: &T) {
-        if self.json {
-            self.result(value, |_| String::new());
+    ///
+    /// # Errors
+    /// When it can't be written: what nobody gets to know wasn't done. Whoever closed our output
+    /// early doesn't want the rest: that is none.
+    pub(crate) fn result<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        match print_line(&self.line(value, text)?) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(unwritten(&error)),
+            _ => Ok(()),
         }
     }
 
-    /// A line for people only.
+    /// The same for what is said only once: where it can't be written, it goes to where errors go.
+    pub(crate) fn only_once<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let line = self.line(value, text)?;
+        print_line(&line).map_err(|error| {
+            eprintln!("{line}");
+            unwritten(&error)
+        })
+    }
+
+    /// A line for people only. It is no result: whether anybody reads it doesn't matter.
     pub(crate) fn say(self, line: &str) {
         if !self.json {
-            print_line(line);
+            let _ = print_line(line);
         }
+    }
+
+    fn line<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<String, Failure> {
+        if !self.json {
+            return Ok(text(value));
+        }
+        serde_json::to_string(value)
+            .map_err(|error| Failure::failed(format!("the result can't be told as JSON: {error}")))
+    }
+
+    /// Whether results are for programs.
+    pub(crate) const fn is_json(self) -> bool {
+        self.json
     }
 
     /// A bar that counts bytes, with rate and time left; drawn only when a person watches.
@@ -80,10 +109,13 @@ impl Output {
     }
 }
 
-/// Prints a line; whoever closed our output early doesn't want the rest.
-fn print_line(line: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+fn print_line(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush())
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::failed(format!("the result can't be written to the standard output: {error}"))
 }
 
 /// A table for people: columns as wide as their widest cell, numbers to the right.

@@ -79,14 +79,14 @@ impl Logs {
     pub fn place_pack(&self, slot: LogSlot, first: FrameNumber, pack: PackNumber) {
         let Some(log) = self.get(slot) else { return };
         let mut packs = log.packs.write().unwrap_or_else(PoisonError::into_inner);
-        if let Err(place) = packs.binary_search(&(first, pack)) {
-            packs.insert(place, (first, pack));
-        }
+        let Err(place) = packs.binary_search(&(first, pack)) else { return };
         // What is forgotten at last wasn't referred to for a quarter of all packs: units that were
         // under way then, each of at least a pack's, have been packed since.
-        if packs.len() > PACKS_REMEMBERED_MAX {
+        let forgets = packs.len() == PACKS_REMEMBERED_MAX;
+        if forgets {
             packs.pop_front();
         }
+        packs.insert(place.saturating_sub(usize::from(forgets)), (first, pack));
         if let Some(oldest) = packs.len().checked_sub(PACKS_REMEMBERED_MAX / 4 * 3) {
             log.low.store(packs[oldest].0.0, Ordering::Release);
         }

@@ -33,6 +33,14 @@ pub struct FullPack {
     pub frames: Option<FullPackBytes>,
 }
 
+impl FullPack {
+    /// How long the object is, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.head.len() + self.frames.as_ref().map_or(0, |frames| frames.filled)
+    }
+}
+
 /// The frames of a pack; returns its buffer to the pool when it is dropped.
 pub struct FullPackBytes {
     buffer: PackBuffer,

@@ -204,7 +204,7 @@ impl Worker {
             if known.log == mine.log {
                 known.frame <= mine.frame && logs.remembers(known.log, known.frame)
             } else {
-                logs.is_committed(known.log, known.frame)
+                logs.is_committed(known.log, known.frame) && logs.remembers(known.log, known.frame)
             }
         };
         let known = self.setup.known.find_or_insert(name, mine, usable)?;

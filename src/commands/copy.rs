@@ -64,7 +64,7 @@ pub(super) async fn run(args: AgentCopyArgs, output: Output, stop: Stop) -> Resu
         patience,
     };
     let result = job.run(&connector, output, &stop).await?;
-    output.result(&result, text);
+    output.result(&result, text)?;
     result.clean_or_failure()
 }
 

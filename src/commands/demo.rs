@@ -75,7 +75,7 @@ pub(super) async fn run(args: DemoArgs, output: Output, stop: Stop) -> Result<()
     // What a child said of its end was only that it was told to.
     let report =
         report.map_err(|error| if stop.is_asked() { Failure::stopped() } else { error })?;
-    output.result(&report, text);
+    output.result(&report, text)?;
     if report.identical && report.verified {
         Ok(())
     } else {

@@ -44,6 +44,5 @@ pub(super) async fn run(args: EnrollArgs, output: Output) -> Result<(), Failure>
             "{} {} is enrolled for {} days; its identity is in {} (it holds a private key)",
             enrolled.role, enrolled.name, enrolled.days, enrolled.identity
         )
-    });
-    Ok(())
+    })
 }

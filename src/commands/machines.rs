@@ -31,7 +31,7 @@ pub(super) async fn run(args: MachinesArgs, output: Output) -> Result<(), Failur
     let machines = usage(&reader).await?;
     waiting.finish_and_clear();
     let lines: Vec<Line> = machines.iter().map(line).collect();
-    output.result(&lines, text);
+    output.result(&lines, text)?;
     Ok(())
 }
 

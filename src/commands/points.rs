@@ -42,7 +42,7 @@ pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure>
         gaps: found.gaps.iter().map(ToString::to_string).collect(),
         damage: history.losses.iter().map(ToString::to_string).collect(),
     };
-    output.result(&listed, text);
+    output.result(&listed, text)?;
     Ok(())
 }
 

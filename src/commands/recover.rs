@@ -92,8 +92,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
             r.seconds,
             HumanBytes(r.bytes_written)
         )
-    });
-    Ok(())
+    })
 }
 
 /// A point may be missing because what holds it is damaged: then that is what a person must know.

@@ -38,8 +38,6 @@ const WINDOW_BYTES_MIN: usize = 32 << 20;
 /// store: then the copy ends with what the server has to say.
 const PATIENCE_BEYOND: Duration =
     Duration::from_secs(AGENT_PATIENCE_SECONDS - STORE_PATIENCE_SECONDS);
-/// Block size of a vault that is made on the way.
-const BLOCK_BYTES: u64 = BLOCK_BYTES_DEFAULT as u64;
 
 #[derive(Serialize)]
 struct ReplicateResult {
@@ -60,8 +58,8 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     take_window(&mut settings.memory_bytes.clone(), settings.cores, BLOCK_BYTES_DEFAULT)?;
     let (vault, made) = open_or_make(&args, &stop).await?;
     // People see it before the copy: whatever becomes of that, the vault is there.
-    if let Some(made) = &made {
-        output.say(&made.text());
+    if let Some(made) = made.as_ref().filter(|_| !output.is_json()) {
+        output.only_once(made, Made::text)?;
     }
     let patience = settings.store_patience + PATIENCE_BEYOND;
     let copied = async {
@@ -71,14 +69,20 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
         copy_through_server(vault, settings, job, output, &stop).await
     };
     let (mut result, report) = copied.await.inspect_err(|_| {
-        if let Some(made) = &made {
-            output.for_programs(made);
+        if let Some(made) = made.as_ref().filter(|_| output.is_json()) {
+            // The copy's failure is what ends this; the key was shown, here or where errors go.
+            let _ = output.only_once(made, Made::text);
         }
     })?;
     result.seconds = begun.elapsed().as_secs_f64();
     result.cpu_seconds = super::cpu_seconds(libc::RUSAGE_SELF) - cpu;
     let result = ReplicateResult { made, copy: result, server: report };
-    output.result(&result, |result| copy::text(&result.copy));
+    let text = |result: &ReplicateResult| copy::text(&result.copy);
+    if result.made.is_some() {
+        output.only_once(&result, text)?;
+    } else {
+        output.result(&result, text)?;
+    }
     result.copy.clean_or_failure()
 }
 
@@ -146,7 +150,7 @@ async fn open_or_make(args: &ReplicateArgs, stop: &Stop) -> Result<(Vault, Optio
         match Vault::open(store.clone(), &credential).await {
             Ok(vault) => Ok(There::Vault(Box::new(vault))),
             Err(VaultError::NotThere { .. }) => {
-                let begun = super::vault::begin(store, BLOCK_BYTES, &credential).await?;
+                let begun = super::vault::begin(store, BLOCK_BYTES_DEFAULT, &credential).await?;
                 Ok(There::Nothing(Box::new(begun)))
             }
             Err(error) => Err(error.into()),

@@ -91,7 +91,7 @@ async fn start(args: &ServerArgs, output: Output, stop: &Stop) -> Result<Server,
     let waiting = output.waiting("reading the vault's indexes");
     let server = Server::start(Arc::new(vault), settings, stop).await?;
     waiting.finish_and_clear();
-    announce(&server, identity.name().to_string(), output);
+    announce(&server, identity.name().to_string(), output)?;
     Ok(server)
 }
 
@@ -152,7 +152,7 @@ fn identity(args: &ServerArgs, vault: &Vault) -> Result<Identity, Failure> {
     Ok(identity)
 }
 
-fn announce(server: &Server, node: String, output: Output) {
+fn announce(server: &Server, node: String, output: Output) -> Result<(), Failure> {
     let address = server.address().map_or_else(String::new, |address| address.to_string());
     let plan = server.plan();
     let terms = plan.terms.iter().map(|term| Term { name: term.name, bytes: term.bytes });
@@ -180,5 +180,5 @@ fn announce(server: &Server, node: String, output: Output) {
             listening.packs.puts_a_gb_when_busy,
             listening.packs.puts_a_day_when_idle,
         )
-    });
+    })
 }

@@ -1,7 +1,8 @@
 //! `tidegate vault init`, `tidegate vault key ...`.
 
 use serde::Serialize;
-use tidegate_vault::keys::{Credential, KeyDocument, NewSlot, PassphraseCost, Scope};
+use tidegate_model::limits::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
+use tidegate_vault::keys::{Credential, NewSlot, PassphraseCost, Scope};
 use tidegate_vault::points::readable_time;
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Begun, InitOptions, Location, Vault};
@@ -49,13 +50,24 @@ impl Made {
 /// Begins a vault: whoever stops here can make it again.
 pub(super) async fn begin(
     store: Store,
-    block_bytes: u64,
+    block_bytes: u32,
     credential: &Credential,
 ) -> Result<Begun, Failure> {
     let mut options = InitOptions::new(super::now());
-    options.block_bytes = u32::try_from(block_bytes)
-        .map_err(|_| Failure::usage("--block-bytes is larger than any block can be"))?;
+    options.block_bytes = block_bytes;
     Ok(Vault::begin(store, &options, credential).await?)
+}
+
+/// A block size that can be had.
+fn block_bytes(asked: u64) -> Result<u32, Failure> {
+    let bounds = BLOCK_BYTES_MIN..=BLOCK_BYTES_MAX;
+    let fits = u32::try_from(asked).ok().filter(|bytes| bounds.contains(bytes));
+    fits.filter(|bytes| bytes.is_power_of_two()).ok_or_else(|| {
+        Failure::usage(format!(
+            "--block-bytes {asked} can't be had: it is a power of two from {BLOCK_BYTES_MIN} to \
+             {BLOCK_BYTES_MAX}"
+        ))
+    })
 }
 
 /// Ends what was begun, whoever asks to stop meanwhile. What comes with it must be shown, for
@@ -73,13 +85,15 @@ pub(super) async fn finish(begun: Begun) -> Result<(Vault, Made), Failure> {
 
 async fn init(args: VaultInitArgs, output: Output, stop: &Stop) -> Result<(), Failure> {
     let begun = super::unless_stopped(stop, async {
+        let block_bytes = block_bytes(args.block_bytes)?;
         let store = Store::open(&args.vault, Access::Create)?;
+        // Before anybody is asked for a passphrase.
+        Vault::check_free(&store).await?;
         let credential = credentials::new_vault(&args.credential).await?;
-        begin(store, args.block_bytes, &credential).await
+        begin(store, block_bytes, &credential).await
     });
     let (_, made) = finish(begun.await?).await?;
-    output.result(&made, Made::text);
-    Ok(())
+    output.only_once(&made, Made::text)
 }
 
 #[derive(Serialize)]
@@ -116,8 +130,7 @@ async fn add(args: KeyAddArgs, output: Output, stop: &Stop) -> Result<(), Failur
         created: super::now(),
     };
     let slot = vault.add_slot(&new).await?;
-    output.result(&Changed { slot }, |_| format!("slot {slot} opens the vault now"));
-    Ok(())
+    output.result(&Changed { slot }, |_| format!("slot {slot} opens the vault now"))
 }
 
 async fn change(args: KeyChangeArgs, output: Output, stop: &Stop) -> Result<(), Failure> {
@@ -129,9 +142,7 @@ async fn change(args: KeyChangeArgs, output: Output, stop: &Stop) -> Result<(), 
         None => vault.opened_slot(),
     };
     vault.change_slot(slot, &credential, PassphraseCost::default(), super::now()).await?;
-    output
-        .result(&Changed { slot }, |_| format!("slot {slot} opens by the new secret from now on"));
-    Ok(())
+    output.result(&Changed { slot }, |_| format!("slot {slot} opens by the new secret from now on"))
 }
 
 #[derive(Serialize)]
@@ -145,9 +156,7 @@ struct SlotLine {
 async fn list(args: KeyListArgs, output: Output) -> Result<(), Failure> {
     let store = Store::open(&args.vault, Access::Read)?;
     // What opens a vault can be seen without opening it.
-    let document = KeyDocument::newest(&store)
-        .await
-        .map_err(|error| Failure::from(error).during(store.place()))?;
+    let document = Vault::keys_at(&store).await?;
     let lines: Vec<SlotLine> = document
         .slots
         .iter()
@@ -164,6 +173,5 @@ async fn list(args: KeyListArgs, output: Output) -> Result<(), Failure> {
         };
         let rows: Vec<_> = lines.iter().map(row).collect();
         table(&["slot", "kind", "opens", "since"], &rows)
-    });
-    Ok(())
+    })
 }

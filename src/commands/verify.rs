@@ -73,7 +73,7 @@ pub(super) async fn run(args: VerifyArgs, output: Output) -> Result<(), Failure>
     bar.finish_and_clear();
     let report = report?;
     let verified = Verified::of(&report, args.contents, begun.elapsed().as_secs_f64());
-    output.result(&verified, text);
+    output.result(&verified, text)?;
     if report.is_clean() {
         return Ok(());
     }

@@ -46,19 +46,22 @@ pub(super) async fn grant(
             Begins::Copy => tidegate_vault::meta::Begins::Copy,
             Begins::Continue => tidegate_vault::meta::Begins::Continue,
         },
+        acknowledged: hello.committed,
         parent: hello.parent,
         log: LogName { node: shared.node.clone(), id },
         pack,
         now: host::wall_clock(),
     };
     let (sender, receiver) = oneshot::channel();
-    let vault = shared.vault.clone();
+    let (vault, grants) = (shared.vault.clone(), shared.grants.clone());
     shared.store.spawn(async move {
         let mut sender = sender;
+        let _turn = grants.acquire().await;
         let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
         let granted = tokio::select! {
             granted = grant::grant(&reader, &request) => granted,
-            // Nobody waits any more. An epoch that was granted all the same does no harm.
+            // Nobody waits any more. A session that was granted all the same does no harm: the next
+            // grant looks at the logs of those before it, too.
             () = sender.cancellation() => return,
         };
         let _ = sender.send(granted);

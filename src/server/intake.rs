@@ -19,7 +19,7 @@ use super::credit::Window;
 use super::host::Host;
 use super::line::Turn;
 
-/// A unit that isn't full is sent on its way when nothing has come for so long.
+/// A unit that isn't full is sent on its way so long after it was begun.
 const LINGER: Duration = Duration::from_millis(10);
 
 /// How a session ends.
@@ -39,8 +39,9 @@ pub(super) struct Intake {
     pub protocol: server::Session,
     pub window: Window,
     decoder: Decoder,
-    /// What was read and couldn't be handled yet.
+    /// What was read and couldn't be handled yet, from `handled` on.
     input: Vec<u8>,
+    handled: usize,
     builder: UnitBuilder,
     write: Option<Write>,
     waiting: Option<Waiting>,
@@ -89,6 +90,7 @@ impl Intake {
             window,
             decoder,
             input,
+            handled: 0,
             builder,
             write: None,
             waiting: None,
@@ -106,9 +108,18 @@ impl Intake {
     pub(super) fn poll_kept(&mut self, context: &mut Context<'_>) -> Poll<Option<End>> {
         while self.waiting.is_some() || !self.input.is_empty() {
             std::task::ready!(self.poll_waiting(context));
-            let input = std::mem::take(&mut self.input);
-            if let Some(end) = self.take(&input, context) {
-                return Poll::Ready(Some(end));
+            // In place: what must wait again isn't copied again.
+            let mut input = std::mem::take(&mut self.input);
+            let mut rest = &input[self.handled..];
+            let end = self.work(&mut rest, context);
+            self.handled = input.len() - rest.len();
+            if self.handled == input.len() {
+                input.clear();
+                self.handled = 0;
+            }
+            self.input = input;
+            if end.is_some() {
+                return Poll::Ready(end);
             }
         }
         Poll::Ready(None)
@@ -116,11 +127,16 @@ impl Intake {
 
     /// Handles what was read; what must wait is kept. Gives how the session ends, if it does.
     pub(super) fn take(&mut self, bytes: &[u8], context: &mut Context<'_>) -> Option<End> {
-        self.linger = None;
         let mut rest = bytes;
+        let end = self.work(&mut rest, context);
+        self.input.extend_from_slice(rest);
+        end
+    }
+
+    /// Handles `rest` until it must wait.
+    fn work(&mut self, rest: &mut &[u8], context: &mut Context<'_>) -> Option<End> {
         loop {
             if self.waiting.is_some() {
-                self.input.extend_from_slice(rest);
                 return None;
             }
             if let Some(write) = &self.write
@@ -129,7 +145,7 @@ impl Intake {
                 self.place_write(context);
                 continue;
             }
-            let item = match self.decoder.next(&mut rest) {
+            let item = match self.decoder.next(rest) {
                 Ok(Some(item)) => item,
                 Ok(None) => return None,
                 Err(error) => return Some(End::Refused(error.into())),
@@ -238,7 +254,6 @@ impl Intake {
     }
 
     fn wait(&mut self, what: Want) {
-        self.linger = None;
         self.waiting = Some(Waiting { what, since: Instant::now() });
     }
 
@@ -268,8 +283,8 @@ impl Intake {
         Poll::Pending
     }
 
-    /// After a while without news the unit so far goes on its way; but not in the middle of a write,
-    /// whose bytes are in it.
+    /// A unit that has waited long enough goes on its way, whatever else may come; but not in the
+    /// middle of a write, whose bytes are in it: then as soon as that is whole.
     pub(super) fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.builder.is_empty() || self.write.is_some() {
             return Poll::Pending;

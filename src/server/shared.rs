@@ -59,6 +59,8 @@ pub(crate) struct Shared {
     pub store: tokio::runtime::Handle,
     /// How many puts may be under way at once.
     pub puts: PutGate,
+    /// Grants that may be under way at once.
+    pub grants: Arc<tokio::sync::Semaphore>,
     /// How long a put is tried again.
     pub store_patience: Duration,
     /// A pack closes so long after its first record.
@@ -90,6 +92,8 @@ pub(crate) struct SharedParts {
     pub on_failure: Box<dyn Fn() + Send + Sync>,
 }
 
+/// Each lists a log and reads indexes: after an outage all machines want one at once.
+const GRANTS_MAX: usize = 8;
 /// Connections that wait for their shard's attention.
 const ARRIVALS_MAX: usize = 1024;
 
@@ -119,6 +123,7 @@ impl Shared {
             puts: PutGate::new(plan.packs_in_flight_per_shard * usize::from(parts.shards)),
             plan,
             store: parts.store,
+            grants: Arc::new(tokio::sync::Semaphore::new(GRANTS_MAX)),
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,
             times: Arc::default(),

@@ -62,9 +62,10 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
         let number = pack.header.number;
         let begun = Instant::now();
         let entered = shared.puts.enter().await;
-        let attempt = shared.puts.straggler_after();
+        let attempt = shared.puts.straggler_after(pack.bytes());
+        let bytes = pack.bytes();
         let stored = put(shared.vault.store(), pack, shared.store_patience, attempt).await;
-        entered.leave(!matches!(stored, Ok(Tries::One)));
+        entered.leave(bytes, stored.as_ref().ok());
         match stored {
             Ok(_) => {
                 let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
@@ -76,10 +77,12 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
     });
 }
 
-/// How often a put was tried.
-enum Tries {
-    One,
-    More,
+/// What a pack that is stored says of the way to the store.
+pub(super) struct Stored {
+    /// How long the try took that stored it.
+    pub took: Duration,
+    /// Whether a try before it failed.
+    pub failed: bool,
 }
 
 /// Puts a pack; `attempt` is how long the first try may take.
@@ -88,33 +91,42 @@ async fn put(
     pack: FullPack,
     patience: Duration,
     mut attempt: Option<Duration>,
-) -> Result<Tries, UploadFailure> {
+) -> Result<Stored, UploadFailure> {
     let FullPack { log, header, head, frames } = pack;
     let path = layout::pack(&log, header.number);
     let mut parts = vec![Bytes::from(head)];
     parts.extend(frames.map(Bytes::from_owner));
     let begun = Instant::now();
     let mut pause = PAUSE_FIRST;
-    let mut tries = Tries::One;
+    let mut failed = false;
     loop {
+        let tried_at = Instant::now();
         let tried = within(attempt, store.put_new(&path, parts.clone())).await;
         // Beyond all patience nothing is cut short: the store client's own limits tell what is wrong.
         attempt = attempt.filter(|_| begun.elapsed() < patience).map(|attempt| attempt * 2);
         let exists = matches!(tried, Some(Ok(Put::Exists)));
         let problem = match tried {
-            Some(Ok(Put::Created)) => return Ok(tries),
+            Some(Ok(Put::Created)) => return Ok(Stored { took: tried_at.elapsed(), failed }),
             Some(Ok(Put::Exists)) => None,
-            Some(Err(error)) => Some(error),
+            Some(Err(source)) if source.remedy() != Remedy::Retry => {
+                return Err(UploadFailure::Store { log, number: header.number, source });
+            }
+            Some(Err(error)) => {
+                failed = true;
+                Some(error)
+            }
             None => {
                 warn!(%path, "a put takes far longer than others; trying anew");
                 pause = Duration::ZERO;
                 None
             }
         };
-        tries = Tries::More;
-        // A put that failed may have been stored all the same.
+        // A put that failed may have been stored all the same; it counts once it is durable.
         let problem = match look(store, &path, &header).await {
-            Ok(Found::Ours) => return Ok(tries),
+            Ok(Found::Ours) => match store.settle(&path).await {
+                Ok(()) => return Ok(Stored { took: tried_at.elapsed(), failed }),
+                Err(error) => Some(error),
+            },
             Ok(Found::Foreign(found)) => {
                 return Err(UploadFailure::Fenced { log, number: header.number, found });
             }

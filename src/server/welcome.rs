@@ -29,8 +29,9 @@ use super::listener::ConnectionGuard;
 use super::session::{self, Opening};
 use super::tls_stream::{Detached, TlsStream};
 
-/// How long the vault may take to grant an epoch.
-const GRANT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long the vault may take to grant an epoch: less than an agent bears with a server that says
+/// nothing, and enough to look through a day's packs of other machines.
+const GRANT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// A session on its way to its shard.
 pub(crate) struct Handover {

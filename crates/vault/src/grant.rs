@@ -11,8 +11,10 @@
 mod error;
 
 use std::cmp::max;
+use std::collections::BTreeMap;
+use std::pin::pin;
 
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
@@ -36,6 +38,8 @@ pub struct GrantRequest {
     pub claimed: Epoch,
     /// What a new epoch begins with.
     pub begins: Begins,
+    /// What the agent was told that the vault has of the epoch that it goes on with.
+    pub acknowledged: Lsn,
     /// What the agent's own state says that it continues.
     pub parent: Option<Point>,
     /// The log of the session.
@@ -118,7 +122,10 @@ async fn resume(
 ) -> Result<Option<Grant>, GrantError> {
     let (store, ring) = (reader.store(), reader.ring());
     let newest = meta::newest_session(store, ring, &request.machine, epoch.epoch).await?;
-    let committed = end_of(reader, &request.machine, epoch, newest.as_ref()).await?;
+    let mut committed = end_of(reader, &request.machine, epoch, newest.as_ref()).await?;
+    if committed < request.acknowledged {
+        committed = committed.max(end_of_all(reader, &request.machine, epoch).await?);
+    }
     let record = SessionRecord {
         epoch: epoch.epoch,
         number: newest.map_or(0, |newest| newest.number).saturating_add(1),
@@ -199,6 +206,26 @@ pub async fn chain_end(
     end_of(reader, machine, epoch, newest.as_ref()).await
 }
 
+/// The same by the newest session of every log that the epoch has used. The newest of all may be one
+/// whose agent had gone before it was granted: what a session before it was told lies in another log
+/// then.
+async fn end_of_all(
+    reader: &LogReader,
+    machine: &Name,
+    epoch: &EpochRecord,
+) -> Result<Lsn, GrantError> {
+    let all = meta::list_sessions(reader.store(), reader.ring(), machine).await?;
+    let of_epoch = all.whole.iter().filter(|session| session.epoch == epoch.epoch);
+    // In their order, so that the newest of a log is what stays.
+    let newest: BTreeMap<&LogName, &SessionRecord> =
+        of_epoch.map(|session| (&session.log, session)).collect();
+    let mut end = Lsn::NONE;
+    for session in newest.into_values().map(Some).chain([None]) {
+        end = end.max(end_of(reader, machine, epoch, session).await?);
+    }
+    Ok(end)
+}
+
 /// Reads the newest session's log backwards, to the last pack that completes a record.
 async fn end_of(
     reader: &LogReader,
@@ -210,9 +237,12 @@ async fn end_of(
     let (log, first, committed) =
         newest.map_or(first, |session| (&session.log, session.pack, session.committed));
     let survey = reader.survey(log).await?;
-    for number in survey.counted_from(first).into_iter().rev() {
-        let bytes = survey.stored.get(&number.0).copied();
-        let pack = reader.sized_pack(&survey.place(number), bytes).await?;
+    let backwards = survey.counted_from(first).into_iter().rev().collect();
+    let mut packs = pin!(reader.packs(&survey, backwards));
+    // Several are read at once: in a log of many machines the last that names this one may lie far
+    // back.
+    while let Some((_, pack)) = packs.next().await {
+        let pack = pack?;
         let here = pack.index.machines.iter();
         let complete = here
             .filter(|entry| entry.name == *machine && entry.epoch == epoch.epoch)

@@ -84,12 +84,8 @@ impl Vault {
         credential: &Credential,
     ) -> Result<Begun, VaultError> {
         let place = store.place().to_owned();
-        let exists = || VaultError::Exists { place: place.clone() };
         let key = |cause| key_error(&place, cause);
-        if newest_number(&store).await.map_err(key)?.is_some() {
-            return Err(exists());
-        }
-        check_empty(&store).await?;
+        Self::check_free(&store).await?;
         let description = describe(&store, options).await?;
         let authority = authority::make(description.vault, options.now)?;
         let first = NewSlot {
@@ -111,10 +107,7 @@ impl Vault {
     /// [`VaultError::Changed`]; what the store reports.
     pub async fn open(store: Store, credential: &Credential) -> Result<Self, VaultError> {
         let place = store.place().to_owned();
-        let description = read_description(&store).await?;
-        let description = description.ok_or(VaultError::NotThere { place: place.clone() })?;
-        let document = KeyDocument::newest(&store).await;
-        let document = document.map_err(|cause| key_error(&place, cause))?;
+        let (description, document) = read_parts(&store).await?;
         let keys = document.unlock(credential).map_err(|cause| key_error(&place, cause))?;
         if !keys.agrees_with(&description) {
             let (format, vault, block_bytes) = keys.described();
@@ -124,6 +117,27 @@ impl Vault {
             return Err(VaultError::Changed { place, expected });
         }
         Ok(Self::assemble(store, description, keys))
+    }
+
+    /// What opens a vault; that can be seen without opening it.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`], but for what a credential has to do with.
+    pub async fn keys_at(store: &Store) -> Result<KeyDocument, VaultError> {
+        read_parts(store).await.map(|(_, document)| document)
+    }
+
+    /// Whether a vault can be made there.
+    ///
+    /// # Errors
+    /// [`VaultError::Exists`], [`VaultError::NotEmpty`], what the store reports.
+    pub async fn check_free(store: &Store) -> Result<(), VaultError> {
+        let place = store.place();
+        let key = |cause| key_error(place, cause);
+        if newest_number(store).await.map_err(key)?.is_some() {
+            return Err(VaultError::Exists { place: place.to_owned() });
+        }
+        check_empty(store).await
     }
 
     fn assemble(store: Store, description: Description, keys: Unlocked) -> Self {
@@ -241,6 +255,16 @@ fn key_error(place: &str, cause: KeyError) -> VaultError {
         KeyError::Store(error) => VaultError::Store(error), // which names the place itself
         cause => VaultError::Key { place: place.into(), cause },
     }
+}
+
+/// What is read of a vault before it is opened.
+async fn read_parts(store: &Store) -> Result<(Description, KeyDocument), VaultError> {
+    let place = store.place();
+    let description = read_description(store).await?;
+    let description =
+        description.ok_or_else(|| VaultError::NotThere { place: place.to_owned() })?;
+    let document = KeyDocument::newest(store).await.map_err(|cause| key_error(place, cause))?;
+    Ok((description, document))
 }
 
 /// The vault's description; `None` when there is none.

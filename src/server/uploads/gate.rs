@@ -1,10 +1,11 @@
 //! The gate through which puts go: it lets as many in as [`PutLimit`] says, in the order of coming.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::Stored;
 use super::limit::{Ended, PutLimit};
 
 /// A put that takes so many times the usual is a straggler: it is tried anew.
@@ -28,7 +29,6 @@ struct State {
 pub(super) struct Entered<'a> {
     gate: &'a PutGate,
     permit: SemaphorePermit<'a>,
-    begun: Instant,
 }
 
 impl PutGate {
@@ -45,16 +45,17 @@ impl PutGate {
         (state.limit.get(), self.under_way(&state))
     }
 
-    /// After how long a put is a straggler, on its first try; `None` while nothing is known.
-    pub(super) fn straggler_after(&self) -> Option<Duration> {
-        let usual = self.state().limit.usual()?;
+    /// After how long a put of so many bytes is a straggler, on its first try; `None` while nothing
+    /// is known.
+    pub(super) fn straggler_after(&self, bytes: usize) -> Option<Duration> {
+        let usual = self.state().limit.usual(bytes)?;
         Some((usual * STRAGGLER_TIMES).max(STRAGGLER_AFTER_MIN))
     }
 
     /// Enters, when it is its turn.
     pub(super) async fn enter(&self) -> Entered<'_> {
         let permit = self.permits.acquire().await.expect("nobody closes it");
-        Entered { gate: self, permit, begun: Instant::now() }
+        Entered { gate: self, permit }
     }
 
     fn under_way(&self, state: &State) -> usize {
@@ -68,12 +69,15 @@ impl PutGate {
 }
 
 impl Entered<'_> {
-    /// The put has ended, or failed for good; what it says of the way to the store counts.
-    pub(super) fn leave(self, failed: bool) {
-        let Self { gate, permit, begun } = self;
+    /// The put has ended, or (without `stored`) failed for good; what it says of the way to the
+    /// store counts.
+    pub(super) fn leave(self, bytes: usize, stored: Option<&Stored>) {
+        let Self { gate, permit } = self;
         let mut state = gate.state();
         let under_way = gate.under_way(&state);
-        state.limit.ended(Ended { took: begun.elapsed(), under_way, failed });
+        let failed = stored.is_none_or(|stored| stored.failed);
+        let took = stored.map(|stored| stored.took);
+        state.limit.ended(Ended { bytes, took, under_way, failed });
         let limit = state.limit.get();
         if limit < state.permits {
             state.permits -= 1;
@@ -88,6 +92,8 @@ impl Entered<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const STORED: Stored = Stored { took: Duration::from_millis(100), failed: false };
 
     /// Lets puts through until nobody may enter; gives them.
     async fn fill(gate: &PutGate) -> Vec<Entered<'_>> {
@@ -104,17 +110,14 @@ mod tests {
         assert_eq!(fill(&gate).await.len(), 4);
         let mut entered = fill(&gate).await;
         for _ in 0..100 {
-            let mut put = entered.pop().unwrap();
-            // All take as long, as far as the limit can tell.
-            put.begun = Instant::now().checked_sub(Duration::from_secs(100)).unwrap();
-            put.leave(false);
+            entered.pop().unwrap().leave(1, Some(&STORED));
             entered.extend(fill(&gate).await);
         }
         assert_eq!(gate.fill(), (16, 16));
-        entered.drain(..2).for_each(|put| put.leave(true));
+        entered.drain(..2).for_each(|put| put.leave(1, None));
         assert_eq!(gate.fill(), (4, 14));
         // Those who leave take with them what is too many.
-        entered.into_iter().for_each(|put| put.leave(false));
+        entered.into_iter().for_each(|put| put.leave(1, Some(&STORED)));
         let (limit, under_way) = gate.fill();
         assert!(limit < 16 && under_way == 0, "{limit} {under_way}");
         assert_eq!(fill(&gate).await.len(), limit);

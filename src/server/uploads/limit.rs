@@ -21,7 +21,9 @@ const USUAL_PART: f64 = 0.1;
 /// A put that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ended {
-    pub took: Duration,
+    pub bytes: usize,
+    /// How long the try took that stored it; `None` when none did.
+    pub took: Option<Duration>,
     /// How many were under way, this one among them.
     pub under_way: usize,
     pub failed: bool,
@@ -37,7 +39,8 @@ pub(super) struct PutLimit {
     shortest: Option<Duration>,
     /// Puts since the shortest was forgotten.
     seen: u32,
-    usual: Option<Duration>,
+    /// What is usual of late: how long, and of how many bytes.
+    usual: Option<(Duration, f64)>,
 }
 
 impl PutLimit {
@@ -60,27 +63,31 @@ impl PutLimit {
         self.limit as usize
     }
 
-    /// How long a put usually takes; nothing before the first.
-    pub(super) const fn usual(&self) -> Option<Duration> {
-        self.usual
+    /// How long a put of so many bytes usually takes, at most: one that is longer than usual as many
+    /// times longer. Nothing before the first.
+    pub(super) fn usual(&self, bytes: usize) -> Option<Duration> {
+        let (usual, usual_bytes) = self.usual?;
+        Some(usual.mul_f64((size(bytes) / usual_bytes).max(1.0)))
     }
 
     /// Learns from a put.
     pub(super) fn ended(&mut self, put: Ended) {
-        if put.failed {
+        if let Some(took) = put.took {
+            self.remember(took, put.bytes);
+        }
+        let Some(took) = put.took.filter(|_| !put.failed) else {
             self.is_starting = false;
             self.limit = (self.limit / 2.0).max(1.0);
             return;
-        }
-        self.remember(put.took);
+        };
         let under_way = f64::from(u32::try_from(put.under_way).unwrap_or(u32::MAX));
         // One that wasn't held back says nothing of what more would do.
         if under_way + 1.0 <= self.limit {
             return;
         }
-        let shortest = self.shortest.unwrap_or(put.took);
+        let shortest = self.shortest.unwrap_or(took);
         let waiting =
-            under_way * (1.0 - shortest.as_secs_f64() / put.took.as_secs_f64().max(f64::EPSILON));
+            under_way * (1.0 - shortest.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON));
         self.is_starting &= waiting < WAITING_FEW;
         let step = if self.is_starting { 1.0 } else { 1.0 / self.limit };
         if waiting < WAITING_FEW {
@@ -96,7 +103,7 @@ impl PutLimit {
         self.most as u32
     }
 
-    fn remember(&mut self, took: Duration) {
+    fn remember(&mut self, took: Duration, bytes: usize) {
         self.seen += 1;
         if self.seen == MEMORY_PUTS {
             // What is under way ends first: the shortest is sought among what begins now.
@@ -107,11 +114,16 @@ impl PutLimit {
             (self.seen, self.shortest) = (0, None);
         }
         self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
-        let usual = self
-            .usual
-            .map_or(took, |usual| usual.mul_f64(1.0 - USUAL_PART) + took.mul_f64(USUAL_PART));
-        self.usual = Some(usual);
+        self.usual = Some(self.usual.map_or((took, size(bytes)), |(usual, usual_bytes)| {
+            let time = usual.mul_f64(1.0 - USUAL_PART) + took.mul_f64(USUAL_PART);
+            (time, usual_bytes * (1.0 - USUAL_PART) + size(bytes) * USUAL_PART)
+        }));
     }
+}
+
+/// Of at least one byte.
+fn size(bytes: usize) -> f64 {
+    f64::from(u32::try_from(bytes.max(1)).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -155,7 +167,7 @@ mod tests {
                     return true;
                 }
                 let took = Duration::from_secs_f64((now_ms - put.begun_ms) / 1000.0);
-                limit.ended(Ended { took, under_way, failed: false });
+                limit.ended(Ended { bytes: 1, took: Some(took), under_way, failed: false });
                 false
             });
         }
@@ -192,7 +204,8 @@ mod tests {
     fn errors_halve_and_success_grows_again() {
         let mut limit = PutLimit::new(32);
         let put = |limit: &PutLimit, failed| Ended {
-            took: Duration::from_millis(100),
+            bytes: 1,
+            took: Some(Duration::from_millis(100)),
             under_way: limit.get(),
             failed,
         };
@@ -207,9 +220,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_usual_grows_with_the_bytes_and_is_learnt_from_tries_after_failures_too() {
+        let mut limit = PutLimit::new(8);
+        assert_eq!(limit.usual(1), None);
+        let put = |bytes, millis, failed| Ended {
+            bytes,
+            took: Some(Duration::from_millis(millis)),
+            under_way: 1,
+            failed,
+        };
+        limit.ended(put(100_000, 5, false));
+        assert_eq!(limit.usual(50_000), Some(Duration::from_millis(5)));
+        assert_eq!(limit.usual(16_000_000), Some(Duration::from_millis(800)));
+        (0..100).for_each(|_| limit.ended(put(16_000_000, 7000, true)));
+        assert!(limit.usual(16_000_000).unwrap() > Duration::from_secs(6));
+    }
+
+    #[test]
     fn puts_that_nothing_held_back_change_nothing() {
         let mut limit = PutLimit::new(32);
-        let put = Ended { took: Duration::from_millis(5), under_way: 1, failed: false };
+        let took = Some(Duration::from_millis(5));
+        let put = Ended { bytes: 1, took, under_way: 1, failed: false };
         (0..1000).for_each(|_| limit.ended(put));
         assert_eq!(limit.get(), 4);
     }

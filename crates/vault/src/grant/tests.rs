@@ -11,6 +11,7 @@ fn request(log: &TestLog, incarnation: u8, claimed: u32) -> GrantRequest {
         incarnation: Incarnation::from_bytes([incarnation; 16]),
         claimed: Epoch(claimed),
         begins: Begins::Copy,
+        acknowledged: Lsn::NONE,
         parent: None,
         log: log.name.clone(),
         pack: log.number(),

@@ -110,8 +110,7 @@ impl Store {
         match self.0.puts.put_opts(&self.object_path(path)?, payload, options).await {
             Ok(_) => Ok(Put::Created),
             Err(object_store::Error::AlreadyExists { .. }) => {
-                let entry = path.to_owned();
-                self.on_directory(move |directory| directory.sync_entry(&entry)).await?;
+                self.settle(path).await?;
                 Ok(Put::Exists)
             }
             Err(object_store::Error::NotFound { .. }) => Err(StoreError::NoPlace {
@@ -120,6 +119,16 @@ impl Store {
             }),
             Err(error) => Err(self.error(path, &error)),
         }
+    }
+
+    /// Makes durable that an object is there that was found after a put whose end nobody heard. Other
+    /// stores than a directory show only what is durable.
+    ///
+    /// # Errors
+    /// By [`StoreError::remedy`]; the object doesn't count as stored then.
+    pub async fn settle(&self, path: &str) -> Result<(), StoreError> {
+        let entry = path.to_owned();
+        self.on_directory(move |directory| directory.sync_entry(&entry)).await
     }
 
     /// Creates a small object, trying again for a minute. Doing it twice is safe: what is found
