@@ -333,6 +333,10 @@ pub(crate) struct RecoverArgs {
     /// Overwrite what is there.
     #[arg(long)]
     pub force: bool,
+    /// Memory for what is on its way from the store to the disks, 32MiB at least: the more, the
+    /// farther is read ahead of a slow store [default: 256MiB].
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -364,6 +368,8 @@ mod tests {
     use clap::CommandFactory;
     use tidegate_model::limits::{PORT_DEFAULT, STORE_PATIENCE_SECONDS, WINDOW_BYTES_DEFAULT};
 
+    use tidegate_vault::restore;
+
     use super::*;
     use crate::commands::{LEVEL_DEFAULT, LISTEN_DEFAULT, MEMORY_DEFAULT};
 
@@ -390,6 +396,7 @@ mod tests {
             assert_eq!(told(command, "level"), LEVEL_DEFAULT.to_string());
             assert_eq!(told(command, "store-patience"), STORE_PATIENCE_SECONDS.to_string());
         }
+        assert_eq!(parse_bytes(&told("recover", "memory")), Ok(restore::MEMORY_DEFAULT));
         assert_eq!(told("server", "listen"), LISTEN_DEFAULT.to_string());
         assert_eq!(LISTEN_DEFAULT.port(), PORT_DEFAULT);
         let agent = AgentCopyArgs::augment_args(clap::Command::new("copy"));

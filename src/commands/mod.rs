@@ -56,8 +56,8 @@ from_errors!(
 /// Threads of the store client; they wait far more than they work.
 const STORE_THREADS: usize = 2;
 /// Threads beside them for what blocks: files of a vault in a directory, names of hosts, disks that
-/// are written back. 16 small reads at once are the most that anything asks for, and a recovery's
-/// eight runs read and write; what finds no thread free waits its turn.
+/// are written back. 16 small reads at once are the most that anything asks for but a recovery,
+/// whose large ones keep fewer threads busy; what finds no thread free waits its turn.
 const BLOCKING_THREADS_MAX: usize = 16;
 /// Memory of a server that isn't told otherwise: the table in it knows 5 million blocks (350 GB at
 /// 64 KiB each), and there is room for what some cores work on.

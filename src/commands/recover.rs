@@ -8,7 +8,7 @@ use tidegate_model::{HumanBytes, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
-use tidegate_vault::restore::{RestoreError, RestorePlan};
+use tidegate_vault::restore::{MEMORY_DEFAULT, MEMORY_MIN, Means, RestoreError, RestorePlan};
 
 use super::target::Target;
 use crate::cli::RecoverArgs;
@@ -31,6 +31,8 @@ struct Recovered {
     bytes_total: u64,
     bytes_written: u64,
     bytes_zero: u64,
+    threads: usize,
+    memory_bound_bytes: u64,
     seconds: f64,
     cpu_seconds: f64,
 }
@@ -38,6 +40,7 @@ struct Recovered {
 pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure> {
     let (begun, cpu) = (Instant::now(), super::cpu_seconds(libc::RUSAGE_SELF));
     let at: At = args.at.parse().map_err(|error| Failure::usage(format!("--at: {error}")))?;
+    let means = means(args.memory)?;
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let waiting = output.waiting("reading the vault's indexes");
@@ -65,7 +68,8 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
         _ => Target::directory(&args.to, plan.disks(), args.force)?,
     };
     let bar = output.bytes_bar(plan.bytes_to_write(), "recovering");
-    let restored = plan.run(&reader, Arc::new(target), &|bytes| bar.set_position(bytes)).await;
+    let told = |bytes| bar.set_position(bytes);
+    let restored = plan.run(&reader, Arc::new(target), means, &told).await;
     bar.finish_and_clear();
     let restored = restored.map_err(not_restored)?;
     let recovered = Recovered {
@@ -78,6 +82,8 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
         bytes_total: plan.disks().iter().map(|disk| disk.bytes).sum(),
         bytes_written: restored.bytes_written,
         bytes_zero: restored.bytes_zero,
+        threads: means.threads,
+        memory_bound_bytes: means.bytes(),
         seconds: begun.elapsed().as_secs_f64(),
         cpu_seconds: super::cpu_seconds(libc::RUSAGE_SELF) - cpu,
     };
@@ -95,6 +101,19 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     })
 }
 
+/// The threads and the memory of a recovery.
+fn means(memory: Option<u64>) -> Result<Means, Failure> {
+    let memory = memory.unwrap_or(MEMORY_DEFAULT);
+    if memory < MEMORY_MIN {
+        let (given, least) = (HumanBytes(memory), HumanBytes(MEMORY_MIN));
+        return Err(Failure::usage(format!(
+            "--memory {given} is too little: give {least} or more"
+        )));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Ok(Means::of(memory, cores))
+}
+
 /// A point may be missing because what holds it is damaged: then that is what a person must know.
 fn not_chosen(error: ChooseError, losses: &[Loss]) -> Failure {
     match losses.first() {
@@ -108,5 +127,17 @@ fn not_restored(error: RestoreError) -> Failure {
     match remedy {
         Remedy::Repair => Failure::new(format!("{text}; {AFTER_DAMAGE}"), remedy),
         _ => Failure::new(text, remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_memory_than_a_recovery_needs_is_refused() {
+        assert!(means(Some(MEMORY_MIN - 1)).is_err());
+        assert!(means(Some(MEMORY_MIN)).is_ok_and(|means| means.bytes() <= MEMORY_MIN));
+        assert!(means(None).is_ok_and(|means| means.bytes() <= MEMORY_DEFAULT));
     }
 }

@@ -1,7 +1,11 @@
 //! Where recovered disks go: new files, sparse where zero, or a block device.
 //!
+//! Written through io_uring ([`ring`]), or with plain writes where that is forbidden.
+//!
 //! A file gets its name only when it is whole and durable; until then it is `NAME.partial`, which
 //! is removed when the recovery fails. What is there already is left alone unless forced.
+
+mod ring;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -11,9 +15,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate};
 use tidegate_model::{Disk, DiskNumber, HumanBytes};
-use tidegate_vault::restore::Sink;
+use tidegate_vault::restore::{Sink, Waiting, Writer};
 
 use crate::failure::Failure;
+use ring::RingWriter;
 
 /// Zeros written at once where a device can't be told to forget.
 const ZEROS: usize = 1 << 20;
@@ -73,6 +78,17 @@ impl Sink for Target {
         match fallocate(&place.file, FallocateFlags::ZERO_RANGE, offset, length) {
             Ok(()) => Ok(()),
             Err(_) => write_zeros(&place.file, offset, length),
+        }
+    }
+
+    fn writer(&self, buffers: usize) -> Box<dyn Writer + '_> {
+        match RingWriter::new(self, buffers) {
+            Ok(writer) => Box::new(writer),
+            // Forbidden in many containers. It only costs speed: nothing that a person must do.
+            Err(error) => {
+                tracing::info!(%error, "disks are written without io_uring: each write is waited for");
+                Box::new(Waiting::new(self))
+            }
         }
     }
 

@@ -48,7 +48,7 @@ async fn assert_recovers(vault: &TestVault, history: &MachineHistory, machine: &
     let reader = vault.reader();
     let plan = RestorePlan::build(&reader, history, point, &[]).await.unwrap();
     let sink = Arc::new(MemorySink::new(plan.disks()));
-    plan.run(&reader, sink.clone(), &|_| ()).await.unwrap();
+    plan.run(&reader, sink.clone(), crate::restore::Means::default(), &|_| ()).await.unwrap();
     assert_eq!(&sink.disks(), machine.states.last().unwrap());
 }
 

@@ -7,8 +7,9 @@
 //!
 //! Invariants: what comes out of here was authenticated and stands at the place that was asked
 //! for. Memory is bounded: the cache by its size, what is on its way by [`INDEXES_AHEAD`] and
-//! [`frames::RUN_BYTES_MAX`]. Decoding runs on tokio's blocking threads, so that every core helps.
+//! the [`buffers::Buffers`] that its reader has. Decoding runs on tokio's blocking threads, so that every core helps.
 
+pub mod buffers;
 mod cache;
 mod counted;
 mod error;

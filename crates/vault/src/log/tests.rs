@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use tidegate_model::{Checksum, PackNumber};
 
+use super::buffers::Buffers;
 use super::frames::{RUN_BYTES_MAX, runs};
 use super::reader::Found;
 use super::*;
-use crate::pack::{Content, HEADER_BYTES, PackError};
+use crate::pack::{Content, Expander, HEADER_BYTES, PackError};
 use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
 /// Bytes that don't compress, different for each seed.
@@ -69,14 +70,14 @@ fn neighbouring_frames_are_one_run_up_to_its_limit() {
         assert_eq!(all[1].range.end, pack.header.object_bytes);
         // A frame that nobody wants isn't read when it is large.
         assert_eq!(runs(&pack.index, [0, 2]).len(), 2);
-        let mut fetched = reader.fetch(&pack, &all[1]).await.unwrap();
-        let mut plain = Vec::new();
+        let mut fetched = reader.fetch(&pack, &all[1], &Buffers::new(1)).await.unwrap();
+        let (mut expander, mut plain) = (Expander::default(), Vec::new());
         for place in [3, 4, 5] {
-            fetched.open(&pack, place, &mut plain).unwrap();
+            fetched.open(&pack, place, &mut expander, &mut plain).unwrap();
             assert!(plain == noise(u64::from(place), 1 << 20));
         }
         // A frame of the other run isn't in this one.
-        assert!(fetched.open(&pack, 0, &mut plain).is_err());
+        assert!(fetched.open(&pack, 0, &mut expander, &mut plain).is_err());
     });
 }
 
@@ -107,8 +108,11 @@ fn two_frames_that_changed_places_are_refused() {
         let swapped = [&bytes[..at(0).start], &bytes[at(1)], &bytes[at(0)]].concat();
         vault.put(&path, swapped).await;
         let run = &runs(&pack.index, 0..2)[0];
-        let mut fetched = reader.fetch(&pack, run).await.unwrap();
-        let error = fetched.open(&pack, 0, &mut Vec::new()).unwrap_err().to_string();
+        let mut fetched = reader.fetch(&pack, run, &Buffers::new(1)).await.unwrap();
+        let error = fetched
+            .open(&pack, 0, &mut Expander::default(), &mut Vec::new())
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("another frame"), "{error}");
     });
 }

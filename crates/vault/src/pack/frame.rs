@@ -116,6 +116,14 @@ impl FrameHeader {
     }
 }
 
+/// Undoes compression. Keep one for many frames: its memory ([`EXPANDER_BYTES`]) costs as much to
+/// have as a small frame costs to expand.
+#[derive(Default)]
+pub struct Expander(Option<zstd::bulk::Decompressor<'static>>);
+
+/// Memory of an [`Expander`]: zstd's context, which expands in one step and so has no window.
+pub const EXPANDER_BYTES: usize = 192 << 10;
+
 /// Opens a frame into `plain`, which then holds exactly the frame's content. `sealed` is the
 /// frame's ciphertext and tag and is overwritten.
 ///
@@ -127,6 +135,61 @@ pub fn open_frame(
     sealed: &mut [u8],
     plain: &mut Vec<u8>,
 ) -> Result<(), PackError> {
+    Expander::default().open_frame(header, ciphers, sealed, plain)
+}
+
+impl Expander {
+    /// The same as [`open_frame`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_frame(
+        &mut self,
+        header: &FrameHeader,
+        ciphers: &LogCiphers,
+        sealed: &mut [u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), PackError> {
+        let content = unseal(header, ciphers, sealed)?;
+        self.expand(header.codec, content, header.plain_bytes, plain)
+    }
+
+    /// Undoes the compression; `plain` ends up with exactly `plain_bytes` bytes, and never takes
+    /// more memory than that (or than it had).
+    pub(super) fn expand(
+        &mut self,
+        codec: Codec,
+        content: &[u8],
+        plain_bytes: u32,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), PackError> {
+        let expected = plain_bytes as usize;
+        let refuse = || PackError::Decompress { expected: plain_bytes };
+        plain.clear();
+        plain.reserve_exact(expected);
+        match codec {
+            Codec::Raw if content.len() == expected => plain.extend_from_slice(content),
+            Codec::Raw => return Err(refuse()),
+            Codec::Zstd => {
+                let zstd = self.0.get_or_insert_with(zstd::bulk::Decompressor::default);
+                // Into the vector's spare room, which needn't be zeroed before and ends what a
+                // frame can do that states less than it holds.
+                let got = zstd.decompress_to_buffer(content, plain).map_err(|_| refuse())?;
+                if got != expected || plain.len() != expected {
+                    return Err(refuse());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the seal in place.
+fn unseal<'s>(
+    header: &FrameHeader,
+    ciphers: &LogCiphers,
+    sealed: &'s mut [u8],
+) -> Result<&'s [u8], PackError> {
     if sealed.len() != header.sealed_bytes as usize || sealed.len() <= TAG_BYTES {
         return Err(PackError::Field("a frame's length is another than its header states"));
     }
@@ -134,30 +197,5 @@ pub fn open_frame(
     let mut tag = [0; TAG_BYTES];
     tag.copy_from_slice(tag_bytes);
     ciphers.open_frame(header.number, &header.encode(), content, tag)?;
-    expand(header.codec, content, header.plain_bytes, plain)
-}
-
-/// Undoes the compression; `plain` ends up with exactly `plain_bytes` bytes.
-pub(super) fn expand(
-    codec: Codec,
-    content: &[u8],
-    plain_bytes: u32,
-    plain: &mut Vec<u8>,
-) -> Result<(), PackError> {
-    let expected = plain_bytes as usize;
-    let refuse = || PackError::Decompress { expected: plain_bytes };
-    plain.clear();
-    match codec {
-        Codec::Raw if content.len() == expected => plain.extend_from_slice(content),
-        Codec::Raw => return Err(refuse()),
-        Codec::Zstd => {
-            plain.resize(expected, 0);
-            let got = zstd::bulk::decompress_to_buffer(content, plain.as_mut_slice())
-                .map_err(|_| refuse())?;
-            if got != expected {
-                return Err(refuse());
-            }
-        }
-    }
-    Ok(())
+    Ok(content)
 }

@@ -11,7 +11,7 @@ use tidegate_model::{
 
 use super::PackKind;
 use super::error::{PackError, reserved};
-use super::frame::{Codec, FRAME_HEADER_BYTES, expand};
+use super::frame::{Codec, Expander, FRAME_HEADER_BYTES};
 use super::header::PackHeader;
 use super::index::{Content, FrameEntry, MachineEntry, PackIndex, Record, TargetLog};
 use super::record_codec::{self, RECORD_BYTES};
@@ -222,7 +222,8 @@ pub fn open_index(
         return Err(PackError::Field("the index states an impossible size"));
     }
     let mut plain = Vec::new();
-    expand(codec, reader.bytes(reader.left())?, plain_bytes, &mut plain)?;
+    let content = reader.bytes(reader.left())?;
+    Expander::default().expand(codec, content, plain_bytes, &mut plain)?;
     decode(&plain, header)
 }
 

@@ -21,8 +21,8 @@ mod writer;
 
 pub use error::PackError;
 pub use frame::{
-    Codec, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader, SEALED_FRAME_BYTES_MAX,
-    open_frame,
+    Codec, EXPANDER_BYTES, Expander, FRAME_HEADER_BYTES, FRAME_OVERHEAD_BYTES, FrameHeader,
+    SEALED_FRAME_BYTES_MAX, open_frame,
 };
 pub use header::{Envelope, HEADER_BYTES, PackHeader, PackKind};
 pub use index::{Content, FrameEntry, MachineEntry, PackIndex, Record, Target, TargetLog};

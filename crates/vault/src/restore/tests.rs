@@ -1,5 +1,7 @@
 //! Restores against a plain model, and from vaults that were broken on purpose.
 
+mod flow;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use proptest::prelude::*;
 use tidegate_model::{BookmarkKind, DiskNumber, Lsn, Point};
 
 use super::*;
+use crate::log::LogError;
 use crate::points::{At, MachinePoints};
 use crate::testing::{BLOCK, MemorySink, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
@@ -24,7 +27,7 @@ async fn restored(
     let point = Point { epoch: machine.of.1, lsn: Lsn(lsn) };
     let plan = RestorePlan::build(&vault.reader(), &history, point, &[]).await?;
     let sink = Arc::new(MemorySink::new(plan.disks()));
-    let done = plan.run(&vault.reader(), sink.clone(), &|_| ()).await;
+    let done = plan.run(&vault.reader(), sink.clone(), Means::default(), &|_| ()).await;
     assert_eq!(*sink.finished.lock().unwrap(), done.is_ok());
     let done = done?;
     assert_eq!(done.bytes_written, plan.bytes_to_write());
@@ -273,7 +276,7 @@ fn only_the_disks_that_are_asked_for_are_restored() {
         let plan = RestorePlan::build(&vault.reader(), &history, point, &one).await.unwrap();
         assert_eq!(plan.disks(), [disk(1, 2 * BLOCK)]);
         let sink = Arc::new(MemorySink::new(plan.disks()));
-        plan.run(&vault.reader(), sink.clone(), &|_| ()).await.unwrap();
+        plan.run(&vault.reader(), sink.clone(), Means::default(), &|_| ()).await.unwrap();
         assert_eq!(sink.disks()[&one[0]], machine.states[4][&one[0]]);
         let none = [DiskNumber::try_from(2).unwrap()];
         let error = RestorePlan::build(&vault.reader(), &history, point, &none).await.err();
@@ -302,7 +305,7 @@ fn an_epoch_that_continues_another_stands_on_it_where_it_was_left() {
         assert_eq!(latest.disks, [disk(0, 8 * BLOCK)]);
         let plan = RestorePlan::build(&reader, &history, latest.point, &[]).await.unwrap();
         let sink = Arc::new(MemorySink::new(plan.disks()));
-        plan.run(&reader, sink.clone(), &|_| ()).await.unwrap();
+        plan.run(&reader, sink.clone(), Means::default(), &|_| ()).await.unwrap();
         assert_eq!(sink.disks(), child.states[2]);
     });
 }

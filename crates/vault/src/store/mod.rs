@@ -13,6 +13,7 @@ mod azure;
 pub mod conformance;
 mod directory;
 mod error;
+mod fill;
 mod list;
 mod open;
 mod walk;
@@ -203,13 +204,33 @@ impl Store {
             Ok(bytes) => {
                 Err(self.short(path, range.start.saturating_add(bytes.len() as u64), range.end))
             }
-            // A range that begins after the end is an error of no particular kind in each store.
-            Err(error @ StoreError::Failed { .. }) => match self.head(path).await {
-                Ok(head) if head.bytes < range.end => Err(self.short(path, head.bytes, range.end)),
-                _ => Err(error),
-            },
-            Err(error) => Err(error),
+            Err(error) => Err(self.explained(path, range.end, error).await),
         }
+    }
+
+    /// A range that begins after the end is an error of no particular kind in each store.
+    async fn explained(&self, path: &str, end: u64, error: StoreError) -> StoreError {
+        match error {
+            StoreError::Failed { .. } => match self.head(path).await {
+                Ok(head) if head.bytes < end => self.short(path, head.bytes, end),
+                _ => error,
+            },
+            error => error,
+        }
+    }
+
+    /// Fills `buffer`, which must not be empty, with the bytes from `start`: like
+    /// [`Store::get_range`], for much that is read into memory which is used again.
+    ///
+    /// # Errors
+    /// [`StoreError::Short`] when the object ends before the buffer does.
+    pub async fn read_range<B: AsMut<[u8]> + Send + 'static>(
+        &self,
+        path: &str,
+        start: u64,
+        buffer: B,
+    ) -> Result<B, StoreError> {
+        fill::read_range(self, path, start, buffer).await
     }
 
     /// Size and age of an object.

@@ -17,9 +17,11 @@ use crate::pack::Target;
 use crate::seal::{KeyRing, Secret};
 use crate::store::Store;
 
+mod late;
 mod log;
 mod machine;
 
+pub use late::LateStore;
 pub use log::TestLog;
 pub use machine::{MemorySink, TestMachine, disk, extent};
 

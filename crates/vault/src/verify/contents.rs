@@ -7,13 +7,13 @@ use tidegate_model::Checksum;
 
 use super::report::{Finding, Spot};
 use super::{Progress, Steps, VerifyError, counted_packs};
+use crate::log::buffers::Buffers;
 use crate::log::frames::{FetchedRun, FrameRun, runs};
 use crate::log::{LogReader, PackRead, Survey};
-use crate::pack::{Content, Record};
+use crate::pack::{Content, Expander, Record};
 use crate::seal::BlockNamer;
 
-/// Runs of frames that are fetched and checked at once; see `restore::IN_FLIGHT_BYTES_MAX` for
-/// what they may hold.
+/// Runs of frames that are fetched and checked at once, each in one of as many buffers.
 const RUNS_IN_FLIGHT: usize = 8;
 
 /// Checks every frame of the packs that count.
@@ -23,6 +23,7 @@ pub async fn read(
     steps: &mut Steps<'_>,
 ) -> Result<Vec<Finding>, VerifyError> {
     let namer = Arc::new(reader.ring().block_namer());
+    let buffers = Buffers::new(RUNS_IN_FLIGHT);
     let work = counted_packs(reader, surveys)
         .map_err(VerifyError::from)
         .map_ok(|pack| {
@@ -31,7 +32,7 @@ pub async fn read(
             stream::iter(runs.into_iter().map(move |run| Ok((pack.clone(), run))))
         })
         .try_flatten()
-        .map_ok(|(pack, run)| check_run(reader, namer.clone(), pack, run))
+        .map_ok(|(pack, run)| check_run(reader, &buffers, namer.clone(), pack, run))
         .try_buffer_unordered(RUNS_IN_FLIGHT);
     let mut work = std::pin::pin!(work);
     let mut findings = Vec::new();
@@ -44,12 +45,13 @@ pub async fn read(
 
 async fn check_run(
     reader: &LogReader,
+    buffers: &Buffers,
     namer: Arc<BlockNamer>,
     pack: Arc<PackRead>,
     run: FrameRun,
 ) -> Result<(u64, Vec<Finding>), VerifyError> {
     let bytes = run.range.end - run.range.start;
-    let fetched = match reader.fetch(&pack, &run).await {
+    let fetched = match reader.fetch(&pack, &run, buffers).await {
         Ok(fetched) => fetched,
         Err(error) if error.is_damage() => {
             return Ok((bytes, vec![Finding::new(Spot::Pack(pack.place.clone()), error)]));
@@ -66,12 +68,12 @@ fn check_frames(
     run: &FrameRun,
     mut fetched: FetchedRun,
 ) -> Vec<Finding> {
-    let mut plain = Vec::new();
+    let (mut expander, mut plain) = (Expander::default(), Vec::new());
     let mut findings = Vec::new();
     for place in &run.frames {
         let number = pack.index.frames[*place as usize].number;
         let spot = || Spot::Frame(pack.place.clone(), number);
-        if let Err(error) = fetched.open(pack, *place, &mut plain) {
+        if let Err(error) = fetched.open(pack, *place, &mut expander, &mut plain) {
             findings.push(Finding::new(spot(), error));
             continue;
         }
