@@ -44,9 +44,12 @@ test: tools ## The whole gate: format, clippy, import rules, licences, benches a
 	  $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 	fi
 
-bench: ## Stages against the bare kernels; replicate and recover against restic, borg, rustic.
+bench: ## Stages and server against the bare kernels; replicate and recover against restic, borg, rustic.
 	$(CARGO) bench --locked --bench stages
 	$(CARGO) build --locked --release
+	for load in "--streams 1" "--streams 64" "--streams 64 --write-bytes 4KiB --random"; do
+	  "$${CARGO_TARGET_DIR:-target}/release/tidegate" bench $$load
+	done
 	[ -e '$(IMAGE)' ] || benches/peers/corpus --out '$(dir $(IMAGE))'
 	benches/peers/run --image '$(IMAGE)' --rounds '$(ROUNDS)' --settings '$(SETTINGS)' \
 	  --tidegate "$${CARGO_TARGET_DIR:-target}/release/tidegate"

@@ -1,5 +1,7 @@
 //! The command line: every command and option, and nothing of what they do.
 
+mod bench;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use tidegate_vault::Location;
 
 use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
+
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchRunArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
@@ -67,6 +71,8 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Show the main job end to end on a real file system, server and agent over TLS.
     Demo(DemoArgs),
+    /// Measure a process server under load, and what its work costs at least on this machine.
+    Bench(Box<BenchArgs>),
 }
 
 #[derive(Debug, Subcommand)]

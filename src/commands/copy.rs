@@ -86,7 +86,7 @@ pub(super) fn open_sources(paths: &[PathBuf]) -> Result<Vec<Arc<Source>>, Failur
 }
 
 /// A server must have a certificate of this vault's authority, for a server.
-fn judge_servers(identity: &Identity) -> VerifyServer {
+pub(super) fn judge_servers(identity: &Identity) -> VerifyServer {
     let (authority, vault) = (identity.authority().to_vec(), identity.vault());
     Arc::new(move |chain| {
         let checked = check_peer(chain, &authority, vault, Role::Server, super::now());

@@ -1,5 +1,6 @@
 //! The commands, one file each; here is what they share.
 
+mod bench;
 mod copy;
 mod demo;
 mod enroll;
@@ -91,6 +92,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Recover(args) => until_stopped(&stop, recover::run(args, output)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),
+        Command::Bench(args) => block_on(bench::run(*args, output, stop)),
     }
 }
 

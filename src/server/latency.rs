@@ -35,6 +35,7 @@ pub(crate) struct Summary {
     pub p50_us: u64,
     pub p99_us: u64,
     pub p999_us: u64,
+    pub p9999_us: u64,
     pub max_us: u64,
 }
 
@@ -50,6 +51,7 @@ impl Recorder {
             p50_us: histogram.value_at_quantile(0.5),
             p99_us: histogram.value_at_quantile(0.99),
             p999_us: histogram.value_at_quantile(0.999),
+            p9999_us: histogram.value_at_quantile(0.9999),
             max_us: histogram.max(),
         }
     }

@@ -49,6 +49,7 @@ use tidegate_vault::store::Put;
 use tokio::io::DuplexStream;
 use tracing::info;
 
+pub(crate) use latency::Summary;
 pub(crate) use report::ServerReport;
 pub(crate) use settings::{ServerError, ServerIdentity, ServerSettings};
 
@@ -132,6 +133,11 @@ impl Server {
     /// The memory plan.
     pub(crate) fn plan(&self) -> &MemoryPlan {
         &self.shared.plan
+    }
+
+    /// What it has counted so far.
+    pub(crate) fn report(&self) -> ServerReport {
+        ServerReport::of(&self.shared)
     }
 
     /// Serves a stream from inside this process.

@@ -6,6 +6,7 @@ use crate::metadata::{Kind, Package, Workspace};
 /// A crate and the crates of the workspace that it may import. The program may import all.
 const CRATES: &[(&str, &[&str])] = &[
     ("tidegate-model", &[]),
+    ("tidegate-floor", &[]),
     ("tidegate-wire", &["tidegate-model"]),
     ("tidegate-hrl", &["tidegate-model"]),
     ("tidegate-vault", &["tidegate-model"]),
@@ -24,12 +25,12 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &[PROGRAM]),
     ("object_store", &["tidegate-vault"]),
     ("argon2", &["tidegate-vault"]),
-    ("aes-gcm", &["tidegate-vault"]),
+    ("aes-gcm", &["tidegate-vault", "tidegate-floor"]),
     ("io-uring", &[PROGRAM, "tidegate-agent", "tidegate-vault"]),
-    ("rustls", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
+    ("rustls", &[PROGRAM, "tidegate-agent", "tidegate-control", "tidegate-floor"]),
     ("tokio-rustls", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
     ("socket2", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
-    ("zstd", &["tidegate-pipeline", "tidegate-vault"]),
+    ("zstd", &["tidegate-pipeline", "tidegate-vault", "tidegate-floor"]),
 ];
 
 /// Crates that decide and don't wait.

@@ -12,6 +12,7 @@ mod azure;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod directory;
+mod discarding;
 mod error;
 mod fill;
 mod list;
@@ -33,6 +34,7 @@ use object_store::{
 use tidegate_model::{Micros, Remedy};
 
 use directory::Directory;
+pub use discarding::Slowness;
 pub use error::StoreError;
 pub use list::Listed;
 
