@@ -8,6 +8,7 @@ use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, LEVEL_MAX, LEVEL_MIN, PATIE
 use tidegate_model::{DiskNumber, Name, parse_bytes};
 use tidegate_vault::Location;
 
+use crate::choice::Frame;
 use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
@@ -226,6 +227,10 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "LEVEL", allow_hyphen_values = true,
           value_parser = clap::value_parser!(i32).range(LEVEL_MIN as i64..=LEVEL_MAX as i64))]
     pub level: Option<i32>,
+    /// How much of whole blocks in sequence is compressed as one, at most; auto is what suits the
+    /// level [default: auto].
+    #[arg(long, value_name = "256KiB|1MiB|4MiB|auto")]
+    pub frame: Option<Frame>,
     /// Cores to use [default: all that the process may use].
     #[arg(long, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=CORES_MAX as i64))]

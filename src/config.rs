@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tidegate_model::parse_bytes;
 
+use crate::choice::Frame;
 use crate::failure::Failure;
 
 /// Longest configuration that is read.
@@ -29,6 +30,8 @@ pub(crate) struct ServerConfig {
     pub memory: Option<Size>,
     /// The zstd level, as `--level`.
     pub level: Option<i32>,
+    /// The longest frames, as `--frame`.
+    pub frame: Option<Frame>,
     /// How many cores.
     pub cores: Option<u16>,
     /// For how many seconds a store that takes nothing is borne with.

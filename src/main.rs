@@ -4,6 +4,7 @@
 //! (`server`, the only home of glommio). Formats, protocol, pipeline, vault and agent are crates
 //! of their own; see docs/ARCHITECTURE.md.
 
+mod choice;
 mod cli;
 mod commands;
 mod config;

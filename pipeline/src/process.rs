@@ -12,9 +12,9 @@ use std::sync::Arc;
 use tidegate_model::{BlockName, Checksum, Extent, PackNumber, Piece};
 use tidegate_vault::pack::{Codec, FRAME_HEADER_BYTES, FrameHeader};
 use tidegate_vault::seal::{BlockNamer, LogCiphers, TAG_BYTES};
-use zstd::zstd_safe::{CCtx, CParameter, get_error_name};
 
 use crate::buffers::{Buffer, BufferPool};
+use crate::compressor::{Compressor, CompressorError};
 use crate::known::{Known, KnownBlocks};
 use crate::logs::Logs;
 use crate::split::{self, Cut};
@@ -45,12 +45,9 @@ pub struct WorkerSetup {
 /// Works on units; one a core.
 pub struct Worker {
     setup: WorkerSetup,
-    compressor: CCtx<'static>,
+    compressor: Compressor,
     spares: Vec<Buffer>,
 }
-
-/// The compressor can't be made: the system has no memory for it.
-pub type WorkerError = std::io::Error;
 
 impl Worker {
     /// A worker with a spare buffer of each of these pools.
@@ -60,12 +57,8 @@ impl Worker {
     ///
     /// # Panics
     /// If a pool is empty: the memory plan counts a buffer a pool for each worker.
-    pub fn new(setup: WorkerSetup, pools: &[BufferPool]) -> Result<Self, WorkerError> {
-        // Without the layer above, whose errors are allocated: data that doesn't shrink is one.
-        let mut compressor = CCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?;
-        compressor
-            .set_parameter(CParameter::CompressionLevel(setup.level))
-            .map_err(|code| std::io::Error::other(get_error_name(code)))?;
+    pub fn new(setup: WorkerSetup, pools: &[BufferPool]) -> Result<Self, CompressorError> {
+        let compressor = Compressor::new(setup.level)?;
         let take = |pool: &BufferPool| pool.take().expect("the plan counts a spare a worker");
         Ok(Self { setup, compressor, spares: pools.iter().map(take).collect() })
     }
@@ -255,8 +248,8 @@ impl Worker {
         // Less than a 32nd saved isn't worth a reader's time.
         let most = kept_bytes - kept_bytes / 32;
         let packed =
-            self.compressor.compress2(&mut spare[begin..begin + most], &input[..kept_bytes]);
-        if let Ok(content) = packed {
+            self.compressor.compress(&mut spare[begin..begin + most], &input[..kept_bytes]);
+        if let Some(content) = packed {
             self.spares.push(input);
             (spare, Codec::Zstd, content)
         } else {

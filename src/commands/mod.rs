@@ -163,6 +163,10 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
         memory_bytes: usize::try_from(memory)
             .map_err(|_| Failure::usage("--memory is more than this host can address"))?,
         level: within("level", engine.level.unwrap_or(LEVEL_DEFAULT), LEVEL_MIN..=LEVEL_MAX)?,
+        frame_bytes: engine
+            .frame
+            .and_then(|frame| frame.0.fixed())
+            .and_then(|bytes| usize::try_from(bytes).ok()),
         cores: within("cores", engine.cores.unwrap_or(there), 1..=CORES_MAX)?,
         store_patience: Duration::from_secs(within(
             "store-patience",

@@ -40,7 +40,8 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tidegate_model::limits::RECORD_BYTES_DEFAULT;
 use tidegate_model::{LogId, LogName, PackId, RunId};
 use tidegate_pipeline::{
-    BufferPool, KnownBlocks, Logs, MemoryPlan, ShardSetup, Worker, WorkerSetup,
+    BufferPool, KnownBlocks, Logs, MemoryPlan, ShardSetup, Worker, WorkerSetup, frame_bytes_for,
+    frame_bytes_max,
 };
 use tidegate_vault::Vault;
 use tidegate_vault::meta::{Run, create_run};
@@ -89,8 +90,14 @@ impl Server {
         let shards = settings.cores;
         let block_bytes = vault.description().block_bytes;
         let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
-        let mut plan =
-            MemoryPlan::new(settings.memory_bytes, usize::from(shards), record_bytes_max as usize)?;
+        let frame_bytes = settings.frame_bytes.unwrap_or_else(|| frame_bytes_for(settings.level));
+        let frame_bytes = frame_bytes.min(frame_bytes_max(block_bytes));
+        let mut plan = MemoryPlan::with_frames(
+            settings.memory_bytes,
+            usize::from(shards),
+            record_bytes_max as usize,
+            frame_bytes,
+        )?;
         plan.pack_close_bytes = plan.pack_close_bytes.min(settings.pack_bytes);
         let tls = settings.identity.map(settings::tls_config).transpose()?;
         let run = RunId::from_bytes(random()?);
@@ -101,6 +108,7 @@ impl Server {
             run,
             record_bytes_max,
             plan,
+            frame_bytes,
             shards,
             store_patience: settings.store_patience,
             pack_age: settings.pack_age,
@@ -222,9 +230,8 @@ fn start_executors(
     let mut executors = Vec::new();
     for (shard, (core, name)) in settings::cores(names.len())?.into_iter().zip(&names).enumerate() {
         let setup = shard_setup(shared, shard, name, ciphers(name), logs)?;
-        let worker =
-            Worker::new(worker_setup.clone(), &[shared.small.clone(), shared.large.clone()])
-                .map_err(ServerError::Compressor)?;
+        let worker = Worker::new(worker_setup.clone(), &shared.unit_pools())
+            .map_err(ServerError::Compressor)?;
         let shared = shared.clone();
         let number = setup.shard;
         let executor = LocalExecutorBuilder::new(Placement::Fixed(core))

@@ -53,6 +53,10 @@ pub(crate) struct Shared {
     pub units: Mailbox<Unit>,
     pub small: BufferPool,
     pub large: BufferPool,
+    /// For frames of whole blocks in sequence; none where memory is short.
+    pub long: BufferPool,
+    /// The longest frames that are wanted, in bytes of payload.
+    pub frame_bytes: usize,
     /// What units are made of.
     pub blanks: Blanks,
     /// The store client's threads.
@@ -80,6 +84,7 @@ pub(crate) struct SharedParts {
     pub run: RunId,
     pub record_bytes_max: u32,
     pub plan: MemoryPlan,
+    pub frame_bytes: usize,
     pub shards: u16,
     pub store_patience: Duration,
     /// A pack closes so long after its first record.
@@ -117,6 +122,8 @@ impl Shared {
             small: BufferPool::new("small", plan.small_buffer_bytes, plan.small_buffers),
             large: BufferPool::new("units", plan.large_buffer_bytes, plan.large_buffers),
             puts: PutGate::new(plan.packs_in_flight_per_shard * usize::from(parts.shards)),
+            long: BufferPool::new("long units", plan.long_buffer_bytes, plan.long_buffers),
+            frame_bytes: parts.frame_bytes,
             plan,
             store: parts.store,
             store_patience: parts.store_patience,
@@ -128,6 +135,12 @@ impl Shared {
             failure: Mutex::default(),
             on_failure: parts.on_failure,
         }
+    }
+
+    /// The pools of units' buffers that there are.
+    pub(crate) fn unit_pools(&self) -> Vec<BufferPool> {
+        let pools = [&self.small, &self.large, &self.long];
+        pools.into_iter().filter(|pool| pool.count() > 0).cloned().collect()
     }
 
     /// The mailboxes of a shard.
