@@ -25,6 +25,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object_store", &["tidegate-vault"]),
     ("argon2", &["tidegate-vault"]),
     ("aes-gcm", &["tidegate-vault"]),
+    ("aws-lc-rs", &["tidegate-vault"]),
     ("io-uring", &[PROGRAM, "tidegate-agent", "tidegate-vault"]),
     ("rustls", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
     ("tokio-rustls", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
