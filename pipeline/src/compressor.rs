@@ -38,6 +38,13 @@ impl Compressor {
         Ok(compressor)
     }
 
+    /// Compresses at this level from now on; at the last one if zstd refuses it.
+    pub(crate) fn set_level(&mut self, level: i32) {
+        if level != self.level && self.set(CParameter::CompressionLevel(level)).is_ok() {
+            self.level = level;
+        }
+    }
+
     /// Compresses `input` into `output` and gives how long it became; `None` when it doesn't fit.
     pub(crate) fn compress(&mut self, output: &mut [u8], input: &[u8]) -> Option<usize> {
         let is_long = input.len() > FRAME_BYTES_DEFAULT as usize;

@@ -16,11 +16,13 @@
 
 mod buffers;
 mod compressor;
+mod governor;
 mod known;
 mod ledger;
 mod logs;
 mod memory;
 mod packer;
+mod probe;
 mod process;
 mod queue;
 mod sequence;
@@ -31,6 +33,7 @@ mod unit;
 
 pub use buffers::{Buffer, BufferPool, BufferWait, PackBuffer};
 pub use compressor::CompressorError;
+pub use governor::{Effort, Governor, Scarcity};
 pub use known::{Known, KnownBlocks};
 pub use ledger::Committed;
 pub use logs::{LogSlot, Logs, PACKS_REMEMBERED_MAX};

@@ -246,7 +246,7 @@ impl Intake {
     /// A buffer for a long frame, where one is worth it and free; otherwise a shorter one does.
     fn long_buffer(&mut self) -> Option<Buffer> {
         let shared = &self.host.shared;
-        let bytes = shared.frame_bytes.min(self.window.frame_bytes(shared.shards.len()));
+        let bytes = shared.effort.frame_bytes().min(self.window.frame_bytes(shared.shards.len()));
         if !self.sequence.is_long() || bytes <= shared.large.buffer_bytes() {
             return None;
         }

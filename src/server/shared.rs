@@ -4,13 +4,13 @@
 //! mailboxes of each shard. Everything else has one owner: its shard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tidegate_model::{Name, PackNumber, RunId};
-use tidegate_pipeline::{Blanks, BufferPool, Mailbox, MemoryPlan, StageTimes, Unit};
+use tidegate_pipeline::{Blanks, BufferPool, Effort, Mailbox, MemoryPlan, StageTimes, Unit};
 use tidegate_vault::Vault;
 
 use super::directory::Directory;
@@ -37,6 +37,8 @@ pub(crate) struct ShardPorts {
     pub news: Mailbox<News>,
     /// Thousandths of its core that streams take (not units).
     pub load_permille: AtomicU64,
+    /// Thousandths of its pack buffers that are under way to the store.
+    pub packs_permille: AtomicU32,
 }
 
 /// What all shards share.
@@ -55,8 +57,10 @@ pub(crate) struct Shared {
     pub large: BufferPool,
     /// For frames of whole blocks in sequence; none where memory is short.
     pub long: BufferPool,
-    /// The longest frames that are wanted, in bytes of payload.
-    pub frame_bytes: usize,
+    /// The level to compress at, and how long frames may be.
+    pub effort: Arc<Effort>,
+    /// Whether the governor chooses them.
+    pub is_governed: bool,
     /// What units are made of.
     pub blanks: Blanks,
     /// The store client's threads.
@@ -84,7 +88,8 @@ pub(crate) struct SharedParts {
     pub run: RunId,
     pub record_bytes_max: u32,
     pub plan: MemoryPlan,
-    pub frame_bytes: usize,
+    pub effort: Arc<Effort>,
+    pub is_governed: bool,
     pub shards: u16,
     pub store_patience: Duration,
     /// A pack closes so long after its first record.
@@ -108,6 +113,7 @@ impl Shared {
             arrivals: Mailbox::new("arrivals", ARRIVALS_MAX),
             news: Mailbox::new("news", news_max),
             load_permille: AtomicU64::new(0),
+            packs_permille: AtomicU32::new(0),
         };
         Self {
             block_bytes: parts.vault.description().block_bytes,
@@ -123,7 +129,8 @@ impl Shared {
             large: BufferPool::new("units", plan.large_buffer_bytes, plan.large_buffers),
             puts: PutGate::new(plan.packs_in_flight_per_shard * usize::from(parts.shards)),
             long: BufferPool::new("long units", plan.long_buffer_bytes, plan.long_buffers),
-            frame_bytes: parts.frame_bytes,
+            effort: parts.effort,
+            is_governed: parts.is_governed,
             plan,
             store: parts.store,
             store_patience: parts.store_patience,

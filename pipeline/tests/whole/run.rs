@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_model::{FrameNumber, LogId, LogName, PackId, RunId};
 use tidegate_pipeline::{
-    Blanks, BufferPool, FullPack, Known, KnownBlocks, Logs, Shard, ShardSetup, StageTimes, Unit,
-    Worker, WorkerSetup,
+    Blanks, BufferPool, Effort, FullPack, Known, KnownBlocks, Logs, Shard, ShardSetup, StageTimes,
+    Unit, Worker, WorkerSetup,
 };
 use tidegate_vault::pack::{FRAME_OVERHEAD_BYTES, PackWriter};
 use tidegate_vault::seal::KeyRing;
@@ -81,7 +81,7 @@ impl Run {
         let long = BufferPool::new("long", LONG, shape.large_buffers + shape.workers);
         let setup = WorkerSetup {
             block_bytes: u32::try_from(BLOCK).unwrap(),
-            level: 1,
+            effort: Arc::new(Effort::new(1, None, LONG)),
             key_version: 1,
             ciphers: names.iter().map(ciphers).collect(),
             namer: ring.block_namer(),
