@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, LEVEL_MAX, LEVEL_MIN, PATIENCE_SECONDS_MAX};
+use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, PATIENCE_SECONDS_MAX};
 use tidegate_model::{DiskNumber, Name, parse_bytes};
 use tidegate_vault::Location;
 
+use crate::choice::{Frame, Level};
 use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
@@ -228,10 +229,14 @@ pub(crate) struct EngineArgs {
     /// Memory that the process never exceeds, as 512MiB or 2GiB [default: 1GiB].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory: Option<u64>,
-    /// zstd level, from -7 (fast) to 12 (small) [default: 1].
-    #[arg(long, value_name = "LEVEL", allow_hyphen_values = true,
-          value_parser = clap::value_parser!(i32).range(LEVEL_MIN as i64..=LEVEL_MAX as i64))]
-    pub level: Option<i32>,
+    /// zstd level, from -7 (fast) to 12 (small), or auto: what is scarce decides, cores or the link
+    /// [default: auto; of replicate 1].
+    #[arg(long, value_name = "LEVEL|auto", allow_hyphen_values = true)]
+    pub level: Option<Level>,
+    /// How much of whole blocks in sequence is compressed as one, at most; auto is what suits the
+    /// level [default: auto].
+    #[arg(long, value_name = "256KiB|1MiB|4MiB|auto")]
+    pub frame: Option<Frame>,
     /// Cores to use [default: all that the process may use].
     #[arg(long, value_name = "COUNT",
           value_parser = clap::value_parser!(u16).range(1..=CORES_MAX as i64))]
@@ -377,7 +382,8 @@ mod tests {
     use tidegate_vault::restore;
 
     use super::*;
-    use crate::commands::{LEVEL_DEFAULT, LISTEN_DEFAULT, MEMORY_DEFAULT};
+    use crate::choice::Choice;
+    use crate::commands::{LEVEL_REPLICATE, LISTEN_DEFAULT, MEMORY_DEFAULT};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -399,7 +405,9 @@ mod tests {
     fn the_help_tells_the_defaults_that_are_taken() {
         for command in ["server", "replicate"] {
             assert_eq!(parse_bytes(&told(command, "memory")), Ok(MEMORY_DEFAULT));
-            assert_eq!(told(command, "level"), LEVEL_DEFAULT.to_string());
+            let level = format!("{}; of replicate {LEVEL_REPLICATE}", Choice::<i32>::default());
+            assert_eq!(told(command, "level"), level);
+            assert_eq!(told(command, "frame"), Choice::<u64>::default().to_string());
             assert_eq!(told(command, "store-patience"), STORE_PATIENCE_SECONDS.to_string());
         }
         assert_eq!(parse_bytes(&told("recover", "memory")), Ok(restore::MEMORY_DEFAULT));

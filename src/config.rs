@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tidegate_model::parse_bytes;
 
+use crate::choice::{Frame, Level};
 use crate::failure::Failure;
 
 /// Longest configuration that is read.
@@ -28,7 +29,9 @@ pub(crate) struct ServerConfig {
     /// The memory bound, as `"2GiB"`.
     pub memory: Option<Size>,
     /// The zstd level, as `--level`.
-    pub level: Option<i32>,
+    pub level: Option<Level>,
+    /// The longest frames, as `--frame`.
+    pub frame: Option<Frame>,
     /// How many cores.
     pub cores: Option<u16>,
     /// For how many seconds a store that takes nothing is borne with.
@@ -83,6 +86,7 @@ fn parse(text: &str) -> Result<ServerConfig, toml::de::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::choice::Choice;
 
     #[test]
     fn a_configuration_says_what_the_options_say() {
@@ -92,7 +96,10 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.memory.unwrap().0, 2 << 30);
-        assert_eq!(config.level, Some(3));
+        assert_eq!(config.level, Some(Level(Choice::Fixed(3))));
+        assert!(parse("level = 13").is_err());
+        assert_eq!(parse("level = 'auto'").unwrap().level, Some(Level(Choice::Auto)));
+        assert!(parse("frame = '4MiB'").unwrap().frame.is_some());
         assert_eq!(config.key_file, Some(PathBuf::from("/etc/tidegate/key")));
     }
 

@@ -5,6 +5,7 @@
 //! of their own; see docs/ARCHITECTURE.md.
 
 mod bench;
+mod choice;
 mod cli;
 mod commands;
 mod config;

@@ -12,9 +12,9 @@ use tidegate_model::{
     DiskNumber, Epoch, Extent, LogId, LogName, Lsn, Micros, PackId, RunId, VaultId,
 };
 use tidegate_pipeline::{
-    Admission, Blanks, BufferPool, FullPack, Homecoming, KnownBlocks, Logs, Mailbox, MemoryPlan,
-    Shard, ShardSetup, Stage, StageTimes, Stream, StreamTotals, Unit, UnitBuilder, Worker,
-    WorkerSetup,
+    Admission, Blanks, BufferPool, Effort, FullPack, Homecoming, KnownBlocks, Logs, Mailbox,
+    MemoryPlan, Shard, ShardSetup, Stage, StageTimes, Stream, StreamTotals, Unit, UnitBuilder,
+    Worker, WorkerSetup,
 };
 use tidegate_vault::pack::PackWriter;
 use tidegate_vault::seal::{KeyRing, Secret};
@@ -132,7 +132,7 @@ impl Line {
         let times = Arc::new(StageTimes::default());
         let setup = WorkerSetup {
             block_bytes: BLOCK,
-            level: 1,
+            effort: Arc::new(Effort::new(1, None, BLOCK_BYTES)),
             key_version: 1,
             ciphers: Arc::new([ciphers.clone()]),
             namer: host.ring.block_namer(),

@@ -15,19 +15,25 @@
 //! nothing waits for memory that only it can free.
 
 mod buffers;
+mod compressor;
+mod governor;
 mod known;
 mod ledger;
 mod logs;
 mod memory;
 mod packer;
+mod probe;
 mod process;
 mod queue;
+mod sequence;
 mod shard;
 mod split;
 mod stats;
 mod unit;
 
 pub use buffers::{Buffer, BufferPool, BufferWait, PackBuffer};
+pub use compressor::CompressorError;
+pub use governor::{Effort, Governor, Scarcity};
 pub use known::{Known, KnownBlocks};
 pub use ledger::Committed;
 pub use logs::{LogSlot, Logs, PACKS_REMEMBERED_MAX};
@@ -35,6 +41,9 @@ pub use memory::{MemoryError, MemoryPlan, MemoryTerm};
 pub use packer::{FullPack, FullPackBytes};
 pub use process::{Worker, WorkerSetup};
 pub use queue::{Mailbox, MailboxFull};
+pub use sequence::Sequence;
 pub use shard::{Admission, Homecoming, Shard, ShardSetup};
 pub use stats::{Stage, StageTimes, StreamTotals};
-pub use unit::{Blanks, Entry, EntryKind, Stream, Unit, UnitBuilder};
+pub use unit::{
+    Blanks, Entry, EntryKind, Stream, Unit, UnitBuilder, frame_bytes_for, frame_bytes_max,
+};

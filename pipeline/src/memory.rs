@@ -5,8 +5,9 @@
 //! what is left. Below the minimum there is no plan.
 
 use tidegate_model::Remedy;
-use tidegate_model::limits::{FRAME_BYTES_DEFAULT, PACK_CLOSE_BYTES_DEFAULT};
+use tidegate_model::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT};
 
+use crate::compressor::COMPRESSOR_BYTES;
 use crate::logs::PACK_PLACES_BYTES;
 use crate::packer::Packer;
 use crate::unit::{BUFFER_OVERHEAD_BYTES, UNIT_RECORD_BYTES_MAX};
@@ -23,9 +24,6 @@ const CONNECTION_BYTES: usize = 192 << 10;
 const EXTRA_CONNECTIONS: usize = 32;
 /// The store client: its threads, connections, and what a put copies on its way out.
 const STORE_BYTES: usize = 32 << 20;
-/// A compressor at any level up to `LEVEL_MAX` (zstd's own estimate for level 12 and 256 KiB is
-/// 5 MiB).
-const COMPRESSOR_BYTES: usize = 6 << 20;
 /// Sessions: one for each so many bytes of the bound.
 const BYTES_PER_SESSION: usize = 2 << 20;
 const SESSIONS_MIN: usize = 16;
@@ -46,6 +44,14 @@ const PACKS_WITHOUT_FRAMES: usize = 4;
 const UNITS_IN_FLIGHT_PER_SHARD: usize = 256;
 /// Fewer unit buffers a shard than this, and a single stream can't keep the cores busy.
 const UNITS_PER_SHARD_MIN: usize = 16;
+/// Long unit buffers take this part of the memory of units.
+const LONG_PART: usize = 2;
+/// Fewer long buffers a shard than this, and a single stream can't keep the cores busy with them: one
+/// is filled, one worked on, one waits, one is packed.
+const LONG_PER_SHARD_MIN: usize = 4;
+/// A pack buffer holds at least so many long frames: it closes before one that doesn't fit any more,
+/// and must not go to the store half empty.
+const LONG_FRAMES_PER_PACK_MIN: usize = 4;
 
 /// A named part of the memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +102,11 @@ pub struct MemoryPlan {
     pub large_buffer_bytes: usize,
     /// How many large ones, over all shards.
     pub large_buffers: usize,
+    /// Bytes of a long unit buffer: a frame of whole blocks in sequence. Of no meaning where there
+    /// are none.
+    pub long_buffer_bytes: usize,
+    /// How many long ones, over all shards; 0 where memory is short or nobody wants them.
+    pub long_buffers: usize,
     /// A pack closes at so many bytes of frames.
     pub pack_close_bytes: usize,
     /// Bytes of a pack buffer.
@@ -111,11 +122,26 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
-    /// Divides `bound` bytes among `shards` shards, for records of at most `record_bytes`.
+    /// Divides `bound` bytes among `shards` shards, for records of at most `record_bytes`, without
+    /// long frames.
     ///
     /// # Errors
     /// [`MemoryError`] when it is too little, with what would be enough.
     pub fn new(bound: usize, shards: usize, record_bytes: usize) -> Result<Self, MemoryError> {
+        Self::with_frames(bound, shards, record_bytes, FRAME_BYTES_DEFAULT as usize)
+    }
+
+    /// The same, with buffers for frames of up to `frame_bytes`, where there is room: for shorter
+    /// ones, or none, where there isn't.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_frames(
+        bound: usize,
+        shards: usize,
+        record_bytes: usize,
+        frame_bytes: usize,
+    ) -> Result<Self, MemoryError> {
         let needed = Self::minimum(shards, record_bytes);
         if bound < needed {
             return Err(MemoryError { given: bound, needed, shards });
@@ -133,7 +159,9 @@ impl MemoryPlan {
         let pack_buffers_per_shard = (for_packs / pack_cost(pack_buffer_bytes))
             .clamp(PACKS_PER_SHARD_MIN, PACKS_PER_SHARD_MAX);
         let pack_bytes = pack_buffers_per_shard * pack_cost(pack_buffer_bytes) * shards;
-        let large_buffers = (left - pack_bytes) / large;
+        let for_units = left - pack_bytes;
+        let (long, long_buffers) = long_buffers(for_units, shards, frame_bytes, pack_buffer_bytes);
+        let large_buffers = (for_units - long_buffers * long) / large;
         let mut plan = Self {
             sessions,
             connections: sessions + EXTRA_CONNECTIONS,
@@ -142,6 +170,8 @@ impl MemoryPlan {
             small_buffers: sessions + shards,
             large_buffer_bytes: large,
             large_buffers: large_buffers + shards,
+            long_buffer_bytes: long,
+            long_buffers,
             pack_close_bytes,
             pack_buffer_bytes,
             pack_buffers_per_shard,
@@ -193,6 +223,7 @@ impl MemoryPlan {
             term("places of packs", (shards + 1) * PACK_PLACES_BYTES),
             term("small buffers", self.small_buffers * self.small_buffer_bytes),
             term("unit buffers", self.large_buffers * self.large_buffer_bytes),
+            term("long unit buffers", self.long_buffers * self.long_buffer_bytes),
             term("packs", shards * self.pack_buffers_per_shard * self.pack_buffer_bytes),
         ]
     }
@@ -211,6 +242,27 @@ const fn pack_cost(buffer_bytes: usize) -> usize {
 
 fn sessions_for(bound: usize) -> usize {
     (bound / BYTES_PER_SESSION).clamp(SESSIONS_MIN, SESSIONS_MAX)
+}
+
+/// Size and number of long buffers, workers' spares among them: of `frame_bytes`, or the longest half
+/// of that, and half of that, of which there is room for enough. They come out of what units have.
+fn long_buffers(
+    for_units: usize,
+    shards: usize,
+    frame_bytes: usize,
+    pack_buffer_bytes: usize,
+) -> (usize, usize) {
+    let mut frame_bytes = frame_bytes.min(FRAME_BYTES_MAX as usize);
+    while frame_bytes > FRAME_BYTES_DEFAULT as usize {
+        let long = frame_bytes + BUFFER_OVERHEAD_BYTES;
+        let count = for_units / LONG_PART / long;
+        let is_enough = count >= shards * (LONG_PER_SHARD_MIN + 1);
+        if is_enough && pack_buffer_bytes >= LONG_FRAMES_PER_PACK_MIN * long {
+            return (long, count);
+        }
+        frame_bytes /= 2;
+    }
+    (0, 0)
 }
 
 /// What doesn't depend on the bound, but for the sessions; a worker's spares among it.
@@ -244,17 +296,38 @@ mod tests {
         assert!(needed <= 256 << 20, "{needed}");
     }
 
+    #[test]
+    fn long_buffers_are_there_where_the_bound_allows_them() {
+        let long = |mebibytes: usize, shards, frame| {
+            let plan = MemoryPlan::with_frames(mebibytes << 20, shards, 65536, frame).unwrap();
+            (plan.long_buffers, plan.long_buffer_bytes.saturating_sub(BUFFER_OVERHEAD_BYTES))
+        };
+        assert!(long(256, 2, 4 << 20).1 < 1 << 20, "little memory has shorter ones, or none");
+        assert_eq!(long(1024, 2, 256 << 10), (0, 0), "nobody wants them");
+        let (count, bytes) = long(832, 2, 4 << 20);
+        assert_eq!(bytes, 4 << 20, "what replicate leaves the server unless told otherwise");
+        assert!(count >= 16, "{count}");
+        let (count, bytes) = long(512, 2, 4 << 20);
+        assert!(count > 0 && bytes >= 1 << 20, "{count} {bytes}");
+    }
+
     proptest! {
         #[test]
         fn the_terms_never_add_up_to_more_than_the_bound(
             bound in 1_usize << 27..1 << 36,
             shards in 1_usize..64,
             record in prop::sample::select(vec![65536_usize, 262_144]),
+            frame in prop::sample::select(vec![256_usize << 10, 1 << 20, 4 << 20]),
         ) {
-            if let Ok(plan) = MemoryPlan::new(bound, shards, record) {
+            if let Ok(plan) = MemoryPlan::with_frames(bound, shards, record, frame) {
                 prop_assert!(plan.total() <= bound);
                 prop_assert!(plan.pack_buffers_per_shard >= PACKS_PER_SHARD_MIN);
                 prop_assert!(plan.large_buffers >= shards * UNITS_PER_SHARD_MIN);
+                if plan.long_buffers > 0 {
+                    prop_assert!(plan.long_buffer_bytes <= frame + BUFFER_OVERHEAD_BYTES);
+                    prop_assert!(plan.long_buffers > shards * LONG_PER_SHARD_MIN);
+                    prop_assert!(plan.pack_buffer_bytes >= 4 * plan.long_buffer_bytes);
+                }
             }
         }
     }

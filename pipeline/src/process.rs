@@ -9,14 +9,16 @@
 
 use std::sync::Arc;
 
-use tidegate_model::{BlockName, Checksum, Extent, PackNumber, Piece};
+use tidegate_model::{BlockName, Checksum, Extent, Name, PackNumber, Piece};
 use tidegate_vault::pack::{Codec, FRAME_HEADER_BYTES, FrameHeader};
 use tidegate_vault::seal::{BlockNamer, LogCiphers, TAG_BYTES};
-use zstd::zstd_safe::{CCtx, CParameter, get_error_name};
 
 use crate::buffers::{Buffer, BufferPool};
+use crate::compressor::{Compressor, CompressorError};
+use crate::governor::Effort;
 use crate::known::{Known, KnownBlocks};
 use crate::logs::Logs;
+use crate::probe::{Probe, Verdict};
 use crate::split::{self, Cut};
 use crate::stats::{Stage, StageTimes, UnitClock};
 use crate::unit::{Entry, EntryKind, Outcome, OutcomeKind, Place, SealedFrame, Unit};
@@ -26,8 +28,8 @@ use crate::unit::{Entry, EntryKind, Outcome, OutcomeKind, Place, SealedFrame, Un
 pub struct WorkerSetup {
     /// The vault's block size, in bytes.
     pub block_bytes: u32,
-    /// The zstd level.
-    pub level: i32,
+    /// The level to compress at.
+    pub effort: Arc<Effort>,
     /// The root key version that the ciphers belong to.
     pub key_version: u32,
     /// The ciphers of each shard's log.
@@ -45,12 +47,10 @@ pub struct WorkerSetup {
 /// Works on units; one a core.
 pub struct Worker {
     setup: WorkerSetup,
-    compressor: CCtx<'static>,
+    compressor: Compressor,
+    probe: Probe,
     spares: Vec<Buffer>,
 }
-
-/// The compressor can't be made: the system has no memory for it.
-pub type WorkerError = std::io::Error;
 
 impl Worker {
     /// A worker with a spare buffer of each of these pools.
@@ -60,14 +60,15 @@ impl Worker {
     ///
     /// # Panics
     /// If a pool is empty: the memory plan counts a buffer a pool for each worker.
-    pub fn new(setup: WorkerSetup, pools: &[BufferPool]) -> Result<Self, WorkerError> {
-        // Without the layer above, whose errors are allocated: data that doesn't shrink is one.
-        let mut compressor = CCtx::try_create().ok_or(std::io::ErrorKind::OutOfMemory)?;
-        compressor
-            .set_parameter(CParameter::CompressionLevel(setup.level))
-            .map_err(|code| std::io::Error::other(get_error_name(code)))?;
+    pub fn new(setup: WorkerSetup, pools: &[BufferPool]) -> Result<Self, CompressorError> {
+        let compressor = Compressor::new(setup.effort.level())?;
         let take = |pool: &BufferPool| pool.take().expect("the plan counts a spare a worker");
-        Ok(Self { setup, compressor, spares: pools.iter().map(take).collect() })
+        Ok(Self {
+            setup,
+            compressor,
+            probe: Probe::default(),
+            spares: pools.iter().map(take).collect(),
+        })
     }
 
     /// Works on a unit that was dispatched.
@@ -218,7 +219,8 @@ impl Worker {
     fn seal(&mut self, unit: &mut Unit, place: Place, kept_bytes: usize, clock: &mut UnitClock) {
         let input = unit.buffer.take().expect("kept bytes lie in the unit's buffer");
         let spare = self.take_spare(&input);
-        let (mut output, codec, content) = self.compress(input, spare, kept_bytes);
+        let machine = &unit.stream.machine;
+        let (mut output, codec, content) = self.compress(machine, input, spare, kept_bytes);
         clock.lap(Stage::Compress, kept_bytes);
 
         let narrow = |bytes: usize| u32::try_from(bytes).expect("a frame is shorter than 4 GiB");
@@ -243,10 +245,11 @@ impl Worker {
     }
 
     /// Compresses from `input` into `spare`, behind the room for the header; or, where that
-    /// doesn't make it smaller, moves the bytes there as they are. Gives the buffer that holds the
+    /// doesn't make it smaller or isn't worth a try, moves the bytes there as they are. Gives the buffer that holds the
     /// content and how long it is; the other becomes the spare.
     fn compress(
         &mut self,
+        machine: &Name,
         mut input: Buffer,
         mut spare: Buffer,
         kept_bytes: usize,
@@ -254,9 +257,17 @@ impl Worker {
         let begin = FRAME_HEADER_BYTES;
         // Less than a 32nd saved isn't worth a reader's time.
         let most = kept_bytes - kept_bytes / 32;
-        let packed =
-            self.compressor.compress2(&mut spare[begin..begin + most], &input[..kept_bytes]);
-        if let Ok(content) = packed {
+        let verdict = self.probe.ask(machine, &input[..kept_bytes]);
+        self.compressor.set_level(self.setup.effort.level());
+        let packed = (verdict != Verdict::Skip)
+            .then(|| {
+                self.compressor.compress(&mut spare[begin..begin + most], &input[..kept_bytes])
+            })
+            .flatten();
+        if verdict == Verdict::Unlikely {
+            self.probe.tried(machine, packed.is_some());
+        }
+        if let Some(content) = packed {
             self.spares.push(input);
             (spare, Codec::Zstd, content)
         } else {

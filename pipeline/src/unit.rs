@@ -6,7 +6,9 @@
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
-use tidegate_model::limits::{BLOCK_BYTES_MIN, FRAME_BYTES_DEFAULT, TEXT_BYTES_MAX};
+use tidegate_model::limits::{
+    BLOCK_BYTES_MIN, FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, TEXT_BYTES_MAX,
+};
 use tidegate_model::{
     BlockName, Bookmark, Checksum, Disk, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, Name,
     PackNumber, Piece,
@@ -24,8 +26,16 @@ pub(crate) const UNIT_RECORDS_MAX: usize = 96;
 /// Most records with a text (disks, bookmarks) in a unit: texts are memory too. `PackWriter::has_room`
 /// keeps room for 256.
 const UNIT_TEXTS_MAX: usize = 4;
-/// Most blocks that a unit's buffer touches: all that fit it, of the smallest size.
+/// Most blocks that a unit's buffer touches: all that fit a default frame, of the smallest size.
 const UNIT_BLOCKS_MAX: usize = FRAME_BYTES_DEFAULT as usize / BLOCK_BYTES_MIN as usize;
+
+/// The longest frame in a vault with blocks of so many bytes: a unit's records must not outweigh
+/// their place in the memory plan, so it has at most as many blocks as a default frame of the
+/// smallest ones. With blocks of 64 KiB that is what the format allows, 4 MiB.
+#[must_use]
+pub fn frame_bytes_max(block_bytes: u32) -> usize {
+    (UNIT_BLOCKS_MAX * block_bytes as usize).min(FRAME_BYTES_MAX as usize)
+}
 
 /// Most memory that the records of one unit take, beside its buffer: as they came, cut into pieces
 /// (each record into one more than the block borders in it), and their texts.
@@ -34,6 +44,17 @@ pub(crate) const UNIT_RECORD_BYTES_MAX: usize = UNIT_RECORDS_MAX * size_of::<Ent
     + 2 * UNIT_TEXTS_MAX * TEXT_BYTES_MAX;
 /// What stands in for the piece of a record that isn't packed: it never becomes complete.
 const UNFINISHED: Piece = Piece { number: 0, count: 2 };
+
+/// The longest frames that suit a level: fast levels look back no further than a default frame, and
+/// above 9 a long one would keep its core from everything else for a tenth of a second.
+#[must_use]
+pub const fn frame_bytes_for(level: i32) -> usize {
+    match level {
+        ..3 => FRAME_BYTES_DEFAULT as usize,
+        3..=9 => FRAME_BYTES_MAX as usize,
+        _ => FRAME_BYTES_MAX as usize / 4,
+    }
+}
 
 /// Whose records a unit holds.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,6 +157,8 @@ pub struct Unit {
     pub(crate) stream: Arc<Stream>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) buffer: Option<Buffer>,
+    /// Bytes of payload that go into the buffer.
+    room: usize,
     pub(crate) filled: usize,
     /// How many of the entries have a text.
     texts: usize,
@@ -205,6 +228,8 @@ pub struct UnitBuilder {
     stream: Arc<Stream>,
     unit: Option<Unit>,
     record_bytes_max: usize,
+    /// Units take no more payload than this, however large their buffer is.
+    frame_bytes: usize,
     blanks: Blanks,
 }
 
@@ -212,7 +237,13 @@ impl UnitBuilder {
     /// A builder for one stream whose records have at most `record_bytes_max` bytes.
     #[must_use]
     pub const fn new(stream: Arc<Stream>, record_bytes_max: usize, blanks: Blanks) -> Self {
-        Self { stream, unit: None, record_bytes_max, blanks }
+        let frame_bytes = FRAME_BYTES_MAX as usize;
+        Self { stream, unit: None, record_bytes_max, frame_bytes, blanks }
+    }
+
+    /// Units whose buffer is given from now on take at most so many bytes of payload, or one record.
+    pub fn limit_frames(&mut self, bytes: usize) {
+        self.frame_bytes = bytes.max(self.record_bytes_max);
     }
 
     /// Whether a record with so many bytes needs a buffer first: [`Self::give_buffer`].
@@ -225,7 +256,7 @@ impl UnitBuilder {
     #[must_use]
     pub fn must_close(&self, bytes: usize) -> bool {
         self.unit.as_ref().is_some_and(|unit| {
-            let room = unit.buffer.as_ref().map_or(usize::MAX, |b| payload_room(b) - unit.filled);
+            let room = if unit.buffer.is_some() { unit.room - unit.filled } else { usize::MAX };
             let is_full = unit.entries.len() == UNIT_RECORDS_MAX || unit.texts == UNIT_TEXTS_MAX;
             is_full || bytes > room
         })
@@ -245,8 +276,10 @@ impl UnitBuilder {
 
     /// The buffer into which the next writes go.
     pub fn give_buffer(&mut self, buffer: Buffer) {
+        let frame_bytes = self.frame_bytes;
         let unit = self.open();
         debug_assert!(unit.buffer.is_none(), "a unit has one buffer");
+        unit.room = payload_room(&buffer).min(frame_bytes);
         unit.buffer = Some(buffer);
     }
 
@@ -259,7 +292,7 @@ impl UnitBuilder {
         let unit = self.unit.as_mut().expect("give_buffer opened a unit");
         let buffer = unit.buffer.as_mut().expect("give_buffer gave it one");
         let begin = unit.filled + received;
-        assert!(begin + bytes <= payload_room(buffer), "must_close was asked first");
+        assert!(begin + bytes <= unit.room, "must_close was asked first");
         &mut buffer[begin..begin + bytes]
     }
 
@@ -294,6 +327,7 @@ impl UnitBuilder {
                 stream: self.stream.clone(),
                 entries,
                 buffer: None,
+                room: 0,
                 filled: 0,
                 texts: 0,
                 flush: false,

@@ -23,8 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidegate_model::limits::{
-    LEVEL_MAX, LEVEL_MIN, NAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT, PATIENCE_SECONDS_MAX,
-    STORE_PATIENCE_SECONDS,
+    NAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT, PATIENCE_SECONDS_MAX, STORE_PATIENCE_SECONDS,
 };
 use tidegate_model::{Incarnation, Micros, Name};
 use tidegate_vault::store::{Access, Store};
@@ -63,8 +62,9 @@ const BLOCKING_THREADS_MAX: usize = 16;
 /// Memory of a server that isn't told otherwise: the table in it knows 5 million blocks (350 GB at
 /// 64 KiB each), and there is room for what some cores work on.
 pub(crate) const MEMORY_DEFAULT: u64 = 1 << 30;
-/// zstd level that isn't told otherwise: most of the gain for a third of level 3's time.
-pub(crate) const LEVEL_DEFAULT: i32 = 1;
+/// zstd level of `replicate` that isn't told otherwise: most of the gain for a third of level 3's
+/// time. Its store is often as near as its disks, where a governor would store a third more.
+pub(crate) const LEVEL_REPLICATE: i32 = 1;
 /// How long a pack may wait, in milliseconds: the knee between what a disaster costs and what
 /// requests cost. Below the least a store's own time is the longer; beyond the most an agent would
 /// take the server for dead.
@@ -164,7 +164,11 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
         identity: None,
         memory_bytes: usize::try_from(memory)
             .map_err(|_| Failure::usage("--memory is more than this host can address"))?,
-        level: within("level", engine.level.unwrap_or(LEVEL_DEFAULT), LEVEL_MIN..=LEVEL_MAX)?,
+        level: engine.level.and_then(|level| level.0.fixed()),
+        frame_bytes: engine
+            .frame
+            .and_then(|frame| frame.0.fixed())
+            .and_then(|bytes| usize::try_from(bytes).ok()),
         cores: within("cores", engine.cores.unwrap_or(there), 1..=CORES_MAX)?,
         store_patience: Duration::from_secs(within(
             "store-patience",
@@ -257,8 +261,6 @@ mod tests {
         let settle = |engine| server_settings(host_name(), &engine);
         assert!(settle(usual()).is_ok());
         for bad in [
-            EngineArgs { level: Some(LEVEL_MAX + 1), ..usual() },
-            EngineArgs { level: Some(LEVEL_MIN - 1), ..usual() },
             EngineArgs { cores: Some(0), ..usual() },
             EngineArgs { store_patience: Some(0), ..usual() },
             EngineArgs { pack_age: Some(PACK_AGE_MS_MAX + 1), ..usual() },

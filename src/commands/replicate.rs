@@ -54,6 +54,9 @@ pub(super) async fn run(args: ReplicateArgs, output: Output, stop: Stop) -> Resu
     let sources = copy::open_sources(&args.disks)?;
     let machine = args.machine.clone().unwrap_or_else(|| default_name(&args.disks, &sources));
     let mut settings = super::server_settings(super::host_name(), &args.engine)?;
+    if args.engine.level.is_none() {
+        settings.level = Some(super::LEVEL_REPLICATE);
+    }
     // Before a vault is made: what is too little for the usual block is too little for any.
     take_window(&mut settings.memory_bytes.clone(), settings.cores, BLOCK_BYTES_DEFAULT)?;
     let (vault, made) = open_or_make(&args, &stop).await?;

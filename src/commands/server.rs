@@ -111,6 +111,7 @@ fn merge(mut args: ServerArgs, config: ServerConfig) -> Result<ServerArgs, Failu
     args.identity = args.identity.or(config.identity);
     args.engine.memory = args.engine.memory.or(config.memory.map(|size| size.0));
     args.engine.level = args.engine.level.or(config.level);
+    args.engine.frame = args.engine.frame.or(config.frame);
     args.engine.cores = args.engine.cores.or(config.cores);
     args.engine.store_patience = args.engine.store_patience.or(config.store_patience);
     args.engine.pack_age = args.engine.pack_age.or(config.pack_age);

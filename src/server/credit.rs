@@ -38,6 +38,12 @@ impl Window {
         self.size > self.base
     }
 
+    /// How long a frame may be so that `cores` have enough of this session alone to be busy: for each
+    /// one that is worked on and one that waits, one that is filled and one that is packed.
+    pub(crate) const fn frame_bytes(&self, cores: usize) -> usize {
+        self.size / (2 * cores + 2)
+    }
+
     /// `packed` bytes came back. Gives what to grant now, in bytes.
     pub(crate) fn returned(&mut self, packed: usize, pool: Pool) -> usize {
         self.out = self.out.saturating_sub(packed);

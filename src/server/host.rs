@@ -111,11 +111,13 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
         glommio::spawn_local_into(host.clone().receive(), streams),
         glommio::spawn_local_into(host.clone().measure_load(), streams),
     ];
+    let governing = (host.shared.is_governed)
+        .then(|| glommio::spawn_local_into(host.clone().govern(), streams).expect("just made"));
     let tasks = spawned.map(|task| task.expect("the queues were just made"));
     glommio::spawn_local_into(host.clone().keep(), streams).expect("just made").await;
     host.finish().await;
     host.await_others().await;
-    for task in tasks {
+    for task in tasks.into_iter().chain(governing) {
         task.cancel().await;
     }
 }
@@ -292,6 +294,11 @@ impl Host {
         let shard = self.shard.borrow();
         let packs = shard.packs_in_flight() >= self.shared.plan.pack_buffers_per_shard;
         session::bottleneck(packs, !self.shared.units.is_empty())
+    }
+
+    /// Packs between close and commit.
+    pub(super) fn packs_under_way(&self) -> usize {
+        self.shard.borrow().packs_in_flight()
     }
 
     /// Whether the server stops.

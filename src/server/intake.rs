@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 use tidegate_model::{Checksum, Extent, Lsn, Micros, Remedy};
-use tidegate_pipeline::{BufferWait, Entry, EntryKind, Unit, UnitBuilder};
+use tidegate_pipeline::{Buffer, BufferWait, Entry, EntryKind, Sequence, Unit, UnitBuilder};
 use tidegate_wire::{Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, server};
 
 use super::credit::Window;
@@ -21,6 +21,9 @@ use super::line::Turn;
 
 /// A unit that isn't full is sent on its way so long after it was begun.
 const LINGER: Duration = Duration::from_millis(10);
+/// A long one is, so long after it got its buffer, unless units wait for a core anyway: a slow stream
+/// must not wait for its acknowledgements.
+const LONG_UNIT_AGE: Duration = Duration::from_millis(40);
 
 /// How a session ends.
 #[derive(Debug)]
@@ -43,6 +46,9 @@ pub(super) struct Intake {
     input: Vec<u8>,
     handled: usize,
     builder: UnitBuilder,
+    sequence: Sequence,
+    /// When the unit got its long buffer, if it has one.
+    long_since: Option<Instant>,
     write: Option<Write>,
     waiting: Option<Waiting>,
     turn: Turn,
@@ -84,6 +90,7 @@ impl Intake {
         window: Window,
     ) -> Self {
         let turn = host.turn();
+        let sequence = Sequence::new(host.shared.block_bytes);
         Self {
             host,
             protocol,
@@ -92,6 +99,8 @@ impl Intake {
             input,
             handled: 0,
             builder,
+            sequence,
+            long_since: None,
             write: None,
             waiting: None,
             turn,
@@ -191,7 +200,8 @@ impl Intake {
             Item::WriteEnd => {
                 if let Some(Write { lsn, time, extent, checksum, .. }) = self.write.take() {
                     self.builder.add_write(lsn, time, extent, checksum);
-                    if self.builder.is_full() {
+                    self.sequence.saw(extent);
+                    if self.builder.is_full() || self.is_overdue() {
                         self.close_unit(false, context);
                     }
                 }
@@ -207,7 +217,10 @@ impl Intake {
         let flush = matches!(record.kind, RecordKind::Bookmark(_));
         let kind = match record.kind {
             RecordKind::Disk(disk) => EntryKind::Disk(disk),
-            RecordKind::Zero(extent) => EntryKind::Zero(extent),
+            RecordKind::Zero(extent) => {
+                self.sequence.saw(extent);
+                EntryKind::Zero(extent)
+            }
             RecordKind::Bookmark(bookmark) => EntryKind::Bookmark(bookmark),
             RecordKind::Time | RecordKind::Write(..) => EntryKind::Time,
         };
@@ -233,8 +246,10 @@ impl Intake {
             }
             return;
         }
-        let large = if self.window.is_large() { self.host.shared.large.take() } else { None };
-        match large.or_else(|| self.host.shared.small.take()) {
+        let long = self.long_buffer();
+        let shared = &self.host.shared;
+        let large = || if self.window.is_large() { shared.large.take() } else { None };
+        match long.or_else(large).or_else(|| shared.small.take()) {
             Some(buffer) => self.builder.give_buffer(buffer),
             None => {
                 let small = self.host.shared.small.wait();
@@ -244,9 +259,29 @@ impl Intake {
         }
     }
 
+    /// A buffer for a long frame, where one is worth it and free; otherwise a shorter one does.
+    fn long_buffer(&mut self) -> Option<Buffer> {
+        let shared = &self.host.shared;
+        let bytes = shared.effort.frame_bytes().min(self.window.frame_bytes(shared.shards.len()));
+        if !self.sequence.is_long() || bytes <= shared.large.buffer_bytes() {
+            return None;
+        }
+        let buffer = shared.long.take()?;
+        self.builder.limit_frames(bytes);
+        self.long_since = Some(Instant::now());
+        Some(buffer)
+    }
+
+    /// Whether a long frame has been filled for long enough, while a core may be idle.
+    fn is_overdue(&self) -> bool {
+        let is_old = self.long_since.is_some_and(|since| since.elapsed() > LONG_UNIT_AGE);
+        is_old && self.host.shared.units.is_empty()
+    }
+
     /// Sends the unit so far on its way, or waits until it may go.
     fn close_unit(&mut self, flush: bool, context: &mut Context<'_>) {
         self.linger = None;
+        self.long_since = None;
         let Some(unit) = self.builder.close(flush) else { return };
         if let Some(unit) = self.host.dispatch(unit, &mut self.turn, context) {
             self.wait(Want::Place(Box::new(unit)));

@@ -13,6 +13,7 @@
 mod credit;
 mod directory;
 mod front;
+mod govern;
 mod grants;
 mod host;
 mod http;
@@ -40,7 +41,8 @@ use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 use tidegate_model::limits::RECORD_BYTES_DEFAULT;
 use tidegate_model::{LogId, LogName, PackId, RunId};
 use tidegate_pipeline::{
-    BufferPool, KnownBlocks, Logs, MemoryPlan, ShardSetup, Worker, WorkerSetup,
+    BufferPool, Effort, Governor, KnownBlocks, Logs, MemoryPlan, ShardSetup, Worker, WorkerSetup,
+    frame_bytes_for, frame_bytes_max,
 };
 use tidegate_vault::Vault;
 use tidegate_vault::meta::{Run, create_run};
@@ -90,8 +92,20 @@ impl Server {
         let shards = settings.cores;
         let block_bytes = vault.description().block_bytes;
         let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
-        let mut plan =
-            MemoryPlan::new(settings.memory_bytes, usize::from(shards), record_bytes_max as usize)?;
+        let frame_bytes_max = frame_bytes_max(block_bytes);
+        // A governor may want the longest frames that there can be.
+        let frame_bytes = settings
+            .frame_bytes
+            .unwrap_or_else(|| settings.level.map_or(frame_bytes_max, frame_bytes_for))
+            .min(frame_bytes_max);
+        let level = settings.level.unwrap_or_else(|| Governor::default().level());
+        let effort = Arc::new(Effort::new(level, settings.frame_bytes, frame_bytes));
+        let mut plan = MemoryPlan::with_frames(
+            settings.memory_bytes,
+            usize::from(shards),
+            record_bytes_max as usize,
+            frame_bytes,
+        )?;
         plan.pack_close_bytes = plan.pack_close_bytes.min(settings.pack_bytes);
         let tls = settings.identity.map(settings::tls_config).transpose()?;
         let run = RunId::from_bytes(random()?);
@@ -102,6 +116,8 @@ impl Server {
             run,
             record_bytes_max,
             plan,
+            effort,
+            is_governed: settings.level.is_none(),
             shards,
             store_patience: settings.store_patience,
             pack_age: settings.pack_age,
@@ -115,7 +131,7 @@ impl Server {
         let logs = Logs::default();
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
         refill::refill(&vault, &known, &logs).await?;
-        let executors = start_executors(&shared, settings.level, &known, &logs)?;
+        let executors = start_executors(&shared, &known, &logs)?;
         let listener = socket.map(|socket| listen(&shared, socket)).transpose()?;
         Ok(Self { shared, executors, listener })
     }
@@ -203,7 +219,6 @@ async fn claim_run(shared: &Shared) -> Result<(), ServerError> {
 
 fn start_executors(
     shared: &Arc<Shared>,
-    level: i32,
     known: &Arc<KnownBlocks>,
     logs: &Logs,
 ) -> Result<Vec<ExecutorJoinHandle<()>>, ServerError> {
@@ -217,7 +232,7 @@ fn start_executors(
     };
     let worker_setup = WorkerSetup {
         block_bytes: shared.block_bytes,
-        level,
+        effort: shared.effort.clone(),
         key_version,
         ciphers: names.iter().map(ciphers).collect(),
         namer: shared.vault.ring().block_namer(),
@@ -228,9 +243,8 @@ fn start_executors(
     let mut executors = Vec::new();
     for (shard, (core, name)) in settings::cores(names.len())?.into_iter().zip(&names).enumerate() {
         let setup = shard_setup(shared, shard, name, ciphers(name), logs)?;
-        let worker =
-            Worker::new(worker_setup.clone(), &[shared.small.clone(), shared.large.clone()])
-                .map_err(ServerError::Compressor)?;
+        let worker = Worker::new(worker_setup.clone(), &shared.unit_pools())
+            .map_err(ServerError::Compressor)?;
         let shared = shared.clone();
         let number = setup.shard;
         let executor = LocalExecutorBuilder::new(Placement::Fixed(core))

@@ -22,8 +22,10 @@ pub(crate) struct ServerSettings {
     pub identity: Option<ServerIdentity>,
     /// Its memory bound, in bytes.
     pub memory_bytes: usize,
-    /// The zstd level.
-    pub level: i32,
+    /// The zstd level; `None` for what the governor chooses.
+    pub level: Option<i32>,
+    /// Bytes of the longest frames; `None` for what suits the level.
+    pub frame_bytes: Option<usize>,
     /// Shards, one a core.
     pub cores: u16,
     /// A store that takes nothing for so long ends the run: agents then try elsewhere.

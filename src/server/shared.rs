@@ -4,13 +4,13 @@
 //! mailboxes of each shard. Everything else has one owner: its shard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tidegate_model::{Name, PackNumber, RunId};
-use tidegate_pipeline::{Blanks, BufferPool, Mailbox, MemoryPlan, StageTimes, Unit};
+use tidegate_pipeline::{Blanks, BufferPool, Effort, Mailbox, MemoryPlan, StageTimes, Unit};
 use tidegate_vault::Vault;
 
 use super::directory::Directory;
@@ -37,6 +37,8 @@ pub(crate) struct ShardPorts {
     pub news: Mailbox<News>,
     /// Thousandths of its core that streams take (not units).
     pub load_permille: AtomicU64,
+    /// Thousandths of its pack buffers that are under way to the store.
+    pub packs_permille: AtomicU32,
 }
 
 /// What all shards share.
@@ -53,6 +55,12 @@ pub(crate) struct Shared {
     pub units: Mailbox<Unit>,
     pub small: BufferPool,
     pub large: BufferPool,
+    /// For frames of whole blocks in sequence; none where memory is short.
+    pub long: BufferPool,
+    /// The level to compress at, and how long frames may be.
+    pub effort: Arc<Effort>,
+    /// Whether the governor chooses them.
+    pub is_governed: bool,
     /// What units are made of.
     pub blanks: Blanks,
     /// The store client's threads.
@@ -82,6 +90,8 @@ pub(crate) struct SharedParts {
     pub run: RunId,
     pub record_bytes_max: u32,
     pub plan: MemoryPlan,
+    pub effort: Arc<Effort>,
+    pub is_governed: bool,
     pub shards: u16,
     pub store_patience: Duration,
     /// A pack closes so long after its first record.
@@ -107,6 +117,7 @@ impl Shared {
             arrivals: Mailbox::new("arrivals", ARRIVALS_MAX),
             news: Mailbox::new("news", news_max),
             load_permille: AtomicU64::new(0),
+            packs_permille: AtomicU32::new(0),
         };
         Self {
             block_bytes: parts.vault.description().block_bytes,
@@ -121,6 +132,9 @@ impl Shared {
             small: BufferPool::new("small", plan.small_buffer_bytes, plan.small_buffers),
             large: BufferPool::new("units", plan.large_buffer_bytes, plan.large_buffers),
             puts: PutGate::new(plan.packs_in_flight_per_shard * usize::from(parts.shards)),
+            long: BufferPool::new("long units", plan.long_buffer_bytes, plan.long_buffers),
+            effort: parts.effort,
+            is_governed: parts.is_governed,
             plan,
             store: parts.store,
             grants: Arc::new(tokio::sync::Semaphore::new(GRANTS_MAX)),
@@ -133,6 +147,12 @@ impl Shared {
             failure: Mutex::default(),
             on_failure: parts.on_failure,
         }
+    }
+
+    /// The pools of units' buffers that there are.
+    pub(crate) fn unit_pools(&self) -> Vec<BufferPool> {
+        let pools = [&self.small, &self.large, &self.long];
+        pools.into_iter().filter(|pool| pool.count() > 0).cloned().collect()
     }
 
     /// The mailboxes of a shard.

@@ -26,6 +26,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("object_store", &["tidegate-vault"]),
     ("argon2", &["tidegate-vault"]),
     ("aes-gcm", &["tidegate-vault", "tidegate-floor"]),
+    ("aws-lc-rs", &["tidegate-vault", "tidegate-floor"]),
     ("io-uring", &[PROGRAM, "tidegate-agent", "tidegate-vault"]),
     ("rustls", &[PROGRAM, "tidegate-agent", "tidegate-control", "tidegate-floor"]),
     ("tokio-rustls", &[PROGRAM, "tidegate-agent", "tidegate-control"]),

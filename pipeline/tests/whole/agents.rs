@@ -65,10 +65,8 @@ impl World {
     }
 
     fn give_buffer(&mut self, machine: usize) -> bool {
-        let mut pools = [&self.run.small, &self.run.large];
-        if self.chance.one_in(2) {
-            pools.reverse();
-        }
+        let mut pools = [&self.run.small, &self.run.large, &self.run.long];
+        pools.rotate_left(self.chance.below(3));
         let Some(buffer) = pools.into_iter().find_map(|pool| pool.take()) else { return false };
         self.sessions[machine].builder.give_buffer(buffer);
         true

@@ -89,9 +89,10 @@ impl World {
     }
 
     pub fn check_nothing_is_left(&mut self) {
-        let Run { small, large, packs, workers, times, judge, .. } = &self.run;
+        let Run { small, large, long, packs, workers, times, judge, .. } = &self.run;
         assert_eq!(small.free() + workers.len(), small.count(), "small buffers are back");
         assert_eq!(large.free() + workers.len(), large.count(), "large buffers are back");
+        assert_eq!(long.free() + workers.len(), long.count(), "long buffers are back");
         assert!(packs.iter().all(|packs| packs.free() == packs.count()), "pack buffers are back");
         let (_, sealed) = times.get(Stage::Seal);
         assert_eq!(sealed, judge.sealed_bytes, "what was sealed was packed, once");

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tidegate_model::{FrameNumber, LogId, LogName, PackId, RunId};
 use tidegate_pipeline::{
-    Blanks, BufferPool, FullPack, Known, KnownBlocks, Logs, Shard, ShardSetup, StageTimes, Unit,
-    Worker, WorkerSetup,
+    Blanks, BufferPool, Effort, FullPack, Known, KnownBlocks, Logs, Shard, ShardSetup, StageTimes,
+    Unit, Worker, WorkerSetup,
 };
 use tidegate_vault::pack::{FRAME_OVERHEAD_BYTES, PackWriter};
 use tidegate_vault::seal::KeyRing;
@@ -16,6 +16,8 @@ use crate::vault::Told;
 
 const SMALL: usize = RECORD_BYTES_MAX + FRAME_OVERHEAD_BYTES;
 const LARGE: usize = 4 * RECORD_BYTES_MAX + FRAME_OVERHEAD_BYTES;
+/// As much as the smallest pack buffer: where one doesn't fit any more, the pack closes before it.
+const LONG: usize = 5 * RECORD_BYTES_MAX + FRAME_OVERHEAD_BYTES;
 pub const PACK_AGE: u64 = 250_000;
 pub const PACK_AGE_IDLE: u64 = 2_000_000;
 
@@ -50,6 +52,7 @@ pub struct Run {
     pub names: Vec<LogName>,
     pub small: BufferPool,
     pub large: BufferPool,
+    pub long: BufferPool,
     pub blanks: Blanks,
     pub packs: Vec<BufferPool>,
     pub shards: Vec<Shard>,
@@ -75,9 +78,10 @@ impl Run {
         let times = Arc::new(StageTimes::default());
         let small = BufferPool::new("small", SMALL, shape.machines + shape.workers);
         let large = BufferPool::new("large", LARGE, shape.large_buffers + shape.workers);
+        let long = BufferPool::new("long", LONG, shape.large_buffers + shape.workers);
         let setup = WorkerSetup {
             block_bytes: u32::try_from(BLOCK).unwrap(),
-            level: 1,
+            effort: Arc::new(Effort::new(1, None, LONG)),
             key_version: 1,
             ciphers: names.iter().map(ciphers).collect(),
             namer: ring.block_namer(),
@@ -85,9 +89,10 @@ impl Run {
             logs: logs.clone(),
             times: times.clone(),
         };
-        let pools = [small.clone(), large.clone()];
+        let pools = [small.clone(), large.clone(), long.clone()];
         let worker = |_| Worker::new(setup.clone(), &pools).unwrap();
         let pack_bytes = shape.pack_close_bytes + LARGE;
+        assert!(pack_bytes >= LONG);
         let pool = |_| BufferPool::new("packs", pack_bytes, shape.pack_buffers);
         let packs: Vec<BufferPool> = (0..shape.shards).map(pool).collect();
         let blanks = Blanks::new(shape.units_in_flight);
@@ -121,6 +126,7 @@ impl Run {
             names,
             small,
             large,
+            long,
             blanks,
             packs,
             times,
