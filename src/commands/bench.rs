@@ -25,11 +25,11 @@ const PIPES_MAX: usize = 512;
 pub(super) async fn run(args: BenchArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     if let Some(BenchCommand::Compare { a, b }) = &args.command {
         let compared = compare::compare(&read(a)?, &read(b)?);
-        output.result(&compared, compare::text);
+        output.result(&compared, compare::text)?;
         return Ok(());
     }
     let report = measure(args.run, output, &stop).await?;
-    output.result(&report, text);
+    output.result(&report, text)?;
     Ok(())
 }
 

@@ -25,7 +25,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &[PROGRAM]),
     ("object_store", &["tidegate-vault"]),
     ("argon2", &["tidegate-vault"]),
-    ("aes-gcm", &["tidegate-vault", "tidegate-floor"]),
+    ("aes-gcm", &["tidegate-vault"]),
     ("aws-lc-rs", &["tidegate-vault", "tidegate-floor"]),
     ("io-uring", &[PROGRAM, "tidegate-agent", "tidegate-vault"]),
     ("rustls", &[PROGRAM, "tidegate-agent", "tidegate-control", "tidegate-floor"]),

@@ -29,6 +29,8 @@ use crate::signals::Stop;
 
 /// Bytes that a pipe holds, as that of `replicate`.
 const PIPE_BYTES: usize = 256 << 10;
+/// The level of a server that isn't told one here, which is `replicate`'s too.
+const LEVEL: i32 = 1;
 /// What is issued here ends with the process.
 const VALIDITY: Duration = Duration::from_secs(86_400);
 
@@ -55,7 +57,9 @@ impl Site {
             None => thrown_away,
         };
         let mut settings = super::super::server_settings(name("bench", 0)?, &args.engine)?;
-        let (level, cores) = (settings.level, settings.cores.into());
+        // The floor compresses at one level: a server that chooses would be beside it.
+        let level = *settings.level.get_or_insert(LEVEL);
+        let cores = settings.cores.into();
         let block_bytes = vault.description().block_bytes as usize;
         if args.server.is_some() {
             let store = "its store".to_owned();
