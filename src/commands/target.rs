@@ -2,8 +2,9 @@
 //!
 //! Written through io_uring ([`ring`]), or with plain writes where that is forbidden.
 //!
-//! A file gets its name only when it is whole and durable; until then it is `NAME.partial`, which
-//! is removed when the recovery fails. What is there already is left alone unless forced.
+//! A file gets its name only when it is whole and durable; until then it is `NAME.RANDOM.partial`,
+//! which is removed when the recovery fails. What is there already is left alone unless forced; what
+//! is neither a file nor a block device always is.
 
 mod ring;
 
@@ -13,7 +14,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, fallocate};
+use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
 use tidegate_model::{Disk, DiskNumber, HumanBytes};
 use tidegate_vault::restore::{Sink, Waiting, Writer};
 
@@ -32,8 +33,16 @@ struct Place {
     file: File,
     /// A new file reads as zeros where nothing was written.
     starts_zero: bool,
-    /// For a new file: what it is called until it is whole, and then.
-    rename: Option<(PathBuf, PathBuf)>,
+    /// What becomes of a new file.
+    rename: Option<Rename>,
+}
+
+struct Rename {
+    /// What it is called until it is whole.
+    partial: PathBuf,
+    whole: PathBuf,
+    /// Whether another file of that name may go.
+    replaces: bool,
 }
 
 impl Target {
@@ -42,8 +51,8 @@ impl Target {
         fs::create_dir_all(path).map_err(|error| failed("make the directory", path, &error))?;
         let file_of = |disk: &Disk| path.join(format!("disk-{}.img", disk.number));
         // Better to know before the first of many hours is spent.
-        disks.iter().try_for_each(|disk| check_free(&file_of(disk), force))?;
-        let place = |disk: &Disk| Ok((disk.number, new_file(&file_of(disk), disk.bytes)?));
+        disks.iter().try_for_each(|disk| check_free(&file_of(disk), force).map(drop))?;
+        let place = |disk: &Disk| Ok((disk.number, new_file(&file_of(disk), disk.bytes, force)?));
         Ok(Self { disks: disks.iter().map(place).collect::<Result<_, Failure>>()? })
     }
 
@@ -53,8 +62,7 @@ impl Target {
         let place = if is_device {
             device(path, disk.bytes, force)?
         } else {
-            check_free(path, force)?;
-            new_file(path, disk.bytes)?
+            new_file(path, disk.bytes, force)?
         };
         Ok(Self { disks: BTreeMap::from([(disk.number, place)]) })
     }
@@ -95,11 +103,8 @@ impl Sink for Target {
     fn finish(&self) -> io::Result<()> {
         for place in self.disks.values() {
             place.file.sync_all()?;
-            if let Some((partial, whole)) = &place.rename {
-                fs::rename(partial, whole)?;
-                if let Some(directory) = whole.parent().filter(|p| !p.as_os_str().is_empty()) {
-                    File::open(directory)?.sync_all()?;
-                }
+            if let Some(rename) = &place.rename {
+                rename.run()?;
             }
         }
         Ok(())
@@ -108,9 +113,9 @@ impl Sink for Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        for (partial, _) in self.disks.values().filter_map(|place| place.rename.as_ref()) {
+        for rename in self.disks.values().filter_map(|place| place.rename.as_ref()) {
             // After finish() there is none, and then this changes nothing.
-            let _ = fs::remove_file(partial);
+            let _ = fs::remove_file(&rename.partial);
         }
     }
 }
@@ -126,32 +131,60 @@ fn write_zeros(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> 
     Ok(())
 }
 
-fn check_free(path: &Path, force: bool) -> Result<(), Failure> {
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => Err(Failure::usage(format!(
-            "{} is a directory: with --disk, name a file or a block device",
-            path.display()
-        ))),
-        Ok(_) if !force => Err(Failure::usage(format!(
-            "{} is there already: --force overwrites it",
-            path.display()
-        ))),
-        _ => Ok(()),
+impl Rename {
+    /// Gives the file its name, and makes that durable.
+    fn run(&self) -> io::Result<()> {
+        let Self { partial, whole, replaces } = self;
+        if *replaces {
+            fs::rename(partial, whole)?;
+        } else {
+            // What has appeared since we looked stays.
+            renameat_with(CWD, partial, CWD, whole, RenameFlags::NOREPLACE)?;
+        }
+        if let Some(directory) = whole.parent().filter(|p| !p.as_os_str().is_empty()) {
+            File::open(directory)?.sync_all()?;
+        }
+        Ok(())
     }
 }
 
-fn new_file(path: &Path, bytes: u64) -> Result<Place, Failure> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
+/// Whether a file may be made there. Gives its path without the symbolic link that it may be.
+fn check_free(path: &Path, force: bool) -> Result<PathBuf, Failure> {
+    let refuse = |why: &str| Err(Failure::usage(format!("{} {why}", path.display())));
+    match fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => {
+            refuse("is a directory: with --disk, name a file or a block device")
+        }
+        Ok(meta) if !meta.is_file() => {
+            refuse("is neither a file nor a block device: name another target")
+        }
+        Ok(_) if !force => refuse("is there already: --force overwrites it"),
+        Ok(_) => fs::canonicalize(path).map_err(|error| failed("find", path, &error)),
+        // A link that leads nowhere would be replaced by the disk.
+        Err(_) if fs::symlink_metadata(path).is_ok() => {
+            refuse("is a link that leads nowhere: name another target")
+        }
+        Err(_) => Ok(path.to_path_buf()),
+    }
+}
+
+fn new_file(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
+    let whole = check_free(path, force)?;
+    let mut partial = whole.clone().into_os_string();
+    partial.push(format!(".{:08x}.partial", u32::from_le_bytes(super::random()?)));
     let partial = PathBuf::from(partial);
-    let file = File::create(&partial).map_err(|error| failed("make", &partial, &error))?;
-    let place =
-        Place { file, starts_zero: true, rename: Some((partial.clone(), path.to_path_buf())) };
-    place.file.set_len(bytes).map_err(|error| {
+    // New, and no link: nobody else's file is written to.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(&partial)
+        .map_err(|error| failed("make", &partial, &error))?;
+    file.set_len(bytes).map_err(|error| {
         let _ = fs::remove_file(&partial);
         failed("size", &partial, &error)
     })?;
-    Ok(place)
+    Ok(Place { file, starts_zero: true, rename: Some(Rename { partial, whole, replaces: force }) })
 }
 
 fn device(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
@@ -185,5 +218,5 @@ fn device(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("can't {what} {}: {error}", path.display()))
+    Failure::failed(format!("can't {what} {}: {error}", path.display()))
 }

@@ -5,6 +5,7 @@
 //! certificate names.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use rustls_pki_types::pem::PemObject;
@@ -117,7 +118,12 @@ impl Identity {
         let mut json = Zeroizing::new(Vec::with_capacity(IDENTITY_BYTES_MAX));
         serde_json::to_writer_pretty(&mut *json, &file).map_err(|error| file_error(path, error))?;
         json.push(b'\n');
-        private_file::create(path, &json, overwrite).map_err(|error| file_error(path, error))
+        private_file::create(path, &json, overwrite).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => {
+                file_error(path, "it is there already: --force overwrites it")
+            }
+            _ => file_error(path, error),
+        })
     }
 
     /// Reads an identity file; its times aren't looked at.

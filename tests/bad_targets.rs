@@ -1,0 +1,84 @@
+//! What results and recovered disks must not destroy, and where they can't go: special files, links,
+//! files of others, an output that takes nothing.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, symlink};
+use std::path::Path;
+
+use support::compare::assert_same;
+use support::process::Tidegate;
+use support::site::{Site, shown};
+
+const MIB: u64 = 1 << 20;
+
+/// A site with a machine `db`, and its disk.
+fn scene() -> (Site, std::path::PathBuf) {
+    let site = Site::with_vault();
+    let disk = site.disk("db", MIB);
+    site.replicate("db", &[&disk]).run().success();
+    (site, disk)
+}
+
+fn recover(site: &Site, to: &Path, options: &[&str]) -> Tidegate {
+    site.command(&["recover", "db", "--disk", "0", "--to", shown(to)]).args(options)
+}
+
+#[test]
+fn what_is_neither_a_file_nor_a_block_device_stays_what_it_is() {
+    let (site, _) = scene();
+    let pipe = site.path("pipe");
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    for options in [&["--force"][..], &[]] {
+        let output = recover(&site, &pipe, options).run().failure();
+        output.says(&[shown(&pipe), "neither a file nor a block device"]);
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+    }
+    let nowhere = site.path("nowhere");
+    symlink(site.path("not there"), &nowhere).unwrap();
+    recover(&site, &nowhere, &["--force"]).run().failure().says(&["leads nowhere"]);
+    assert!(fs::symlink_metadata(&nowhere).unwrap().is_symlink());
+}
+
+#[test]
+fn files_beside_the_target_and_links_to_it_stay_what_they_are() {
+    let (site, disk) = scene();
+    let (to, beside) = (site.path("back.img"), site.path("back.img.partial"));
+    let other = site.path("other.txt");
+    fs::write(&other, "somebody else's").unwrap();
+    symlink(&other, &beside).unwrap();
+    recover(&site, &to, &[]).run().success();
+    assert_same(&disk, &to);
+    assert_eq!(fs::read_to_string(&other).unwrap(), "somebody else's");
+    assert!(fs::symlink_metadata(&beside).unwrap().is_symlink());
+
+    // A link to a file: the file is replaced, and the link still leads to it.
+    let link = site.path("link.img");
+    symlink(&other, &link).unwrap();
+    recover(&site, &link, &[]).run().failure().says(&["--force"]);
+    recover(&site, &link, &["--force"]).run().success();
+    assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_same(&disk, &other);
+}
+
+#[test]
+fn a_result_that_nobody_gets_is_a_failure_and_a_recovery_key_is_told_all_the_same() {
+    let site = Site::in_scratch();
+    let to_full = |arguments: &str| {
+        let script = format!("exec \"$0\" {arguments} > /dev/full");
+        Tidegate::of(Path::new("sh"), ["-c", &script, env!("CARGO_BIN_EXE_tidegate")]).run()
+    };
+    let (vault, key) = (site.path("elsewhere"), site.path("new.key"));
+    for json in ["", "--json"] {
+        let (vault, key) = (vault.with_extension(json), key.with_extension(json));
+        let open = format!("--key-file '{}'", key.display());
+        let made = to_full(&format!("{json} vault init 'file://{}' {open}", vault.display()));
+        let made = made.failure().says(&["can't be written to the standard output"]);
+        made.says(&["TIDEGATE-RECOVERY-"]);
+        assert!(key.exists(), "a key file that isn't there is made");
+        let list = format!("{json} machines --vault 'file://{}' {open}", vault.display());
+        to_full(&list).failure().says(&["can't be written to the standard output"]);
+    }
+}
