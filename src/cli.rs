@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// List the machines of a vault, with the space that each uses.
     Machines(MachinesArgs),
     /// List the points to which a machine can be brought back.
+    ///
+    /// It reads indexes: of the machine's packs, and of those in which its deduplicated blocks are
+    /// kept. Damage inside a frame shows only when it is read: `verify --contents` reads every frame.
     Points(PointsArgs),
     /// Write a machine's disks back as they were.
     Recover(RecoverArgs),

@@ -289,6 +289,45 @@ fn a_missing_pack_is_named_with_the_points_that_it_touches() {
 }
 
 #[test]
+fn points_that_refer_to_a_pack_of_another_machine_are_not_offered_without_it() {
+    let twice = Twice::new();
+    let site = &twice.site;
+    site.replicate("other", &[&twice.first]).args(["--cores", "1"]).run().success();
+    let point = site.last_point("other");
+    let counted = || {
+        let machines = site.call(&["machines"]).json();
+        let machines = machines.as_array().expect("it is a list");
+        let other = machines.iter().find(|machine| machine["machine"] == "other");
+        other.expect("other is there")["points"].as_u64()
+    };
+    assert_eq!(counted(), Some(1));
+    let pack = &twice.packs[0][0];
+    let name = twice.name(pack);
+    let remove = |pack: &Path| fs::remove_file(pack).unwrap();
+    let damages: [(&dyn Fn(&Path), &str); 4] = [
+        (&|pack| flip(pack, 80), &name),
+        (&|pack| flip(pack, 200), "digest"),
+        (&|pack| cut(pack, length(pack) - 1), "cut"),
+        (&remove, "is missing"),
+    ];
+    for (damage, word) in damages {
+        with_damage(pack, damage, || {
+            let listed = site.call(&["points", "other"]);
+            assert_eq!(listed.json()["points"].as_array().map(Vec::len), Some(0), "{listed}");
+            let damaged = listed.json()["damage"].as_array().cloned().expect("it is a list");
+            assert_eq!(damaged.len(), 1, "{listed}");
+            let listed = twice.for_people(&["points", "other"]);
+            listed.says(&["not offered", "damaged", &name, word, "tidegate verify"]);
+            assert_eq!(counted(), Some(0));
+            site.fails_to_recover("other", &point).says(&[&name]);
+        });
+    }
+    site.assert_recovers_at("other", &point, &twice.first);
+    assert_eq!(site.call(&["points", "other"]).json()["points"][0]["point"], point);
+    twice.assert_whole();
+}
+
+#[test]
 fn a_damaged_record_of_an_epoch_or_session_is_named_and_costs_only_what_stands_on_it() {
     let twice = Twice::new();
     let epoch = |n| twice.site.vault_path().join(format!("machines/db/epochs/{n:020}"));

@@ -2,9 +2,8 @@
 
 use serde::Serialize;
 use tidegate_model::HumanBytes;
-use tidegate_vault::chain::MachineHistory;
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::points::{MachinePoints, RecoveryPoint, readable_time};
+use tidegate_vault::points::{self, RecoveryPoint, readable_time};
 
 use crate::cli::PointsArgs;
 use crate::failure::Failure;
@@ -15,7 +14,8 @@ struct Listed {
     machine: String,
     points: Vec<Line>,
     gaps: Vec<String>,
-    /// What can't be read of the machine's logs: why a point may be missing.
+    /// What can't be read of the machine's logs, and of the packs to which they refer: why a point
+    /// may be missing.
     damage: Vec<String>,
 }
 
@@ -33,9 +33,8 @@ pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure>
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let waiting = output.waiting("reading the vault's indexes");
-    let history = MachineHistory::read(&reader, &args.machine).await?;
+    let (history, found) = points::read(&reader, &args.machine).await?;
     waiting.finish_and_clear();
-    let found = MachinePoints::of(&history);
     let listed = Listed {
         machine: found.machine.to_string(),
         points: found.points.into_iter().map(line).collect(),

@@ -13,7 +13,7 @@ use crate::chain::{HistoryError, MachineHistory, Traces};
 use crate::log::{LogReader, PackRead};
 use crate::meta::{self, Records};
 use crate::pack::{Content, PackIndex};
-use crate::points::{MachinePoints, RecoveryPoint};
+use crate::points::{Lacks, MachinePoints, RecoveryPoint, Referred};
 
 /// What a machine takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub struct MachineUsage {
 pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, HistoryError> {
     let (store, ring) = (reader.store(), reader.ring());
     let mut usages: BTreeMap<Name, MachineUsage> = BTreeMap::new();
-    let mut traces = Traces::default();
+    let (mut traces, mut referred) = (Traces::default(), Referred::default());
     for survey in reader.surveys().await?.0.values() {
         let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
         while let Some((_, pack)) = packs.next().await {
@@ -49,19 +49,21 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
                 Ok(pack) => {
                     add_pack(&mut usages, &pack);
                     traces.add_pack(pack.place.log.id, &pack.index, None);
+                    referred.add_pack(&pack, None);
                 }
                 Err(error) if error.is_damage() => tracing::warn!(%error, "left out"),
                 Err(error) => return Err(error.into()),
             }
         }
     }
+    let lacks = referred.check(reader).await?;
     for machine in meta::list_machines(store).await? {
         let epochs = meta::list_epochs(store, ring, &machine).await?;
         epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
         let mut history = MachineHistory::new(machine, epochs, Records::default());
         history.take_traces(&mut traces);
         let usage = usages.entry(history.machine.clone()).or_default();
-        add_history(usage, &history);
+        add_history(usage, &history, &lacks);
     }
     Ok(usages)
 }
@@ -113,8 +115,9 @@ fn share_head(places: &mut [MachineUsage], index: &PackIndex, head_bytes: u64) {
     }
 }
 
-fn add_history(usage: &mut MachineUsage, history: &MachineHistory) {
-    let points = MachinePoints::of(history);
+fn add_history(usage: &mut MachineUsage, history: &MachineHistory, lacks: &Lacks) {
+    let mut points = MachinePoints::of(history);
+    points.withhold(history, lacks);
     usage.points = points.points.len();
     usage.last_point = points.points.last().cloned();
     usage.disks = match &usage.last_point {

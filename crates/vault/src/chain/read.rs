@@ -5,7 +5,7 @@ use tidegate_model::{Name, Remedy};
 
 use super::history::{Loss, MachineHistory};
 use super::trace::Traces;
-use crate::log::{LogError, LogReader};
+use crate::log::{LogError, LogReader, PackRead};
 use crate::meta::{self, MetaError};
 
 /// Why a machine's history couldn't be read.
@@ -46,6 +46,19 @@ impl MachineHistory {
     /// [`HistoryError`] when there is no such machine, the store can't be read, or a key or a newer
     /// program is needed. Damage is no error: it is in [`MachineHistory::losses`].
     pub async fn read(reader: &LogReader, machine: &Name) -> Result<Self, HistoryError> {
+        Self::read_telling(reader, machine, |_| ()).await
+    }
+
+    /// The same; `tell` is shown every pack that is read, so that who wants more of its index
+    /// doesn't read it again.
+    ///
+    /// # Errors
+    /// As [`MachineHistory::read`].
+    pub async fn read_telling(
+        reader: &LogReader,
+        machine: &Name,
+        tell: impl FnMut(&PackRead) + Send,
+    ) -> Result<Self, HistoryError> {
         let (store, ring) = (reader.store(), reader.ring());
         let epochs = meta::list_epochs(store, ring, machine).await?;
         if epochs.whole.is_empty() && epochs.damaged.is_empty() {
@@ -54,7 +67,7 @@ impl MachineHistory {
         }
         let sessions = meta::list_sessions(store, ring, machine).await?;
         let mut history = Self::new(machine.clone(), epochs, sessions);
-        history.read_logs(reader).await?;
+        history.read_logs_telling(reader, tell).await?;
         Ok(history)
     }
 
@@ -66,6 +79,14 @@ impl MachineHistory {
     /// # Errors
     /// [`LogError`] when the store can't be read, or a key or a newer program is needed.
     pub async fn read_logs(&mut self, reader: &LogReader) -> Result<(), LogError> {
+        self.read_logs_telling(reader, |_| ()).await
+    }
+
+    async fn read_logs_telling(
+        &mut self,
+        reader: &LogReader,
+        mut tell: impl FnMut(&PackRead) + Send,
+    ) -> Result<(), LogError> {
         if self.strayed {
             self.besides = reader.logs().await?;
         }
@@ -78,7 +99,10 @@ impl MachineHistory {
             let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
             while let Some((_, pack)) = packs.next().await {
                 match pack {
-                    Ok(pack) => traces.add_pack(log.id, &pack.index, Some(&self.machine)),
+                    Ok(pack) => {
+                        traces.add_pack(log.id, &pack.index, Some(&self.machine));
+                        tell(&pack);
+                    }
                     Err(error) if error.is_damage() => self.losses.push(error.into()),
                     Err(error) => return Err(error),
                 }

@@ -5,17 +5,23 @@
 //!
 //! Invariant: a point is offered only if the initial copy (or resync) of its epoch has ended at or
 //! before it, and every LSN from 1 to it is there, in its epoch and in those that it continues.
+//! [`read`] and [`MachinePoints::withhold`] also take away what refers to packs that can't be read.
 
 mod at;
 mod choose;
+mod read;
+mod referred;
 
 use serde::Serialize;
 use tidegate_model::{BookmarkKind, Disk, Epoch, Lsn, Micros, Name, Point};
 
 pub use at::{At, AtError, readable_time};
 pub use choose::ChooseError;
+pub use read::read;
+pub(crate) use referred::{Lacks, Referred};
 
 use crate::chain::{Broken, EpochHistory, MachineHistory};
+use crate::log::LogError;
 
 /// A moment to which a machine can be brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,12 +58,35 @@ pub enum GapCause {
         /// How many bookmarks lie beyond.
         points: usize,
     },
+    /// Blocks are kept in a pack elsewhere, which can't be read.
+    #[error(
+        "from {since} on it refers to a pack that can't be read: {cause}{}; {points} recovery points at or after that aren't offered, though one by which the blocks were overwritten may come back; `tidegate verify` tells more",
+        and_more(*.others)
+    )]
+    Referred {
+        /// The first record that refers to it, in this epoch or one that it continues.
+        since: Point,
+        /// How many points that costs.
+        points: usize,
+        /// What is wrong with the pack.
+        cause: LogError,
+        /// How many more packs can't be read to which later records of that epoch refer.
+        others: usize,
+    },
     /// What the epoch continues isn't whole.
     #[error("what it continues isn't whole: {0}")]
     Parent(Broken),
     /// What the vault granted can't be read.
     #[error("its record is damaged or missing; `tidegate verify` names it")]
     Record,
+}
+
+fn and_more(others: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => " (and 1 more pack)".to_owned(),
+        _ => format!(" (and {others} more packs)"),
+    }
 }
 
 /// An epoch of which something can't be offered.

@@ -161,7 +161,10 @@ pub fn report(history: &MachineHistory) -> MachineReport {
     // What is missing was told as damage; it is a gap all the same.
     let gaps = points.gaps.iter().map(|gap| match &gap.cause {
         GapCause::CopyUnfinished(_) => format!("{gap} (no damage)"),
-        GapCause::Missing { .. } | GapCause::Parent(_) | GapCause::Record => gap.to_string(),
+        GapCause::Missing { .. }
+        | GapCause::Referred { .. }
+        | GapCause::Parent(_)
+        | GapCause::Record => gap.to_string(),
     });
     let (machine, gaps) = (points.machine.clone(), gaps.collect());
     MachineReport { machine, points: points.points.len(), gaps }

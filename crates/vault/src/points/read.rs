@@ -1,0 +1,32 @@
+//! Reads a machine's history, and which of its points can be had.
+
+use tidegate_model::Name;
+
+use super::{MachinePoints, Referred};
+use crate::chain::{HistoryError, Loss, MachineHistory};
+use crate::log::LogReader;
+
+/// The history of a machine, and its points without those that refer to packs that can't be read;
+/// such packs are among the history's losses. No frame is read: damage inside one doesn't show.
+///
+/// # Errors
+/// As [`MachineHistory::read`].
+pub async fn read(
+    reader: &LogReader,
+    machine: &Name,
+) -> Result<(MachineHistory, MachinePoints), HistoryError> {
+    let mut referred = Referred::default();
+    let tell = |pack: &_| referred.add_pack(pack, Some(machine));
+    let mut history = MachineHistory::read_telling(reader, machine, tell).await?;
+    let lacks = referred.check(reader).await?;
+    let mut points = MachinePoints::of(&history);
+    points.withhold(&history, &lacks);
+    for error in lacks.errors() {
+        let loss = Loss::Log(error.clone());
+        // A pack of the machine's own log was told when the log was read.
+        if !history.losses.contains(&loss) {
+            history.losses.push(loss);
+        }
+    }
+    Ok((history, points))
+}
