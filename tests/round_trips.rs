@@ -135,7 +135,8 @@ fn two_copies_sent_at_the_same_time_cost_hardly_more_than_one() {
     let alone = Site::with_vault();
     let one = number(&replicate(&alone, "one", &[&image]), "bytes_stored");
 
-    let server = site.serve();
+    // The level of `replicate`: a server that chooses would store more, or less, for that.
+    let server = site.serve_with(&["--level", "1"]);
     site.enroll("left", "machine");
     site.enroll("right", "machine");
     let left = site.agent(&server.at(), "left", &[&image]).start();

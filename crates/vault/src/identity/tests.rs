@@ -140,7 +140,7 @@ fn an_identity_file_reads_back_and_is_its_owners_only() {
     assert_eq!(read.authority(), ours.certificate());
     read.check(NOW).unwrap();
     assert!(read.check(Micros(NOW.0 + 400 * DAY)).is_err());
-    assert!(identity.write(&path, false).unwrap_err().to_string().contains("exists"));
+    assert!(identity.write(&path, false).unwrap_err().to_string().contains("--force"));
     identity.write(&path, true).unwrap();
 
     let text = std::fs::read_to_string(&path).unwrap();
