@@ -304,7 +304,8 @@ fn points_that_refer_to_a_pack_of_another_machine_are_not_offered_without_it() {
     let pack = &twice.packs[0][0];
     let name = twice.name(pack);
     let remove = |pack: &Path| fs::remove_file(pack).unwrap();
-    let damages: [(&dyn Fn(&Path), &str); 4] = [
+    type Damage<'a> = (&'a dyn Fn(&Path), &'a str);
+    let damages: [Damage<'_>; 4] = [
         (&|pack| flip(pack, 80), &name),
         (&|pack| flip(pack, 200), "digest"),
         (&|pack| cut(pack, length(pack) - 1), "cut"),
