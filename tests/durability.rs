@@ -119,6 +119,49 @@ fn a_copy_of_the_vaults_disk_at_an_acknowledgement_holds_all_that_was_acknowledg
     }
 }
 
+/// In front of the C library's fsync: that of a folder of packs fails.
+const NO_FOLDER_SYNC: &str = r#"
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int fsync(int fd) {
+    char link[64], path[PATH_MAX + 1];
+    struct stat of;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, PATH_MAX);
+    if (length > 0 && fstat(fd, &of) == 0 && S_ISDIR(of.st_mode)) {
+        path[length] = 0;
+        if (strstr(path, "/vault/log")) {
+            errno = EIO;
+            return -1;
+        }
+    }
+    return (int) syscall(SYS_fsync, fd);
+}
+"#;
+
+#[test]
+fn a_pack_whose_folder_cant_be_synced_isnt_acknowledged() {
+    let site = Site::with_vault();
+    let disk = site.disk("db", MIB);
+    let (source, shim) = (site.path("fsync.c"), site.path("fsync.so"));
+    std::fs::write(&source, NO_FOLDER_SYNC).expect("a file can be written");
+    tool(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&shim, &source]));
+    // The pack is there under its name: that alone doesn't make it last.
+    let copied = site.replicate("db", &[&disk]).env("LD_PRELOAD", &shim).run().failure();
+    copied.says(&["can't be stored", "Nothing that was acknowledged is lost"]);
+    assert!(site.path("vault").join("log").exists(), "it failed before its first pack");
+    let points = site.call(&["points", "db"]).json();
+    assert_eq!(points["points"].as_array().map(Vec::len), Some(0), "{points}");
+    site.replicate("db", &[&disk]).run().success();
+    site.assert_recovers("db", 0, &disk);
+}
+
 /// The end of a machine's first epoch, as a server finds it that takes the machine over.
 fn chain_end(site: &Site, machine: &str) -> Lsn {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
