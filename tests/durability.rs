@@ -119,8 +119,9 @@ fn a_copy_of_the_vaults_disk_at_an_acknowledgement_holds_all_that_was_acknowledg
     }
 }
 
-/// In front of the C library's fsync: that of a folder of packs fails.
+/// In front of the C library's fsync: that of a folder fails once a pack has its name there.
 const NO_FOLDER_SYNC: &str = r#"
+#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -129,6 +130,17 @@ const NO_FOLDER_SYNC: &str = r#"
 #include <sys/syscall.h>
 #include <unistd.h>
 
+static int has_a_pack(const char *path) {
+    DIR *folder = opendir(path);
+    struct dirent *entry;
+    int found = 0;
+    while (folder && !found && (entry = readdir(folder)))
+        found = entry->d_type == DT_REG && !strchr(entry->d_name, '#');
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
 int fsync(int fd) {
     char link[64], path[PATH_MAX + 1];
     struct stat of;
@@ -136,7 +148,7 @@ int fsync(int fd) {
     ssize_t length = readlink(link, path, PATH_MAX);
     if (length > 0 && fstat(fd, &of) == 0 && S_ISDIR(of.st_mode)) {
         path[length] = 0;
-        if (strstr(path, "/vault/log")) {
+        if (strstr(path, "/vault/log") && has_a_pack(path)) {
             errno = EIO;
             return -1;
         }
@@ -155,9 +167,7 @@ fn a_pack_whose_folder_cant_be_synced_isnt_acknowledged() {
     // The pack is there under its name: that alone doesn't make it last.
     let copied = site.replicate("db", &[&disk]).env("LD_PRELOAD", &shim).run().failure();
     copied.says(&["can't be stored", "Nothing that was acknowledged is lost"]);
-    assert!(site.path("vault").join("log").exists(), "it failed before its first pack");
-    let points = site.call(&["points", "db"]).json();
-    assert_eq!(points["points"].as_array().map(Vec::len), Some(0), "{points}");
+    assert!(!site.packs().is_empty(), "it failed before its first pack had a name");
     site.replicate("db", &[&disk]).run().success();
     site.assert_recovers("db", 0, &disk);
 }
