@@ -16,7 +16,7 @@ use support::agent_log::{committed, events, telling, wait_until};
 use support::devices::{FileSystem, Loop, Mount, usable};
 use support::random::{self, Rng};
 use support::site::Site;
-use support::{images, scratch, tool};
+use support::{images, scratch, shim, tool};
 use tempfile::TempDir;
 use tidegate_model::{Epoch, Lsn, Name};
 use tidegate_vault::keys::Credential;
@@ -161,9 +161,7 @@ int fsync(int fd) {
 fn a_pack_whose_folder_cant_be_synced_isnt_acknowledged() {
     let site = Site::with_vault();
     let disk = site.disk("db", MIB);
-    let (source, shim) = (site.path("fsync.c"), site.path("fsync.so"));
-    std::fs::write(&source, NO_FOLDER_SYNC).expect("a file can be written");
-    tool(Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&shim, &source]));
+    let shim = shim::build(&site.path("shim"), NO_FOLDER_SYNC);
     // The pack is there under its name: that alone doesn't make it last.
     let copied = site.replicate("db", &[&disk]).env("LD_PRELOAD", &shim).run().failure();
     copied.says(&["can't be stored", "Nothing that was acknowledged is lost"]);

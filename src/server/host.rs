@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::timer::Timer;
-use glommio::{Latency, Shares, TaskQueueHandle};
+use glommio::{Shares, TaskQueueHandle};
 use tidegate_model::{Lsn, Micros, PackNumber};
 use tidegate_pipeline::{
     Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit, Worker,
@@ -27,13 +27,12 @@ use super::front;
 use super::line::{Line, Turn};
 use super::session;
 use super::shared::{News, Shared};
+use super::turns::{self, Taken};
 use super::uploads;
 
 /// Streams get ten times the time of units when both want all of it.
 const STREAM_SHARES: usize = 1000;
 const UNIT_SHARES: usize = 100;
-/// How soon a stream's task should run once it is woken.
-const STREAM_LATENCY: Duration = Duration::from_millis(1);
 /// How often the shard's load is measured.
 const LOAD_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -74,6 +73,7 @@ pub(crate) struct Host {
     /// Where sessions read and decrypt: one buffer for all, since each handles what it read before it
     /// waits.
     scratch: RefCell<Vec<u8>>,
+    pub taken: Taken,
     /// Kept from call to call, so that nothing is allocated for them.
     homes: RefCell<Vec<Homecoming>>,
     packs: RefCell<Vec<FullPack>>,
@@ -84,13 +84,9 @@ pub(crate) struct Host {
 /// Runs a shard until the server stops and all that it took in is committed.
 pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, worker: Worker) {
     let executor = glommio::executor();
-    let streams = executor.create_task_queue(
-        Shares::Static(STREAM_SHARES),
-        Latency::Matters(STREAM_LATENCY),
-        "streams",
-    );
-    let units =
-        executor.create_task_queue(Shares::Static(UNIT_SHARES), Latency::NotImportant, "units");
+    let streams =
+        executor.create_task_queue(Shares::Static(STREAM_SHARES), turns::LATENCY, "streams");
+    let units = executor.create_task_queue(Shares::Static(UNIT_SHARES), turns::LATENCY, "units");
     let host = Rc::new(Host {
         shared,
         number,
@@ -101,6 +97,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
         keeper: RefCell::default(),
         stopping: Cell::new(false),
         scratch: RefCell::new(vec![0; session::READ_BYTES]),
+        taken: Taken::default(),
         homes: RefCell::default(),
         packs: RefCell::default(),
         committed: RefCell::default(),
@@ -110,6 +107,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
         glommio::spawn_local_into(host.clone().work(worker), units),
         glommio::spawn_local_into(host.clone().receive(), streams),
         glommio::spawn_local_into(host.clone().measure_load(), streams),
+        glommio::spawn_local_into(turns::nudge(), streams),
     ];
     let governing = (host.shared.is_governed)
         .then(|| glommio::spawn_local_into(host.clone().govern(), streams).expect("just made"));
@@ -133,7 +131,7 @@ impl Host {
                 Some(home) => self.shared.tell(home, News::Unit(unit)),
                 None => {}
             }
-            glommio::executor().yield_task_queue_now().await;
+            turns::reactor().await;
         }
     }
 

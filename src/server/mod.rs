@@ -30,6 +30,7 @@ mod settings;
 mod shared;
 mod tls;
 mod tls_stream;
+mod turns;
 mod uploads;
 mod welcome;
 
@@ -37,7 +38,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+use glommio::ExecutorJoinHandle;
 use tidegate_model::limits::RECORD_BYTES_DEFAULT;
 use tidegate_model::{LogId, LogName, PackId, RunId};
 use tidegate_pipeline::{
@@ -60,12 +61,6 @@ use self::listener::Listener;
 use self::shared::{News, Shared, SharedParts};
 use crate::signals::Stop;
 
-/// A foreign wake-up is seen only when the reactor polls: so often at least.
-const PREEMPT_TIMER: Duration = Duration::from_millis(1);
-/// Memory for an executor's own I/O buffers; payload doesn't pass through them.
-const EXECUTOR_IO_BYTES: usize = 1 << 20;
-/// Entries of an executor's ring.
-const RING_DEPTH: usize = 256;
 /// A pack with nothing but time records closes so long after its first record.
 const PACK_AGE_IDLE: Duration = Duration::from_secs(3);
 
@@ -247,11 +242,7 @@ fn start_executors(
             .map_err(ServerError::Compressor)?;
         let shared = shared.clone();
         let number = setup.shard;
-        let executor = LocalExecutorBuilder::new(Placement::Fixed(core))
-            .name(&format!("shard-{shard}"))
-            .preempt_timer(PREEMPT_TIMER)
-            .io_memory(EXECUTOR_IO_BYTES)
-            .ring_depth(RING_DEPTH)
+        let executor = turns::executor(shard, core)
             .spawn(move || host::run(shared, number, setup, worker))
             .map_err(ServerError::executor)?;
         executors.push(executor);

@@ -25,8 +25,6 @@ use super::link::{Goodbye, Link};
 /// Bytes read at once; the shard's sessions share one buffer of this size. What a session can't
 /// handle yet of it, it keeps: the memory plan counts that for each.
 pub(crate) const READ_BYTES: usize = 64 << 10;
-/// Bytes handled before other sessions get their turn.
-const TURN_BYTES: usize = 512 << 10;
 /// Frames to send may gather up to this, a thousand acknowledgements; a peer that doesn't read is
 /// ended.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;
@@ -54,6 +52,8 @@ struct Session {
     written: usize,
     post: Rc<Post>,
     totals: Totals,
+    /// Runs while the reactor has its turn.
+    pause: Option<Timer>,
     /// Runs while the intake waits.
     patience: Option<Timer>,
     /// Whether the agent was told that it waits.
@@ -73,6 +73,7 @@ pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
         written: 0,
         post,
         totals: Totals::default(),
+        pause: None,
         patience: None,
         told: false,
     };
@@ -108,7 +109,6 @@ pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
 
 impl Session {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<End> {
-        let mut turn = TURN_BYTES;
         loop {
             if let Err(refusal) = self.read_post(context) {
                 return Poll::Ready(End::Refused(refusal));
@@ -121,13 +121,10 @@ impl Session {
                 Poll::Ready(Some(end)) => return Poll::Ready(end),
                 Poll::Pending => return self.poll_patience(context).map(End::Lost),
             }
-            if turn == 0 {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
+            std::task::ready!(self.intake.host.taken.poll(&mut self.pause, context));
             match self.read(context) {
-                Poll::Ready(Ok((count, None))) => turn = turn.saturating_sub(count),
-                Poll::Ready(Ok((_, Some(end)))) => return Poll::Ready(end),
+                Poll::Ready(Ok(None)) => {}
+                Poll::Ready(Ok(Some(end))) => return Poll::Ready(end),
                 Poll::Ready(Err(error)) => return Poll::Ready(End::Lost(error)),
                 Poll::Pending if self.intake.poll_linger(context).is_pending() => {
                     return Poll::Pending;
@@ -137,14 +134,15 @@ impl Session {
         }
     }
 
-    /// Reads what has come, and gives it to the intake; gives how many bytes it was.
-    fn read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<(usize, Option<End>)>> {
+    /// Reads what has come, and gives it to the intake.
+    fn read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Option<End>>> {
         let host = self.intake.host.clone();
         let mut buffer = host.scratch().borrow_mut();
         let filled = std::task::ready!(self.link.poll_fill(context, &mut buffer))?;
         if filled == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
+        host.taken.add(filled);
         let mut end = None;
         let intake = &mut self.intake;
         self.link.open(&mut buffer[..filled], &mut |bytes| {
@@ -152,7 +150,7 @@ impl Session {
                 end = intake.take(bytes, context);
             }
         })?;
-        Poll::Ready(Ok((filled, end)))
+        Poll::Ready(Ok(end))
     }
 
     /// While the intake waits the link isn't read: whether the agent is still there must be asked

@@ -29,6 +29,7 @@ pub mod postgres;
 pub mod process;
 pub mod random;
 pub mod refusals;
+pub mod shim;
 pub mod site;
 pub mod store_proxy;
 pub mod tls;
