@@ -10,6 +10,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use bytes::{Buf, BytesMut};
+use tidegate_memory::prefer_large_pages;
+
+/// Buffers begin at multiples of this, so that no two cores write into one line.
+const CACHE_LINE_BYTES: usize = 64;
+
 /// A fixed number of buffers of one size.
 #[derive(Clone)]
 pub struct BufferPool(Arc<Inner>);
@@ -23,17 +29,17 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    free: Vec<Box<[u8]>>,
+    free: Vec<BytesMut>,
     /// Who waits, by ticket: the lowest has waited longest.
     waiting: BTreeMap<u64, Waker>,
     /// Buffers that were given to a ticket and not fetched yet.
-    given: HashMap<u64, Box<[u8]>>,
+    given: HashMap<u64, BytesMut>,
     next_ticket: u64,
 }
 
 /// A buffer on loan from its pool.
 pub struct Buffer {
-    memory: Box<[u8]>,
+    memory: BytesMut,
     pool: BufferPool,
 }
 
@@ -52,7 +58,16 @@ impl BufferPool {
     /// gives its pages when they are first written.
     #[must_use]
     pub fn new(name: &'static str, bytes: usize, count: usize) -> Self {
-        let free = (0..count).map(|_| vec![0; bytes].into_boxed_slice()).collect();
+        let stride = bytes.next_multiple_of(CACHE_LINE_BYTES);
+        let mut all = BytesMut::zeroed(stride * count + CACHE_LINE_BYTES);
+        prefer_large_pages(&mut all);
+        all.advance(all.as_ptr().align_offset(CACHE_LINE_BYTES));
+        let cut = |_| {
+            let mut memory = all.split_to(stride);
+            memory.truncate(bytes);
+            memory
+        };
+        let free = (0..count).map(cut).collect();
         let state = Mutex::new(State { free, ..State::default() });
         Self(Arc::new(Inner { name, bytes, count, state }))
     }
@@ -94,11 +109,11 @@ impl BufferPool {
         BufferWait { pool: self.clone(), ticket: None }
     }
 
-    fn lend(&self, memory: Box<[u8]>) -> Buffer {
+    fn lend(&self, memory: BytesMut) -> Buffer {
         Buffer { memory, pool: self.clone() }
     }
 
-    fn give_back(&self, memory: Box<[u8]>) {
+    fn give_back(&self, memory: BytesMut) {
         let waker = {
             let mut state = self.state();
             match state.waiting.pop_first() {

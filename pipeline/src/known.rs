@@ -7,14 +7,18 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use tidegate_memory::prefer_large_pages;
 use tidegate_model::{BlockName, FrameNumber};
 
 use crate::logs::LogSlot;
 
 /// Entries of a bucket: three cache lines.
 const BUCKET: usize = 8;
-/// Locks; far more than cores, so that two hardly ever meet.
-const STRIPES: usize = 1024;
+/// Each stripe has a lock and memory of its own: some large pages, so that finding a bucket costs
+/// one miss; and enough stripes that two cores hardly ever meet, for a look takes a thousandth of the
+/// time of a block's other work.
+const STRIPE_BYTES: usize = 8 << 20;
+const STRIPES_MIN: usize = 8;
 /// Bits of an entry's place.
 const SLOT_BITS: u32 = 12;
 const ORDINAL_BITS: u32 = 13;
@@ -31,8 +35,8 @@ pub struct Known {
     pub ordinal: u32,
 }
 
-/// The two halves of a name, and the place plus one; a place of 0 is an empty entry. Plain words, so
-/// that a table is made of pages that the system gives zeroed, when they are first used.
+/// The two halves of a name, and the place plus one; a place of 0 is an empty entry. Plain words,
+/// so that a stripe is asked of the system as large pages.
 type Entry = [u64; 3];
 type Bucket = [Entry; BUCKET];
 
@@ -43,13 +47,20 @@ pub struct KnownBlocks {
 }
 
 impl KnownBlocks {
-    /// A table of at most `bytes` bytes (at least one bucket a stripe, 192 KiB).
+    /// A table of at most `bytes` bytes (at least one bucket a stripe, 1.5 KiB).
     #[must_use]
     pub fn new(bytes: usize) -> Self {
-        let buckets = (bytes / (STRIPES * size_of::<Bucket>())).max(1);
-        let stripe = || Mutex::new(vec![[[0; 3]; BUCKET]; buckets].into_boxed_slice());
+        let stripes = (bytes / STRIPE_BYTES).max(STRIPES_MIN);
+        let buckets = (bytes / (stripes * size_of::<Bucket>())).max(1);
+        let stripe = || {
+            let mut buckets = vec![[[0; 3]; BUCKET]; buckets].into_boxed_slice();
+            prefer_large_pages(&mut buckets);
+            // The kernel's part of the work is done here, not in the first looks.
+            buckets.fill([[0; 3]; BUCKET]);
+            Mutex::new(buckets)
+        };
         Self {
-            stripes: (0..STRIPES).map(|_| stripe()).collect(),
+            stripes: (0..stripes).map(|_| stripe()).collect(),
             buckets_per_stripe: buckets as u64,
         }
     }
@@ -92,7 +103,7 @@ impl KnownBlocks {
 
     fn with_bucket<T>(&self, low: u64, high: u64, act: impl FnOnce(&mut Bucket) -> T) -> T {
         // Names are uniform: any bits of them choose evenly.
-        let stripe = usize::try_from(low % STRIPES as u64).unwrap_or(0);
+        let stripe = usize::try_from(low % self.stripes.len() as u64).unwrap_or(0);
         let bucket = usize::try_from(high % self.buckets_per_stripe).unwrap_or(0);
         // A panic elsewhere can't leave an entry half written: entries are plain values.
         let mut entries = self.stripes[stripe].lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_full_table_forgets_the_least_recently_used_and_never_lies() {
-        let table = KnownBlocks::new(0);
+        let table = KnownBlocks::new(192 << 10);
         let blocks = table.capacity() as u64 * 2;
         for n in 0..blocks {
             table.insert(name(n), at(n, 0));

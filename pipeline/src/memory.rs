@@ -16,9 +16,9 @@ use crate::unit::{BUFFER_OVERHEAD_BYTES, UNIT_RECORD_BYTES_MAX};
 const PROGRAM_BYTES: usize = 48 << 20;
 /// One executor: its io_uring rings, its own buffers, its tasks' stacks.
 const EXECUTOR_BYTES: usize = 6 << 20;
-/// One connection beside its payload: what it has read and can't handle yet (64 KiB), frames to
-/// send (64 KiB), TLS records both ways (16 and 36 KiB), its task.
-const CONNECTION_BYTES: usize = 192 << 10;
+/// One connection beside its payload: what it has read and can't handle yet (128 KiB), frames
+/// to send (64 KiB), TLS records both ways (16 and 36 KiB), its task.
+const CONNECTION_BYTES: usize = 256 << 10;
 /// Connections beside those that have a session: health checks, handshakes, sessions that are about
 /// to take over or have just been taken over.
 const EXTRA_CONNECTIONS: usize = 32;

@@ -24,7 +24,7 @@ use super::link::{Goodbye, Link};
 
 /// Bytes read at once; the shard's sessions share one buffer of this size. What a session can't
 /// handle yet of it, it keeps: the memory plan counts that for each.
-pub(crate) const READ_BYTES: usize = 64 << 10;
+pub(crate) const READ_BYTES: usize = 128 << 10;
 /// Frames to send may gather up to this, a thousand acknowledgements; a peer that doesn't read is
 /// ended.
 const OUTPUT_BYTES_MAX: usize = 64 << 10;

@@ -7,10 +7,11 @@ use crate::metadata::{Kind, Package, Workspace};
 const CRATES: &[(&str, &[&str])] = &[
     ("tidegate-model", &[]),
     ("tidegate-floor", &[]),
+    ("tidegate-memory", &[]),
     ("tidegate-wire", &["tidegate-model"]),
     ("tidegate-hrl", &["tidegate-model"]),
     ("tidegate-vault", &["tidegate-model"]),
-    ("tidegate-pipeline", &["tidegate-model", "tidegate-vault"]),
+    ("tidegate-pipeline", &["tidegate-memory", "tidegate-model", "tidegate-vault"]),
     ("tidegate-agent", &["tidegate-model", "tidegate-wire", "tidegate-hrl"]),
     ("tidegate-control", &["tidegate-model", "tidegate-vault"]),
 ];
