@@ -193,7 +193,8 @@ impl FullDisk {
     /// What must be true of every error about it.
     #[track_caller]
     fn told(&self, output: Output) {
-        output.failure().says(&[self.site.vault(), "is full", "log/", "make room"]);
+        let output = output.failure().says(&[self.site.vault(), "is full", "log/", "make room"]);
+        assert_eq!(output.stderr.matches("is full").count(), 1, "told once:\n{output}");
     }
 
     /// What was there before is whole.
