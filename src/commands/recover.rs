@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_model::{HumanBytes, Remedy};
+use tidegate_model::{ExactBytes, HumanBytes, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
@@ -105,7 +105,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
 fn means(memory: Option<u64>) -> Result<Means, Failure> {
     let memory = memory.unwrap_or(MEMORY_DEFAULT);
     if memory < MEMORY_MIN {
-        let (given, least) = (HumanBytes(memory), HumanBytes(MEMORY_MIN));
+        let (given, least) = (ExactBytes(memory), ExactBytes(MEMORY_MIN));
         return Err(Failure::usage(format!(
             "--memory {given} is too little: give {least} or more"
         )));
@@ -136,6 +136,8 @@ mod tests {
 
     #[test]
     fn less_memory_than_a_recovery_needs_is_refused() {
+        let refused = means(Some(MEMORY_MIN >> 1)).unwrap_err().to_string();
+        assert_eq!(refused, "--memory 16MiB is too little: give 32MiB or more");
         assert!(means(Some(MEMORY_MIN - 1)).is_err());
         assert!(means(Some(MEMORY_MIN)).is_ok_and(|means| means.bytes() <= MEMORY_MIN));
         assert!(means(None).is_ok_and(|means| means.bytes() <= MEMORY_DEFAULT));
