@@ -295,7 +295,7 @@ pub(crate) struct AgentCopyArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = AGENT_PATIENCE_SECONDS,
           value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
     pub patience: u64,
-    /// Memory for what is sent and not yet committed.
+    /// Memory for what is sent and not yet committed, 2MiB at least.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "192MiB")]
     pub window: u64,
 }
