@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_model::{ExactBytes, HumanBytes, Remedy};
+use tidegate_model::{Counted, ExactBytes, HumanBytes, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
@@ -91,9 +91,8 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
         #[allow(clippy::cast_precision_loss)] // a figure for people
         let rate = r.bytes_total as f64 / 1e6 / r.seconds.max(1e-9);
         format!(
-            "{} disk{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
-            r.disks,
-            if r.disks == 1 { "" } else { "s" },
+            "{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
+            Counted(r.disks, "disk"),
             HumanBytes(r.bytes_total),
             r.seconds,
             HumanBytes(r.bytes_written)

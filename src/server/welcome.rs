@@ -100,7 +100,7 @@ pub(super) async fn place(
 }
 
 fn overloaded(sessions: usize) -> Refusal {
-    let cause = format!("the server has its {sessions} sessions");
+    let cause = format!("the server has as many sessions as it can have ({sessions})");
     let advice = "it is tried again; add a server, or give this one more memory";
     Refusal::new(RefusalCode::Overloaded, Remedy::Retry, &cause, advice)
 }

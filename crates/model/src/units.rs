@@ -45,6 +45,17 @@ impl fmt::Display for ExactBytes {
     }
 }
 
+/// So many of a thing, in words: `1 pack`, `2 packs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted<N>(pub N, pub &'static str);
+
+impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Counted<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, thing) = self;
+        write!(f, "{count} {thing}{}", if *count == N::from(1) { "" } else { "s" })
+    }
+}
+
 /// Reads `4096`, `64KiB`, `1.5GiB`, `200MB`, `1g` (powers of 1,024 for `k`, `m`, `g`, `t` and the
 /// `iB` forms, of 1,000 for `kB`, `MB`, `GB`, `TB`).
 ///
@@ -110,6 +121,13 @@ mod tests {
             assert_eq!(ExactBytes(bytes).to_string(), text);
             assert_eq!(parse_bytes(text), Ok(bytes));
         }
+    }
+
+    #[test]
+    fn one_thing_is_told_from_several() {
+        assert_eq!(Counted(1_usize, "pack").to_string(), "1 pack");
+        assert_eq!(Counted(0_u64, "pack").to_string(), "0 packs");
+        assert_eq!(Counted(2_u64, "pack").to_string(), "2 packs");
     }
 
     #[test]

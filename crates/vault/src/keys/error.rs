@@ -1,6 +1,6 @@
 //! What can go wrong with a vault's keys.
 
-use tidegate_model::Remedy;
+use tidegate_model::{Counted, Remedy};
 
 use crate::store::StoreError;
 
@@ -33,7 +33,8 @@ pub enum KeyError {
     },
     /// The credential opens none of the slots of its kind.
     #[error(
-        "wrong {kind}: it opens none of the {tried} slots that it could ({path}); 'tidegate vault key list' shows them"
+        "wrong {kind}: it was tried on {} of {path} and opens none; 'tidegate vault key list' shows them",
+        Counted(*.tried, "slot")
     )]
     Wrong {
         /// The object.
