@@ -75,6 +75,28 @@ fn a_directory_with_other_things_is_left_as_it_is() {
     fs::create_dir_all(vault.join("letters")).unwrap();
     fs::write(vault.join("letters/to-aunt.txt"), "Dear aunt").unwrap();
     let before = contents(&vault);
+#[test]
+fn a_making_that_fails_leaves_no_directory_behind() {
+    let site = Site::in_scratch();
+    let short = site.path("short");
+    fs::write(&short, "no key").unwrap();
+    let at = |below: &str| format!("{}/{below}", site.vault());
+    for vault in [site.vault().to_owned(), at("a/b")] {
+        let with_key = ["--key-file", shown(&short)];
+        let init = Tidegate::new(["vault", "init", &vault]).args(with_key);
+        let disk = site.disk("db", 4096);
+        let replicate = Tidegate::new(["replicate", shown(&disk), "--vault", &vault]);
+        let calls = vec![init, replicate.args(with_key)];
+        all_refuse(calls, &[shown(&short), "a key file has 32 to 65536 bytes"]);
+        assert!(!site.vault_path().exists());
+    }
+    // One that is there stays.
+    fs::create_dir(site.vault_path()).unwrap();
+    let init = Tidegate::new(["vault", "init", site.vault(), "--key-file", shown(&short)]);
+    all_refuse(vec![init], &[shown(&short)]);
+    assert!(site.vault_path().is_dir());
+}
+
     all_refuse(readers(&site), &["there is no vault at", site.vault(), "tidegate vault init"]);
     let words = [shown(&vault), "holds other things (letters)", "an empty place"];
     all_refuse(makers(&site), &words);
