@@ -63,15 +63,15 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     let only: Vec<_> = args.disk.into_iter().collect();
     let plan = RestorePlan::build(&reader, &history, chosen.point, &only);
     let plan = plan.await.map_err(not_restored)?;
-    let target = match (args.disk, plan.disks()) {
+    let target = Arc::new(match (args.disk, plan.disks()) {
         (Some(_), [disk]) => Target::single(&args.to, disk, args.force)?,
         _ => Target::directory(&args.to, plan.disks(), args.force)?,
-    };
+    });
     let bar = output.bytes_bar(plan.bytes_to_write(), "recovering");
     let told = |bytes| bar.set_position(bytes);
-    let restored = plan.run(&reader, Arc::new(target), means, &told).await;
+    let restored = plan.run(&reader, target.clone(), means, &told).await;
     bar.finish_and_clear();
-    let restored = restored.map_err(not_restored)?;
+    let restored = restored.map_err(|error| not_written(error, &target))?;
     let recovered = Recovered {
         machine: args.machine.to_string(),
         epoch: chosen.point.epoch.0,
@@ -126,6 +126,18 @@ fn not_restored(error: RestoreError) -> Failure {
     match remedy {
         Remedy::Repair => Failure::new(format!("{text}; {AFTER_DAMAGE}"), remedy),
         _ => Failure::new(text, remedy),
+    }
+}
+
+/// The same, where the target may be what failed.
+fn not_written(error: RestoreError, target: &Target) -> Failure {
+    let text = error.to_string();
+    match error {
+        RestoreError::Sink { range, cause, .. } => {
+            target.not_written(Some(range.disk), &text, &cause)
+        }
+        RestoreError::Finish { cause, .. } => target.not_written(None, &text, &cause),
+        error => not_restored(error),
     }
 }
 
