@@ -107,8 +107,9 @@ fn overloaded(sessions: usize) -> Refusal {
 
 fn occupied(machine: &Name, other: &str) -> Refusal {
     let cause = format!("machine {machine} is connected already, as incarnation {other}");
-    let advice = "if that is this machine's last connection it ends within 30 seconds, and it is \
-                  tried again; if not, two machines use one identity: enroll one of them anew";
+    let advice = "a connection that was lost ends within 30 seconds; another agent, here or where \
+                  this identity was copied to, must end first, or have an identity of its own \
+                  ('tidegate enroll')";
     Refusal::new(RefusalCode::Occupied, Remedy::Retry, &cause, advice)
 }
 
