@@ -94,7 +94,7 @@ pub(crate) enum KeyCommand {
     Add(KeyAddArgs),
     /// Replace a passphrase or key file.
     Change(KeyChangeArgs),
-    /// List what opens the vault.
+    /// List what opens the vault. Needs no passphrase or key file; one that is named is tried.
     List(KeyListArgs),
 }
 

@@ -164,6 +164,11 @@ fn another_vaults_key_opens_nothing_and_another_vaults_parts_are_told() {
 
 #[test]
 fn a_wrong_or_missing_passphrase_is_told_apart_and_the_right_one_still_opens() {
+    // What opens it can be seen without a secret, and one that does is taken.
+    let list = ["--json", "vault", "key", "list", site.vault()];
+    let seen = Tidegate::new(list).env("TIDEGATE_PASSPHRASE", "a wrong one").run().success();
+    let tried = key_command(&site, &["list"], &["--json"]).run().success();
+    assert_eq!(seen.stdout, tried.stdout);
     let site = Site::in_scratch();
     let call = |args: &[&str]| Tidegate::new(args).args(["--vault", site.vault()]);
     let secret = "TIDEGATE_PASSPHRASE";

@@ -161,6 +161,9 @@ async fn list(args: KeyListArgs, output: Output) -> Result<(), Failure> {
     // What opens a vault can be seen without opening it.
     let document = Vault::keys_at(&store).await?;
     let lines: Vec<SlotLine> = document
+    if let Some(credential) = credentials::named(&args.credential).await? {
+        Vault::open(store, &credential).await?;
+    }
         .slots
         .iter()
         .map(|slot| SlotLine {
