@@ -45,9 +45,16 @@ fn makers(site: &Site) -> Vec<Tidegate> {
 /// Runs calls that must be refused as asked, with these words.
 #[track_caller]
 fn all_refuse(calls: Vec<Tidegate>, words: &[&str]) {
+    all_fail(calls, 2, words);
+}
+
+/// Runs calls that must end with this status and these words, and give no result.
+#[track_caller]
+fn all_fail(calls: Vec<Tidegate>, status: i32, words: &[&str]) {
     for call in calls {
         let output = call.run().failure().says(words);
-        assert_eq!(output.status.code(), Some(2), "refused as asked:\n{output}");
+        assert_eq!(output.status.code(), Some(status), "{output}");
+        assert_eq!(output.stdout, "", "results go there, and errors don't");
     }
 }
 
@@ -68,13 +75,6 @@ fn a_vault_that_is_not_there_is_named_and_not_made_by_those_who_only_use_it() {
     all_refuse(vec![elsewhere.command(&["machines"])], &words);
 }
 
-#[test]
-fn a_directory_with_other_things_is_left_as_it_is() {
-    let site = Site::in_scratch();
-    let vault = site.vault_path();
-    fs::create_dir_all(vault.join("letters")).unwrap();
-    fs::write(vault.join("letters/to-aunt.txt"), "Dear aunt").unwrap();
-    let before = contents(&vault);
 #[test]
 fn a_making_that_fails_leaves_no_directory_behind() {
     let site = Site::in_scratch();
@@ -97,6 +97,13 @@ fn a_making_that_fails_leaves_no_directory_behind() {
     assert!(site.vault_path().is_dir());
 }
 
+#[test]
+fn a_directory_with_other_things_is_left_as_it_is() {
+    let site = Site::in_scratch();
+    let vault = site.vault_path();
+    fs::create_dir_all(vault.join("letters")).unwrap();
+    fs::write(vault.join("letters/to-aunt.txt"), "Dear aunt").unwrap();
+    let before = contents(&vault);
     all_refuse(readers(&site), &["there is no vault at", site.vault(), "tidegate vault init"]);
     let words = [shown(&vault), "holds other things (letters)", "an empty place"];
     all_refuse(makers(&site), &words);
@@ -111,27 +118,35 @@ fn a_making_that_fails_leaves_no_directory_behind() {
 }
 
 #[test]
-fn a_vault_of_a_newer_format_is_left_to_a_newer_program() {
+fn a_format_that_is_not_known_is_told_from_damage_where_the_keys_can_tell() {
     let site = Site::with_vault();
     let disk = site.disk("db", 4096);
     site.replicate("db", &[&disk]).run().success();
-    let key_object = site.vault_path().join("keys/00000000000000000001");
-    for (object, words) in [
-        (site.vault_path().join("vault.json"), ["has format 2", "use a newer Tidegate"]),
-        (key_object, ["has format 2", "use a newer"]),
-    ] {
+    let with_format_2 = |object: &str, judge: &dyn Fn()| {
+        let object = site.vault_path().join(object);
         let ours = fs::read_to_string(&object).unwrap();
-        let newer = ours.replacen("\"format\": 1", "\"format\": 2", 1);
-        let newer = newer.replacen("\"format\":1", "\"format\":2", 1);
-        assert_ne!(ours, newer, "the format stands in {}", object.display());
-        fs::write(&object, newer).unwrap();
+        let other = ours.replacen("\"format\": 1", "\"format\": 2", 1);
+        assert_ne!(ours, other, "the format stands in {}", object.display());
+        fs::write(&object, other).unwrap();
         let before = contents(&site.vault_path());
-        let mut calls = readers(&site);
-        calls.extend(makers(&site).pop());
-        all_refuse(calls, &[site.vault(), words[0], words[1]]);
+        judge();
         assert_eq!(contents(&site.vault_path()), before);
         fs::write(&object, ours).unwrap();
-    }
+    };
+    let openers = || readers(&site).into_iter().chain(makers(&site).pop()).collect();
+    let list = || Tidegate::new(["vault", "key", "list", site.vault()]);
+    let either = [site.vault(), "has format 2", "use a newer Tidegate", "from a copy"];
+
+    with_format_2("vault.json", &|| {
+        let damaged = [site.vault(), "vault.json", "must say \"format\": 1", "restore it"];
+        all_fail(openers(), 3, &damaged);
+        // Without a key nothing tells.
+        all_refuse(vec![list()], &either);
+    });
+    with_format_2("keys/00000000000000000001", &|| {
+        all_refuse(openers(), &either);
+        all_refuse(vec![list()], &either);
+    });
     site.assert_recovers("db", 0, &disk);
 }
 
@@ -146,8 +161,14 @@ fn another_vaults_key_opens_nothing_and_another_vaults_parts_are_told() {
     let mistaken = other.elsewhere(site.vault());
     let mut calls = readers(&mistaken);
     calls.push(mistaken.replicate("db", &[&disk]));
+    calls.push(key_command(&mistaken, &["list"], &[]));
     let words = [site.vault(), "wrong key file", "keys/", "tidegate vault key list"];
     all_refuse(calls, &words);
+    // What opens it can be seen without a secret, and one that does is taken.
+    let list = ["--json", "vault", "key", "list", site.vault()];
+    let seen = Tidegate::new(list).env("TIDEGATE_PASSPHRASE", "a wrong one").run().success();
+    let tried = key_command(&site, &["list"], &["--json"]).run().success();
+    assert_eq!(seen.stdout, tried.stdout);
     assert_eq!(contents(&site.vault_path()), before);
 
     // The description of another vault, over ours.
@@ -164,11 +185,6 @@ fn another_vaults_key_opens_nothing_and_another_vaults_parts_are_told() {
 
 #[test]
 fn a_wrong_or_missing_passphrase_is_told_apart_and_the_right_one_still_opens() {
-    // What opens it can be seen without a secret, and one that does is taken.
-    let list = ["--json", "vault", "key", "list", site.vault()];
-    let seen = Tidegate::new(list).env("TIDEGATE_PASSPHRASE", "a wrong one").run().success();
-    let tried = key_command(&site, &["list"], &["--json"]).run().success();
-    assert_eq!(seen.stdout, tried.stdout);
     let site = Site::in_scratch();
     let call = |args: &[&str]| Tidegate::new(args).args(["--vault", site.vault()]);
     let secret = "TIDEGATE_PASSPHRASE";

@@ -15,8 +15,11 @@ pub enum KeyError {
         "the vault has no keys yet: its making was interrupted; run 'tidegate vault init' again"
     )]
     NoKeys,
-    /// Written by a later program.
-    #[error("{path} has format {format}, which this program doesn't know: use a newer one")]
+    /// Written by a later program; or damaged, for nothing tells whether its format is as it was
+    /// written.
+    #[error(
+        "{path} has format {format}, which this program doesn't know: use a newer Tidegate, or, if none has written there, bring back that damaged object from a copy"
+    )]
     Format {
         /// The object.
         path: String,
