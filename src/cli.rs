@@ -267,7 +267,7 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     pub credential: CredentialArgs,
     /// Where to listen [default: 0.0.0.0:9443].
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     pub listen: Option<SocketAddr>,
     /// The server's identity, from `enroll --role server`. Without it the server makes itself one,
     /// which needs a key that opens the vault's authority.
@@ -370,6 +370,12 @@ pub(crate) struct DemoArgs {
     /// Where to work; everything made there is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "it takes an IP address of this host and a port, as 0.0.0.0:9443 or [::]:9443".to_owned()
+    })
 }
 
 fn parse_disk(text: &str) -> Result<DiskNumber, String> {

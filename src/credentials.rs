@@ -96,7 +96,10 @@ fn new_key_file(path: &Path) -> Result<Credential, Failure> {
 
 fn from_environment() -> Result<Option<Credential>, Failure> {
     match std::env::var(PASSPHRASE_VARIABLE) {
-        Ok(passphrase) => Ok(Some(Credential::passphrase(Zeroizing::new(passphrase))?)),
+        Ok(passphrase) => {
+            let passphrase = Credential::passphrase(Zeroizing::new(passphrase));
+            passphrase.map(Some).map_err(|error| Failure::from(error).during(PASSPHRASE_VARIABLE))
+        }
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => {
             Err(Failure::usage("TIDEGATE_PASSPHRASE isn't UTF-8: use --passphrase-file"))

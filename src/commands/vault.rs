@@ -158,12 +158,13 @@ struct SlotLine {
 
 async fn list(args: KeyListArgs, output: Output) -> Result<(), Failure> {
     let store = Store::open(&args.vault, Access::Read)?;
-    // What opens a vault can be seen without opening it.
+    // What opens a vault can be seen without opening it: who has a wrong passphrase in the
+    // environment must get to see it. A secret that is named is tried, for that is what is asked.
     let document = Vault::keys_at(&store).await?;
-    let lines: Vec<SlotLine> = document
     if let Some(credential) = credentials::named(&args.credential).await? {
         Vault::open(store, &credential).await?;
     }
+    let lines: Vec<SlotLine> = document
         .slots
         .iter()
         .map(|slot| SlotLine {

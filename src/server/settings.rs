@@ -63,7 +63,7 @@ pub(crate) enum ServerError {
         "{address} is in use: another server, perhaps another Tidegate, listens there. Stop it, or choose another port with --listen"
     )]
     InUse { address: SocketAddr },
-    #[error("can't listen at {address}: {source}")]
+    #[error("can't listen at {address}: {source}; choose another address or port with --listen")]
     Bind { address: SocketAddr, source: io::Error },
     #[error("can't accept connections: {0}")]
     Listen(#[source] io::Error),
