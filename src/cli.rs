@@ -94,7 +94,7 @@ pub(crate) enum KeyCommand {
     Add(KeyAddArgs),
     /// Replace a passphrase or key file.
     Change(KeyChangeArgs),
-    /// List what opens the vault.
+    /// List what opens the vault. Needs no passphrase or key file; one that is named is tried.
     List(KeyListArgs),
 }
 
@@ -267,7 +267,7 @@ pub(crate) struct ServerArgs {
     #[command(flatten)]
     pub credential: CredentialArgs,
     /// Where to listen [default: 0.0.0.0:9443].
-    #[arg(long, value_name = "ADDR:PORT")]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_listen)]
     pub listen: Option<SocketAddr>,
     /// The server's identity, from `enroll --role server`. Without it the server makes itself one,
     /// which needs a key that opens the vault's authority.
@@ -295,7 +295,7 @@ pub(crate) struct AgentCopyArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = AGENT_PATIENCE_SECONDS,
           value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
     pub patience: u64,
-    /// Memory for what is sent and not yet committed.
+    /// Memory for what is sent and not yet committed, 2MiB at least.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "192MiB")]
     pub window: u64,
 }
@@ -370,6 +370,12 @@ pub(crate) struct DemoArgs {
     /// Where to work; everything made there is removed at the end.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+fn parse_listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "it takes an IP address of this host and a port, as 0.0.0.0:9443 or [::]:9443".to_owned()
+    })
 }
 
 fn parse_disk(text: &str) -> Result<DiskNumber, String> {

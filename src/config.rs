@@ -1,5 +1,6 @@
 //! The server's configuration file: TOML, the same names as the options, which win over it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -69,13 +70,13 @@ impl TryFrom<SizeText> for Size {
 pub(crate) fn read(path: &Path) -> Result<ServerConfig, Failure> {
     let name = path.display();
     let refuse = |why: String| Failure::usage(format!("the configuration {name} {why}"));
-    let meta =
-        std::fs::metadata(path).map_err(|error| refuse(format!("can't be read: {error}")))?;
+    let unread =
+        |error: io::Error| refuse(format!("can't be read: {error}; check its path and mode"));
+    let meta = std::fs::metadata(path).map_err(unread)?;
     if meta.len() > CONFIG_BYTES_MAX {
         return Err(refuse(format!("is longer than {CONFIG_BYTES_MAX} bytes")));
     }
-    let text =
-        std::fs::read_to_string(path).map_err(|error| refuse(format!("can't be read: {error}")))?;
+    let text = std::fs::read_to_string(path).map_err(unread)?;
     parse(&text).map_err(|error| refuse(format!("can't be understood: {error}")))
 }
 

@@ -23,6 +23,12 @@ pub(crate) async fn existing(args: &CredentialArgs) -> Result<Credential, Failur
     }
 }
 
+/// What the options name; what the environment holds isn't looked at, and nobody is asked.
+pub(crate) async fn named(args: &CredentialArgs) -> Result<Option<Credential>, Failure> {
+    let args = args.clone();
+    apart(move || from_files(&args)).await
+}
+
 /// What shall open a new vault: a key file that isn't there is made, and a passphrase that is typed
 /// must be typed twice.
 pub(crate) async fn new_vault(args: &CredentialArgs) -> Result<Credential, Failure> {
@@ -67,13 +73,18 @@ async fn apart<T: Send + 'static>(
 
 /// What files or the environment give.
 fn given(args: &CredentialArgs) -> Result<Option<Credential>, Failure> {
-    if let Some(path) = &args.passphrase_file {
-        return Ok(Some(Credential::read_passphrase_file(path)?));
+    match from_files(args)? {
+        Some(credential) => Ok(Some(credential)),
+        None => from_environment(),
     }
-    if let Some(path) = &args.key_file {
-        return Ok(Some(Credential::read_key_file(path)?));
-    }
-    from_environment()
+}
+
+fn from_files(args: &CredentialArgs) -> Result<Option<Credential>, Failure> {
+    Ok(match (&args.passphrase_file, &args.key_file) {
+        (Some(path), _) => Some(Credential::read_passphrase_file(path)?),
+        (None, Some(path)) => Some(Credential::read_key_file(path)?),
+        (None, None) => None,
+    })
 }
 
 fn new_key_file(path: &Path) -> Result<Credential, Failure> {
@@ -85,7 +96,10 @@ fn new_key_file(path: &Path) -> Result<Credential, Failure> {
 
 fn from_environment() -> Result<Option<Credential>, Failure> {
     match std::env::var(PASSPHRASE_VARIABLE) {
-        Ok(passphrase) => Ok(Some(Credential::passphrase(Zeroizing::new(passphrase))?)),
+        Ok(passphrase) => {
+            let passphrase = Credential::passphrase(Zeroizing::new(passphrase));
+            passphrase.map(Some).map_err(|error| Failure::from(error).during(PASSPHRASE_VARIABLE))
+        }
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => {
             Err(Failure::usage("TIDEGATE_PASSPHRASE isn't UTF-8: use --passphrase-file"))

@@ -10,6 +10,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tokio::sync::watch;
 
+/// What is said of the first signal.
+pub(crate) const HEARD: &str = "stopping; once more to stop at once";
 /// What a shell adds to the number of the signal that ended a process.
 const STATUS_OF_SIGNALS: i32 = 128;
 
@@ -62,7 +64,7 @@ pub(crate) fn listen() -> io::Result<Stop> {
                 end(signal);
             }
             // Whoever closed our errors wants to stop all the same.
-            let _ = writeln!(io::stderr(), "stopping; once more to stop at once");
+            let _ = writeln!(io::stderr(), "{HEARD}");
             asked.stop();
         }
     })?;

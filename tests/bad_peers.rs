@@ -9,6 +9,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use support::gate::Gate;
 use support::refusals::{LIMIT, shown, vault_of, wait_until};
 use support::site::Site;
 use support::tls;
@@ -60,11 +61,30 @@ fn a_server_that_is_not_there_is_named_and_waited_for_no_longer_than_asked() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let output = site.agent(&free, "db", &[&disk]).args(["--patience", "1"]).run().failure();
     assert_eq!(output.status.code(), Some(75), "trying again may help:\n{output}");
-    output.says(&[&free, "gave up after 1 s", "nothing listens there", "tidegate server"]);
+    let waited = "gave up after 1 s of waiting for a server to accept this machine";
+    output.says(&[&free, waited, "nothing listens there", "tidegate server"]);
     site.agent("db:port", "db", &[&disk]).run().refused(&["'db:port'", "HOST:PORT"]);
     let name = "no-such-host.invalid:9443";
     let output = site.agent(name, "db", &[&disk]).args(["--patience", "1"]).run().failure();
     output.says(&[name]);
+}
+
+#[test]
+fn a_second_agent_with_an_identity_is_told_of_the_first_and_not_to_mend_the_network() {
+    let site = Site::with_vault();
+    let disk = site.disk("db", 4 * MIB);
+    site.enroll("db", "machine");
+    let server = site.serve();
+    let gate = Gate::to(server.address, MIB);
+    let first = site.agent(&gate.at(), "db", &[&disk]).start();
+    gate.wait_until_it_holds(LIMIT);
+    let second = site.agent(&server.at(), "db", &[&disk]).args(["--patience", "1"]).run().failure();
+    assert_eq!(second.status.code(), Some(75), "trying again may help:\n{second}");
+    assert!(!second.stderr.contains("network"), "nothing is wrong with it:\n{second}");
+    second.says(&["db is connected already", "must end first", "tidegate enroll", "copy again"]);
+    gate.open();
+    first.wait(LIMIT).success();
+    server.stop().success();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, symlink};
 use std::path::Path;
 
 use support::compare::assert_same;
+use support::devices::{self, FileSystem};
 use support::process::Tidegate;
 use support::site::{Site, shown};
 
@@ -40,6 +41,46 @@ fn what_is_neither_a_file_nor_a_block_device_stays_what_it_is() {
     symlink(site.path("not there"), &nowhere).unwrap();
     recover(&site, &nowhere, &["--force"]).run().failure().says(&["leads nowhere"]);
     assert!(fs::symlink_metadata(&nowhere).unwrap().is_symlink());
+}
+
+#[test]
+fn a_target_that_gets_full_is_named_and_nothing_is_left_there() {
+    if !devices::usable("a_target_that_gets_full") {
+        return;
+    }
+    let site = Site::with_vault();
+    let disk = site.disk("db", 24 * MIB);
+    site.replicate("db", &[&disk]).run().success();
+    let small = FileSystem::ext4(16 * MIB);
+    let before = fs::read_dir(small.path()).unwrap().count();
+    let (one, all) = (small.path().join("back.img"), small.path().join("new/restore"));
+    let to_directory = site.command(&["recover", "db", "--to", shown(&all)]);
+    let calls = [(recover(&site, &one, &[]), one), (to_directory, all.join("disk-0.img"))];
+    for (call, path) in calls {
+        let output = call.run().failure();
+        assert_eq!(output.status.code(), Some(1), "{output}");
+        output.says(&[shown(&path), "disk 0 of db", "No space left", "make room there"]);
+        assert_eq!(fs::read_dir(small.path()).unwrap().count(), before);
+    }
+}
+
+#[test]
+fn a_directory_that_was_made_for_a_recovery_goes_with_it_and_others_stay() {
+    let (site, _) = scene();
+    for pack in site.packs() {
+        let mut bytes = fs::read(&pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&pack, bytes).unwrap();
+    }
+    let (made, there) = (site.path("new"), site.path("there"));
+    fs::create_dir(&there).unwrap();
+    for to in [&made.join("restore"), &there] {
+        let output = site.command(&["recover", "db", "--to", shown(to)]).run().failure();
+        assert_eq!(output.status.code(), Some(3), "{output}");
+    }
+    assert!(!made.exists());
+    assert_eq!(fs::read_dir(&there).unwrap().count(), 0);
 }
 
 #[test]

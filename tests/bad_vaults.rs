@@ -45,9 +45,16 @@ fn makers(site: &Site) -> Vec<Tidegate> {
 /// Runs calls that must be refused as asked, with these words.
 #[track_caller]
 fn all_refuse(calls: Vec<Tidegate>, words: &[&str]) {
+    all_fail(calls, 2, words);
+}
+
+/// Runs calls that must end with this status and these words, and give no result.
+#[track_caller]
+fn all_fail(calls: Vec<Tidegate>, status: i32, words: &[&str]) {
     for call in calls {
         let output = call.run().failure().says(words);
-        assert_eq!(output.status.code(), Some(2), "refused as asked:\n{output}");
+        assert_eq!(output.status.code(), Some(status), "{output}");
+        assert_eq!(output.stdout, "", "results go there, and errors don't");
     }
 }
 
@@ -66,6 +73,28 @@ fn a_vault_that_is_not_there_is_named_and_not_made_by_those_who_only_use_it() {
     let elsewhere = Site::in_scratch().elsewhere(&format!("file://{}", file.display()));
     let words = ["there is no vault at", shown(&file), "a file, not a directory"];
     all_refuse(vec![elsewhere.command(&["machines"])], &words);
+}
+
+#[test]
+fn a_making_that_fails_leaves_no_directory_behind() {
+    let site = Site::in_scratch();
+    let short = site.path("short");
+    fs::write(&short, "no key").unwrap();
+    let at = |below: &str| format!("{}/{below}", site.vault());
+    for vault in [site.vault().to_owned(), at("a/b")] {
+        let with_key = ["--key-file", shown(&short)];
+        let init = Tidegate::new(["vault", "init", &vault]).args(with_key);
+        let disk = site.disk("db", 4096);
+        let replicate = Tidegate::new(["replicate", shown(&disk), "--vault", &vault]);
+        let calls = vec![init, replicate.args(with_key)];
+        all_refuse(calls, &[shown(&short), "a key file has 32 to 65536 bytes"]);
+        assert!(!site.vault_path().exists());
+    }
+    // One that is there stays.
+    fs::create_dir(site.vault_path()).unwrap();
+    let init = Tidegate::new(["vault", "init", site.vault(), "--key-file", shown(&short)]);
+    all_refuse(vec![init], &[shown(&short)]);
+    assert!(site.vault_path().is_dir());
 }
 
 #[test]
@@ -89,27 +118,35 @@ fn a_directory_with_other_things_is_left_as_it_is() {
 }
 
 #[test]
-fn a_vault_of_a_newer_format_is_left_to_a_newer_program() {
+fn a_format_that_is_not_known_is_told_from_damage_where_the_keys_can_tell() {
     let site = Site::with_vault();
     let disk = site.disk("db", 4096);
     site.replicate("db", &[&disk]).run().success();
-    let key_object = site.vault_path().join("keys/00000000000000000001");
-    for (object, words) in [
-        (site.vault_path().join("vault.json"), ["has format 2", "use a newer Tidegate"]),
-        (key_object, ["has format 2", "use a newer"]),
-    ] {
+    let with_format_2 = |object: &str, judge: &dyn Fn()| {
+        let object = site.vault_path().join(object);
         let ours = fs::read_to_string(&object).unwrap();
-        let newer = ours.replacen("\"format\": 1", "\"format\": 2", 1);
-        let newer = newer.replacen("\"format\":1", "\"format\":2", 1);
-        assert_ne!(ours, newer, "the format stands in {}", object.display());
-        fs::write(&object, newer).unwrap();
+        let other = ours.replacen("\"format\": 1", "\"format\": 2", 1);
+        assert_ne!(ours, other, "the format stands in {}", object.display());
+        fs::write(&object, other).unwrap();
         let before = contents(&site.vault_path());
-        let mut calls = readers(&site);
-        calls.extend(makers(&site).pop());
-        all_refuse(calls, &[site.vault(), words[0], words[1]]);
+        judge();
         assert_eq!(contents(&site.vault_path()), before);
         fs::write(&object, ours).unwrap();
-    }
+    };
+    let openers = || readers(&site).into_iter().chain(makers(&site).pop()).collect();
+    let list = || Tidegate::new(["vault", "key", "list", site.vault()]);
+    let either = [site.vault(), "has format 2", "use a newer Tidegate", "from a copy"];
+
+    with_format_2("vault.json", &|| {
+        let damaged = [site.vault(), "vault.json", "must say \"format\": 1", "restore it"];
+        all_fail(openers(), 3, &damaged);
+        // Without a key nothing tells.
+        all_refuse(vec![list()], &either);
+    });
+    with_format_2("keys/00000000000000000001", &|| {
+        all_refuse(openers(), &either);
+        all_refuse(vec![list()], &either);
+    });
     site.assert_recovers("db", 0, &disk);
 }
 
@@ -124,8 +161,14 @@ fn another_vaults_key_opens_nothing_and_another_vaults_parts_are_told() {
     let mistaken = other.elsewhere(site.vault());
     let mut calls = readers(&mistaken);
     calls.push(mistaken.replicate("db", &[&disk]));
+    calls.push(key_command(&mistaken, &["list"], &[]));
     let words = [site.vault(), "wrong key file", "keys/", "tidegate vault key list"];
     all_refuse(calls, &words);
+    // What opens it can be seen without a secret, and one that does is taken.
+    let list = ["--json", "vault", "key", "list", site.vault()];
+    let seen = Tidegate::new(list).env("TIDEGATE_PASSPHRASE", "a wrong one").run().success();
+    let tried = key_command(&site, &["list"], &["--json"]).run().success();
+    assert_eq!(seen.stdout, tried.stdout);
     assert_eq!(contents(&site.vault_path()), before);
 
     // The description of another vault, over ours.
@@ -193,7 +236,8 @@ impl FullDisk {
     /// What must be true of every error about it.
     #[track_caller]
     fn told(&self, output: Output) {
-        output.failure().says(&[self.site.vault(), "is full", "log/", "make room"]);
+        let output = output.failure().says(&[self.site.vault(), "is full", "log/", "make room"]);
+        assert_eq!(output.stderr.matches("is full").count(), 1, "told once:\n{output}");
     }
 
     /// What was there before is whole.

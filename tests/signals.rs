@@ -302,6 +302,14 @@ fn demo_with_a_frozen_server(directory: &Path) -> (Running, BTreeMap<i32, String
 }
 
 #[test]
+fn a_demo_that_nobody_stops_does_not_speak_of_stopping() {
+    let files = scratch();
+    let directory = files.path().to_str().expect("a path of a test is UTF-8");
+    let demo = Tidegate::new(["demo", "--size", "64MiB", "--dir", directory]).run().success();
+    assert!(!demo.stderr.contains(HEARD), "{demo}");
+}
+
+#[test]
 fn a_demo_that_is_stopped_leaves_no_file_and_no_process() {
     let files = scratch();
     let (demo, children) = demo_with_a_frozen_server(files.path());
@@ -313,6 +321,7 @@ fn a_demo_that_is_stopped_leaves_no_file_and_no_process() {
     }
     let stopped = demo.wait(LIMIT).says(&["stopped on request"]);
     assert_eq!(stopped.status.code(), Some(1), "{stopped}");
+    assert_eq!(stopped.stderr.matches(HEARD).count(), 1, "one was stopped:\n{stopped}");
     assert!(children.keys().all(|number| is_gone(*number)), "{children:?}");
     assert_eq!(fs::read_dir(files.path()).expect("it is there").count(), 0);
 }

@@ -4,8 +4,8 @@
 //! compressors, the store client), then the table of known blocks, packs, and units' buffers from
 //! what is left. Below the minimum there is no plan.
 
-use tidegate_model::Remedy;
 use tidegate_model::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT};
+use tidegate_model::{Counted, Remedy};
 
 use crate::compressor::COMPRESSOR_BYTES;
 use crate::logs::PACK_PLACES_BYTES;
@@ -65,8 +65,8 @@ pub struct MemoryTerm {
 /// There is too little. The sizes are told as they can be typed; the least is whole in MiB.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} MiB of memory are too little for {shards} shards: give at least {} MiB (--memory), or use \
-     fewer shards (--cores)", given >> 20, needed >> 20
+    "{} MiB of memory are too little for {}: give at least {} MiB (--memory), or use fewer shards \
+     (--cores)", given >> 20, Counted(*shards, "shard"), needed >> 20
 )]
 pub struct MemoryError {
     /// What was given, in bytes.

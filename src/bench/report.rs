@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tidegate_model::HumanBytes;
+use tidegate_model::{Counted, HumanBytes};
 
 use crate::output::table;
 use crate::server::Summary;
@@ -151,9 +151,9 @@ impl Latency {
 pub(crate) fn text(report: &Report) -> String {
     let about = &report.about;
     let mut text = format!(
-        "{} streams, {} writes{}, {}, {}\n{} to {}, level {}, on {} cores\n\
-         medians of {} rounds of {} s after one that isn't counted\n\n",
-        about.streams,
+        "{}, {} writes{}, {}, {}\n{} to {}, level {}, on {}\n\
+         medians of {} of {} s after one that isn't counted\n\n",
+        Counted(about.streams, "stream"),
         size(about.write_bytes),
         if about.random { " in no order" } else { "" },
         about.data,
@@ -163,8 +163,8 @@ pub(crate) fn text(report: &Report) -> String {
         about.transport,
         about.store,
         about.level,
-        about.cores,
-        report.rounds.len(),
+        Counted(about.cores, "core"),
+        Counted(report.rounds.len(), "round"),
         about.seconds_a_round,
     );
     let _ = writeln!(

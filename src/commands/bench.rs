@@ -6,6 +6,7 @@ mod site;
 use std::path::Path;
 use std::time::Duration;
 
+use tidegate_model::Counted;
 use tidegate_vault::identity::Role;
 
 use self::site::Site;
@@ -106,7 +107,8 @@ fn streams(args: &BenchRunArgs) -> Result<usize, Failure> {
     let streams = args.streams.map_or(usual, usize::from);
     if args.server.is_some() && streams != args.identity.len() {
         return Err(Failure::usage(format!(
-            "{streams} streams need as many identities of role {}: {} were given with --identity",
+            "for {} as many identities of role {} are needed; {} came with --identity",
+            Counted(streams, "stream"),
             Role::Machine,
             args.identity.len()
         )));

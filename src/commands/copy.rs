@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tidegate_agent::connect::{Connector, ServerAddress, TlsConnector, TlsIdentity, VerifyServer};
-use tidegate_agent::reader::ReaderSettings;
+use tidegate_agent::reader::{POOL_BYTES_MIN, ReaderSettings};
 use tidegate_agent::source::Source;
 use tidegate_agent::{CopyReport, CopyRequest, Progress, RetryPolicy, copy};
-use tidegate_model::{HumanBytes, Name, Remedy, VaultId};
+use tidegate_model::{ExactBytes, HumanBytes, Name, Remedy, VaultId};
 use tidegate_vault::identity::{Identity, Role, check_peer};
 
 use crate::cli::AgentCopyArgs;
@@ -42,6 +42,7 @@ pub(super) struct CopyResult {
 }
 
 pub(super) async fn run(args: AgentCopyArgs, output: Output, stop: Stop) -> Result<(), Failure> {
+    check_window(args.window)?;
     let sources = open_sources(&args.disks)?;
     let identity = Identity::read(&args.identity)?;
     if identity.role() != Role::Machine {
@@ -66,6 +67,17 @@ pub(super) async fn run(args: AgentCopyArgs, output: Output, stop: Stop) -> Resu
     let result = job.run(&connector, output, &stop).await?;
     output.result(&result, text)?;
     result.clean_or_failure()
+}
+
+/// What is too little for the reader is refused before a server is troubled.
+fn check_window(bytes: u64) -> Result<(), Failure> {
+    if bytes < POOL_BYTES_MIN {
+        let (given, least) = (ExactBytes(bytes), ExactBytes(POOL_BYTES_MIN));
+        return Err(Failure::usage(format!(
+            "--window {given} is too little: give {least} or more"
+        )));
+    }
+    Ok(())
 }
 
 /// Opens the disks, and warns of those that are mounted.

@@ -9,11 +9,12 @@
 mod children;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -187,12 +188,11 @@ impl Demo {
         let mut server =
             self.command(&["server", "--listen", "127.0.0.1:0", "--identity", &identity]);
         server.args(["--vault", &self.vault(), "--key-file", &self.path("vault.key")]);
-        let mut child = self
-            .children
-            .start(server.stdout(Stdio::piped()))
+        let (mut child, _errors) = self
+            .start(&mut server)
             .map_err(|error| Failure::failed(format!("can't start the server: {error}")))?;
         let stdout = child.stdout.take();
-        let mut server = RunningServer { child, address: String::new() };
+        let mut server = RunningServer { child, _errors, address: String::new() };
         let mut line = String::new();
         let mut reader = BufReader::new(stdout.ok_or_else(|| Failure::failed("no server output"))?);
         let read = reader.read_line(&mut line);
@@ -202,16 +202,15 @@ impl Demo {
             Failure::failed("the server ended before it listened; its message stands above")
         })?;
         // What it prints later must not block it.
-        std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        std::thread::spawn(move || io::copy(&mut reader, &mut io::sink()));
         Ok(server)
     }
 
     /// Runs one of our own commands and gives its JSON.
     fn tidegate(&self, args: &[&str]) -> Result<Value, Failure> {
-        let mut command = self.command(args);
-        let started = self.children.start(command.stdout(Stdio::piped()));
-        let done = started
-            .and_then(Child::wait_with_output)
+        let done = self
+            .start(&mut self.command(args))
+            .and_then(|(child, _errors)| child.wait_with_output())
             .map_err(|error| Failure::failed(format!("can't run tidegate: {error}")))?;
         if !done.status.success() {
             return Err(Failure::failed(format!(
@@ -228,6 +227,14 @@ impl Demo {
         let mut all = args.to_vec();
         all.extend(["--vault", &vault, "--key-file", &key]);
         self.tidegate(&all)
+    }
+
+    /// Starts one of our own commands: what it prints is read, what it says of errors passed on.
+    fn start(&self, command: &mut Command) -> io::Result<(Child, Errors)> {
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = self.children.start(command)?;
+        let errors = Errors::pass_on(child.stderr.take());
+        Ok((child, errors))
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -270,8 +277,36 @@ impl Drop for Scratch {
     }
 }
 
+/// What a child says of errors, on its way to where ours go.
+///
+/// Dropping it waits until all is said, which is when the child has ended.
+struct Errors(Option<JoinHandle<()>>);
+
+impl Errors {
+    /// All but that it was asked to stop: that was the demo's doing, or stands there already.
+    fn pass_on(from: Option<ChildStderr>) -> Self {
+        let lines = from.map(|errors| BufReader::new(errors).split(b'\n'));
+        Self(Some(std::thread::spawn(move || {
+            let lines = lines.into_iter().flatten().map_while(Result::ok);
+            for line in lines.filter(|line| line != signals::HEARD.as_bytes()) {
+                // Whoever closed our errors doesn't want these either.
+                let _ = io::stderr().write_all(&[&line[..], b"\n"].concat());
+            }
+        })))
+    }
+}
+
+impl Drop for Errors {
+    fn drop(&mut self) {
+        // It only copies, and can't fail.
+        let _ = self.0.take().map(JoinHandle::join);
+    }
+}
+
 struct RunningServer {
     child: Child,
+    /// Ends after it.
+    _errors: Errors,
     address: String,
 }
 
@@ -360,7 +395,7 @@ fn megabytes(bytes: u64) -> f64 {
     bytes / 1e6
 }
 
-fn io_failure(what: &str, path: &Path, error: &std::io::Error) -> Failure {
+fn io_failure(what: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("can't {what} {}: {error}", path.display()))
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::Serialize;
+use tidegate_model::Counted;
 use tidegate_vault::authority::Enrolment;
 use tidegate_vault::identity::Role;
 use tidegate_vault::store::Access;
@@ -41,8 +42,11 @@ pub(super) async fn run(args: EnrollArgs, output: Output) -> Result<(), Failure>
     };
     output.result(&enrolled, |enrolled| {
         format!(
-            "{} {} is enrolled for {} days; its identity is in {} (it holds a private key)",
-            enrolled.role, enrolled.name, enrolled.days, enrolled.identity
+            "{} {} is enrolled for {}; its identity is in {} (it holds a private key)",
+            enrolled.role,
+            enrolled.name,
+            Counted(enrolled.days, "day"),
+            enrolled.identity
         )
     })
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidegate_model::limits::{
     NAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT, PATIENCE_SECONDS_MAX, STORE_PATIENCE_SECONDS,
 };
-use tidegate_model::{Incarnation, Micros, Name};
+use tidegate_model::{ExactBytes, Incarnation, Micros, Name};
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Location, Vault};
 
@@ -72,7 +72,8 @@ pub(crate) const PACK_AGE_MS_DEFAULT: u64 = 250;
 pub(crate) const PACK_AGE_MS_MIN: u64 = 10;
 pub(crate) const PACK_AGE_MS_MAX: u64 = 10_000;
 /// How large packs may be made; the plan may have to make them smaller.
-const PACK_BYTES_BOUNDS: RangeInclusive<usize> = 1 << 20..=PACK_CLOSE_BYTES_DEFAULT as usize;
+const PACK_BYTES_BOUNDS: RangeInclusive<ExactBytes> =
+    ExactBytes(1 << 20)..=ExactBytes(PACK_CLOSE_BYTES_DEFAULT as u64);
 /// Most cores: as many as the largest hosts have.
 pub(crate) const CORES_MAX: u16 = 1024;
 
@@ -155,8 +156,8 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
     let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let there = u16::try_from(there).unwrap_or(CORES_MAX).min(CORES_MAX);
     let patience = engine.store_patience.unwrap_or(STORE_PATIENCE_SECONDS);
-    let pack_size = engine.pack_size.unwrap_or(*PACK_BYTES_BOUNDS.end() as u64);
-    let pack_size = usize::try_from(pack_size).unwrap_or(usize::MAX);
+    let pack_size = engine.pack_size.map_or(*PACK_BYTES_BOUNDS.end(), ExactBytes);
+    let pack_size = within("pack-size", pack_size, PACK_BYTES_BOUNDS)?.0;
     // Checked here and not by the options alone: they may come from a configuration.
     Ok(ServerSettings {
         node,
@@ -180,7 +181,7 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
             engine.pack_age.unwrap_or(PACK_AGE_MS_DEFAULT),
             PACK_AGE_MS_MIN..=PACK_AGE_MS_MAX,
         )?),
-        pack_bytes: within("pack-size", pack_size, PACK_BYTES_BOUNDS)?,
+        pack_bytes: usize::try_from(pack_size).unwrap_or(usize::MAX),
     })
 }
 
@@ -194,7 +195,7 @@ fn within<T: PartialOrd + Display>(
         return Ok(value);
     }
     let (least, most) = bounds.into_inner();
-    Err(Failure::usage(format!("{name} {value} can't be had: it lies from {least} to {most}")))
+    Err(Failure::usage(format!("{name} {value} can't be had: give {least} to {most}")))
 }
 
 /// A new life of an agent.
@@ -269,5 +270,15 @@ mod tests {
         ] {
             assert!(settle(bad).is_err());
         }
+    }
+
+    #[test]
+    fn a_size_that_cant_be_had_is_answered_with_sizes_as_they_are_typed() {
+        let refused = server_settings(
+            host_name(),
+            &EngineArgs { pack_size: Some(512 << 10), ..EngineArgs::default() },
+        );
+        let text = refused.err().map(|failure| failure.to_string()).unwrap_or_default();
+        assert_eq!(text, "pack-size 512KiB can't be had: give 1MiB to 16MiB");
     }
 }

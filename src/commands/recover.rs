@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_model::{HumanBytes, Remedy};
+use tidegate_model::{Counted, ExactBytes, HumanBytes, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
@@ -63,15 +63,15 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     let only: Vec<_> = args.disk.into_iter().collect();
     let plan = RestorePlan::build(&reader, &history, chosen.point, &only);
     let plan = plan.await.map_err(not_restored)?;
-    let target = match (args.disk, plan.disks()) {
+    let target = Arc::new(match (args.disk, plan.disks()) {
         (Some(_), [disk]) => Target::single(&args.to, disk, args.force)?,
         _ => Target::directory(&args.to, plan.disks(), args.force)?,
-    };
+    });
     let bar = output.bytes_bar(plan.bytes_to_write(), "recovering");
     let told = |bytes| bar.set_position(bytes);
-    let restored = plan.run(&reader, Arc::new(target), means, &told).await;
+    let restored = plan.run(&reader, target.clone(), means, &told).await;
     bar.finish_and_clear();
-    let restored = restored.map_err(not_restored)?;
+    let restored = restored.map_err(|error| not_written(error, &target))?;
     let recovered = Recovered {
         machine: args.machine.to_string(),
         epoch: chosen.point.epoch.0,
@@ -91,9 +91,8 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
         #[allow(clippy::cast_precision_loss)] // a figure for people
         let rate = r.bytes_total as f64 / 1e6 / r.seconds.max(1e-9);
         format!(
-            "{} disk{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
-            r.disks,
-            if r.disks == 1 { "" } else { "s" },
+            "{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
+            Counted(r.disks, "disk"),
             HumanBytes(r.bytes_total),
             r.seconds,
             HumanBytes(r.bytes_written)
@@ -105,7 +104,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
 fn means(memory: Option<u64>) -> Result<Means, Failure> {
     let memory = memory.unwrap_or(MEMORY_DEFAULT);
     if memory < MEMORY_MIN {
-        let (given, least) = (HumanBytes(memory), HumanBytes(MEMORY_MIN));
+        let (given, least) = (ExactBytes(memory), ExactBytes(MEMORY_MIN));
         return Err(Failure::usage(format!(
             "--memory {given} is too little: give {least} or more"
         )));
@@ -130,12 +129,26 @@ fn not_restored(error: RestoreError) -> Failure {
     }
 }
 
+/// The same, where the target may be what failed.
+fn not_written(error: RestoreError, target: &Target) -> Failure {
+    let text = error.to_string();
+    match error {
+        RestoreError::Sink { range, cause, .. } => {
+            target.not_written(Some(range.disk), &text, &cause)
+        }
+        RestoreError::Finish { cause, .. } => target.not_written(None, &text, &cause),
+        error => not_restored(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn less_memory_than_a_recovery_needs_is_refused() {
+        let refused = means(Some(MEMORY_MIN >> 1)).unwrap_err().to_string();
+        assert_eq!(refused, "--memory 16MiB is too little: give 32MiB or more");
         assert!(means(Some(MEMORY_MIN - 1)).is_err());
         assert!(means(Some(MEMORY_MIN)).is_ok_and(|means| means.bytes() <= MEMORY_MIN));
         assert!(means(None).is_ok_and(|means| means.bytes() <= MEMORY_DEFAULT));

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tidegate_agent::connect::{Connecting, Connection, Connector};
 use tidegate_agent::source::{Source, SourceIdentity};
-use tidegate_model::Name;
 use tidegate_model::limits::{
     AGENT_PATIENCE_SECONDS, BLOCK_BYTES_DEFAULT, RECORD_BYTES_DEFAULT, STORE_PATIENCE_SECONDS,
     WINDOW_BYTES_DEFAULT,
 };
+use tidegate_model::{Counted, Name};
 use tidegate_pipeline::MemoryPlan;
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Begun, Vault, VaultError};
@@ -117,9 +117,10 @@ fn take_window(memory_bytes: &mut usize, cores: u16, block_bytes: u32) -> Result
     let window_bytes = wanted.min(memory_bytes.saturating_sub(server_bytes_min));
     if window_bytes < WINDOW_BYTES_MIN {
         return Err(Failure::usage(format!(
-            "{} MiB of memory are too little for {cores} shards and the agent: give at least {} MiB \
-             (--memory), or use fewer shards (--cores)",
+            "{} MiB of memory are too little for {} and the agent: give at least {} MiB (--memory), \
+             or use fewer shards (--cores)",
             *memory_bytes >> 20,
+            Counted(cores, "shard"),
             (server_bytes_min + WINDOW_BYTES_MIN).div_ceil(1 << 20)
         )));
     }

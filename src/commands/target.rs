@@ -3,8 +3,8 @@
 //! Written through io_uring ([`ring`]), or with plain writes where that is forbidden.
 //!
 //! A file gets its name only when it is whole and durable; until then it is `NAME.RANDOM.partial`,
-//! which is removed when the recovery fails. What is there already is left alone unless forced; what
-//! is neither a file nor a block device always is.
+//! which is removed when the recovery fails, and so are directories that were made for it. What is
+//! there already is left alone unless forced; what is neither a file nor a block device always is.
 
 mod ring;
 
@@ -15,45 +15,54 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FallocateFlags, RenameFlags, fallocate, renameat_with};
-use tidegate_model::{Disk, DiskNumber, HumanBytes};
+use tidegate_model::{Disk, DiskNumber, HumanBytes, Remedy};
+use tidegate_vault::MadeFolders;
 use tidegate_vault::restore::{Sink, Waiting, Writer};
 
 use crate::failure::Failure;
 use ring::RingWriter;
 
+/// Of directories that are made: the usual, from which the user's mask is taken.
+const DIRECTORY_MODE: u32 = 0o777;
 /// Zeros written at once where a device can't be told to forget.
 const ZEROS: usize = 1 << 20;
 
 /// Where the disks of one recovery go.
 pub(super) struct Target {
     disks: BTreeMap<DiskNumber, Place>,
+    /// Made for them; gone with them when they don't become whole.
+    _made: MadeFolders,
 }
 
 struct Place {
+    /// The device, or the file as it is called when it is whole.
+    path: PathBuf,
     file: File,
     /// A new file reads as zeros where nothing was written.
     starts_zero: bool,
-    /// What becomes of a new file.
-    rename: Option<Rename>,
+    /// What a new file is called until then.
+    partial: Option<Partial>,
 }
 
-struct Rename {
-    /// What it is called until it is whole.
-    partial: PathBuf,
-    whole: PathBuf,
-    /// Whether another file of that name may go.
+struct Partial {
+    path: PathBuf,
+    /// Whether another file of the whole one's name may go.
     replaces: bool,
 }
 
 impl Target {
     /// All disks, each as `disk-N.img` in a directory, which is made if it isn't there.
     pub(super) fn directory(path: &Path, disks: &[Disk], force: bool) -> Result<Self, Failure> {
-        fs::create_dir_all(path).map_err(|error| failed("make the directory", path, &error))?;
+        let made = MadeFolders::make(path, DIRECTORY_MODE);
+        let made = made.map_err(|error| failed("make the directory", path, &error))?;
         let file_of = |disk: &Disk| path.join(format!("disk-{}.img", disk.number));
         // Better to know before the first of many hours is spent.
         disks.iter().try_for_each(|disk| check_free(&file_of(disk), force).map(drop))?;
-        let place = |disk: &Disk| Ok((disk.number, new_file(&file_of(disk), disk.bytes, force)?));
-        Ok(Self { disks: disks.iter().map(place).collect::<Result<_, Failure>>()? })
+        let mut target = Self { disks: BTreeMap::new(), _made: made };
+        for disk in disks {
+            target.disks.insert(disk.number, new_file(&file_of(disk), disk.bytes, force)?);
+        }
+        Ok(target)
     }
 
     /// One disk, as a file or onto a block device.
@@ -64,7 +73,20 @@ impl Target {
         } else {
             new_file(path, disk.bytes, force)?
         };
-        Ok(Self { disks: BTreeMap::from([(disk.number, place)]) })
+        Ok(Self { disks: BTreeMap::from([(disk.number, place)]), _made: MadeFolders::default() })
+    }
+
+    /// The failure of a write to a disk, or of what ends them all when none is named.
+    pub(super) fn not_written(
+        &self,
+        disk: Option<DiskNumber>,
+        text: &str,
+        cause: &io::Error,
+    ) -> Failure {
+        let place = disk.and_then(|disk| self.disks.get(&disk));
+        let at = place.map_or_else(String::new, |place| format!("{}: ", place.path.display()));
+        let (advice, _) = advice(cause);
+        Failure::failed(format!("{at}{text}; {advice}"))
     }
 
     fn place(&self, disk: DiskNumber) -> io::Result<&Place> {
@@ -101,21 +123,20 @@ impl Sink for Target {
     }
 
     fn finish(&self) -> io::Result<()> {
-        for place in self.disks.values() {
-            place.file.sync_all()?;
-            if let Some(rename) = &place.rename {
-                rename.run()?;
-            }
-        }
-        Ok(())
+        self.disks.values().try_for_each(|place| {
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("{}: {error}", place.path.display()))
+            };
+            place.finish().map_err(named)
+        })
     }
 }
 
 impl Drop for Target {
     fn drop(&mut self) {
-        for rename in self.disks.values().filter_map(|place| place.rename.as_ref()) {
+        for partial in self.disks.values().filter_map(|place| place.partial.as_ref()) {
             // After finish() there is none, and then this changes nothing.
-            let _ = fs::remove_file(&rename.partial);
+            let _ = fs::remove_file(&partial.path);
         }
     }
 }
@@ -131,17 +152,18 @@ fn write_zeros(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> 
     Ok(())
 }
 
-impl Rename {
-    /// Gives the file its name, and makes that durable.
-    fn run(&self) -> io::Result<()> {
-        let Self { partial, whole, replaces } = self;
+impl Place {
+    /// Makes it durable, and gives a new file its name.
+    fn finish(&self) -> io::Result<()> {
+        self.file.sync_all()?;
+        let Some(Partial { path: partial, replaces }) = &self.partial else { return Ok(()) };
         if *replaces {
-            fs::rename(partial, whole)?;
+            fs::rename(partial, &self.path)?;
         } else {
             // What has appeared since we looked stays.
-            renameat_with(CWD, partial, CWD, whole, RenameFlags::NOREPLACE)?;
+            renameat_with(CWD, partial, CWD, &self.path, RenameFlags::NOREPLACE)?;
         }
-        if let Some(directory) = whole.parent().filter(|p| !p.as_os_str().is_empty()) {
+        if let Some(directory) = self.path.parent().filter(|p| !p.as_os_str().is_empty()) {
             File::open(directory)?.sync_all()?;
         }
         Ok(())
@@ -179,12 +201,13 @@ fn new_file(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
         .write(true)
         .create_new(true)
         .open(&partial)
-        .map_err(|error| failed("make", &partial, &error))?;
+        .map_err(|error| failed("make", &whole, &error))?;
     file.set_len(bytes).map_err(|error| {
         let _ = fs::remove_file(&partial);
-        failed("size", &partial, &error)
+        failed("size", &whole, &error)
     })?;
-    Ok(Place { file, starts_zero: true, rename: Some(Rename { partial, whole, replaces: force }) })
+    let partial = Some(Partial { path: partial, replaces: force });
+    Ok(Place { path: whole, file, starts_zero: true, partial })
 }
 
 fn device(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
@@ -214,9 +237,30 @@ fn device(path: &Path, bytes: u64, force: bool) -> Result<Place, Failure> {
             HumanBytes(bytes)
         )));
     }
-    Ok(Place { file, starts_zero: false, rename: None })
+    Ok(Place { path: path.to_path_buf(), file, starts_zero: false, partial: None })
 }
 
 fn failed(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("can't {what} {}: {error}", path.display()))
+    let (advice, remedy) = advice(error);
+    Failure::new(format!("can't {what} {}: {error}; {advice}", path.display()), remedy)
+}
+
+/// What to do about a place that can't be written to.
+fn advice(error: &io::Error) -> (&'static str, Remedy) {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ("make room there, or recover to another place", Remedy::Stop)
+        }
+        io::ErrorKind::FileTooLarge => {
+            ("its file system takes no file so long: recover to another place", Remedy::Stop)
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ("name a place that this user may write to, or run as one who may", Remedy::Refuse)
+        }
+        io::ErrorKind::NotFound => ("make its directory first", Remedy::Refuse),
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            ("a part of its path is a file: name another place", Remedy::Refuse)
+        }
+        _ => ("see the kernel's log (dmesg) for what is wrong with it", Remedy::Stop),
+    }
 }

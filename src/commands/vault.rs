@@ -1,6 +1,7 @@
 //! `tidegate vault init`, `tidegate vault key ...`.
 
 use serde::Serialize;
+use tidegate_model::ExactBytes;
 use tidegate_model::limits::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN};
 use tidegate_vault::keys::{Credential, NewSlot, PassphraseCost, Scope};
 use tidegate_vault::points::readable_time;
@@ -64,8 +65,10 @@ fn block_bytes(asked: u64) -> Result<u32, Failure> {
     let fits = u32::try_from(asked).ok().filter(|bytes| bounds.contains(bytes));
     fits.filter(|bytes| bytes.is_power_of_two()).ok_or_else(|| {
         Failure::usage(format!(
-            "--block-bytes {asked} can't be had: it is a power of two from {BLOCK_BYTES_MIN} to \
-             {BLOCK_BYTES_MAX}"
+            "--block-bytes {} can't be had: give a power of two from {} to {}",
+            ExactBytes(asked),
+            ExactBytes(BLOCK_BYTES_MIN.into()),
+            ExactBytes(BLOCK_BYTES_MAX.into())
         ))
     })
 }
@@ -155,8 +158,12 @@ struct SlotLine {
 
 async fn list(args: KeyListArgs, output: Output) -> Result<(), Failure> {
     let store = Store::open(&args.vault, Access::Read)?;
-    // What opens a vault can be seen without opening it.
+    // What opens a vault can be seen without opening it: who has a wrong passphrase in the
+    // environment must get to see it. A secret that is named is tried, for that is what is asked.
     let document = Vault::keys_at(&store).await?;
+    if let Some(credential) = credentials::named(&args.credential).await? {
+        Vault::open(store, &credential).await?;
+    }
     let lines: Vec<SlotLine> = document
         .slots
         .iter()

@@ -1,7 +1,7 @@
 //! `tidegate verify`: checks a vault.
 
 use serde::Serialize;
-use tidegate_model::{HumanBytes, Remedy};
+use tidegate_model::{Counted, HumanBytes, Remedy};
 use tidegate_vault::layout;
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::verify::{Done, OpenLog, Report, Touch, verify};
@@ -77,11 +77,12 @@ pub(super) async fn run(args: VerifyArgs, output: Output) -> Result<(), Failure>
     if report.is_clean() {
         return Ok(());
     }
-    let count = report.damage.len();
-    let what =
-        format!("the vault is damaged in {count} place{}", if count == 1 { "" } else { "s" });
+    let places = Counted(report.damage.len(), "place");
     Err(Failure::new(
-        format!("{what}; bring back what is listed from a copy of the vault's objects"),
+        format!(
+            "the vault is damaged in {places}; bring back what is listed from a copy of the vault's \
+             objects"
+        ),
         Remedy::Repair,
     ))
 }
@@ -137,13 +138,13 @@ fn touched(touch: &Touch) -> String {
 
 fn text(verified: &Verified) -> String {
     let mut lines = vec![format!(
-        "{} packs of {} logs, {} frames with {} (stored as {}), {} references: {}",
-        verified.packs,
-        verified.logs,
-        verified.frames,
+        "{} of {}, {} with {} (stored as {}), {}: {}",
+        Counted(verified.packs, "pack"),
+        Counted(verified.logs, "log"),
+        Counted(verified.frames, "frame"),
         HumanBytes(verified.bytes_kept),
         HumanBytes(verified.bytes_stored),
-        verified.references,
+        Counted(verified.references, "reference"),
         match (verified.clean, verified.contents) {
             (true, true) => "every byte is as it was written",
             (true, false) => "indexes and references are whole (--contents reads every frame)",
@@ -151,8 +152,8 @@ fn text(verified: &Verified) -> String {
         }
     )];
     if verified.leftovers > 0 {
-        let count = verified.leftovers;
-        lines.push(format!("{count} packs were left by a crash and never counted: no harm"));
+        let packs = Counted(verified.leftovers, "pack");
+        lines.push(format!("no harm: a crash left {packs} that never counted"));
     }
     lines.extend(open_lines(&verified.open_logs));
     lines.extend(verified.strays.iter().map(|stray| format!("not ours, passed over: {stray}")));
@@ -182,4 +183,24 @@ fn open_lines(open: &[Open]) -> Vec<String> {
         lines.push(format!("  and {} more (--json lists them)", open.len() - OPEN_LOGS_SHOWN));
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_vault::verify::Counts;
+
+    use super::*;
+
+    #[test]
+    fn one_of_a_thing_is_told_from_several() {
+        let told = |counts| {
+            let report = Report { counts, ..Report::default() };
+            text(&Verified::of(&report, false, 0.0))
+        };
+        let one = told(Counts { packs: 1, logs: 1, frames: 1, references: 1, ..Counts::default() });
+        assert!(one.starts_with("1 pack of 1 log, 1 frame with 0 B (stored as 0 B), 1 reference:"));
+        let several = told(Counts { packs: 2, leftovers: 1, ..Counts::default() });
+        assert!(several.starts_with("2 packs of 0 logs, 0 frames"), "{several}");
+        assert!(several.contains("a crash left 1 pack that"), "{several}");
+    }
 }

@@ -20,7 +20,7 @@ use tidegate_pipeline::{
     Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit, Worker,
 };
 use tidegate_wire::{Refusal, SlowReason};
-use tracing::{error, info};
+use tracing::info;
 
 use super::credit::Pool;
 use super::front;
@@ -202,7 +202,8 @@ impl Host {
             News::Unit(unit) => self.come_home(unit),
             News::Stored(number) => self.stored(number),
             News::Failed(failure) => {
-                error!(%failure, "the run ends; nothing that was acknowledged is lost");
+                // The first is what the command ends with, and tells; the others are like it.
+                info!(%failure, "the run ends; nothing that was acknowledged is lost");
                 self.shared.fail(failure);
             }
             News::Stop => self.stopping.set(true),

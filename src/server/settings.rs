@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tidegate_model::{HumanBytes, Name, Remedy};
+use tidegate_model::{Counted, HumanBytes, Name, Remedy};
 use tidegate_pipeline::MemoryError;
 
 use super::tls;
@@ -63,13 +63,15 @@ pub(crate) enum ServerError {
         "{address} is in use: another server, perhaps another Tidegate, listens there. Stop it, or choose another port with --listen"
     )]
     InUse { address: SocketAddr },
-    #[error("can't listen at {address}: {source}")]
+    #[error("can't listen at {address}: {source}; choose another address or port with --listen")]
     Bind { address: SocketAddr, source: io::Error },
     #[error("can't accept connections: {0}")]
     Listen(#[source] io::Error),
     #[error("the identity can't be used for TLS: {0}")]
     Tls(#[from] rustls::Error),
-    #[error("only {there} cores may be used here, {wanted} were asked for: lower --cores")]
+    #[error(
+        "only {} may be used here, {wanted} were asked for: lower --cores", Counted(*there, "core")
+    )]
     Cores { wanted: usize, there: usize },
     #[error("a compressor can't be made: {0}")]
     Compressor(#[source] io::Error),

@@ -100,15 +100,16 @@ pub(super) async fn place(
 }
 
 fn overloaded(sessions: usize) -> Refusal {
-    let cause = format!("the server has its {sessions} sessions");
+    let cause = format!("the server has as many sessions as it can have ({sessions})");
     let advice = "it is tried again; add a server, or give this one more memory";
     Refusal::new(RefusalCode::Overloaded, Remedy::Retry, &cause, advice)
 }
 
 fn occupied(machine: &Name, other: &str) -> Refusal {
     let cause = format!("machine {machine} is connected already, as incarnation {other}");
-    let advice = "if that is this machine's last connection it ends within 30 seconds, and it is \
-                  tried again; if not, two machines use one identity: enroll one of them anew";
+    let advice = "a connection that was lost ends within 30 seconds; another agent, here or where \
+                  this identity was copied to, must end first, or have an identity of its own \
+                  ('tidegate enroll')";
     Refusal::new(RefusalCode::Occupied, Remedy::Retry, &cause, advice)
 }
 

@@ -188,7 +188,10 @@ impl Driver<'_> {
         tokio::select! {
             () = stopped(stop) => Err(self.stopped()),
             connected = timeout(limit, self.connector.connect()) => connected
-                .map_err(|_| self.gave_up("no server answered".to_owned(), policy)),
+                .map_err(|_| {
+                    let last = "no server answered; start it, or check the address and the network";
+                    self.gave_up(last.to_owned(), policy)
+                }),
         }
     }
 
@@ -226,8 +229,8 @@ impl Driver<'_> {
     }
 
     fn gave_up(&self, last: String, policy: &RetryPolicy) -> CopyError {
-        let waited = self.patience(policy).1;
-        CopyError::GaveUp { waited, committed: self.state.committed(), last }
+        let (waited, awaited) = (self.patience(policy).1, self.state.awaited());
+        CopyError::GaveUp { waited, awaited, committed: self.state.committed(), last }
     }
 
     fn stopped(&self) -> CopyError {

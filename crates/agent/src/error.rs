@@ -1,5 +1,6 @@
 //! Why a copy ended before it was whole.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,16 +85,17 @@ pub enum CopyError {
     },
     /// Patience ran out.
     #[error(
-        "gave up after {} s in which nothing was committed (the last committed LSN is \
-         {committed}); the last cause was: {last}; start the server or mend the network, then \
-         copy again", .waited.as_secs()
+        "gave up after {} s of waiting for {awaited} (the last committed LSN is {committed}); the \
+         last cause was: {last}; then copy again", .waited.as_secs()
     )]
     GaveUp {
         /// How long it waited.
         waited: Duration,
+        /// For what.
+        awaited: Awaited,
         /// What the vault has.
         committed: Lsn,
-        /// The last thing that went wrong.
+        /// The last thing that went wrong, and what to do about it.
         last: String,
     },
     /// The caller asked to stop.
@@ -102,6 +104,24 @@ pub enum CopyError {
         /// What the vault has.
         committed: Lsn,
     },
+}
+
+/// What an agent has patience for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// A first session.
+    Session,
+    /// That more is committed.
+    Commit,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Session => "a server to accept this machine",
+            Self::Commit => "a server to commit what follows",
+        })
+    }
 }
 
 impl CopyError {

@@ -28,6 +28,6 @@ pub mod source;
 pub mod window;
 
 pub use copy::{Clock, CopyReport, CopyRequest, copy};
-pub use error::CopyError;
+pub use error::{Awaited, CopyError};
 pub use progress::{Progress, ProgressSnapshot};
 pub use retry::RetryPolicy;

@@ -26,5 +26,5 @@ pub use log::{FrameNumber, LogId, LogName, PackNumber};
 pub use name::{Name, NameError};
 pub use remedy::Remedy;
 pub use sequence::{Epoch, Lsn, Micros, Piece, Point, PointError};
-pub use units::{HumanBytes, parse_bytes};
+pub use units::{Counted, ExactBytes, HumanBytes, parse_bytes};
 pub use zero::is_zero;

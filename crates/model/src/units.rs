@@ -30,6 +30,32 @@ impl fmt::Display for HumanBytes {
     }
 }
 
+/// Bytes as an option takes them, exactly: in the largest binary unit that divides them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ExactBytes(pub u64);
+
+impl fmt::Display for ExactBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+        let divides = |shift: u32| self.0 > 0 && self.0.trailing_zeros() >= shift;
+        match UNITS.iter().find(|(shift, _)| divides(*shift)) {
+            Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+/// So many of a thing, in words: `1 pack`, `2 packs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted<N>(pub N, pub &'static str);
+
+impl<N: fmt::Display + PartialEq + From<u8>> fmt::Display for Counted<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(count, thing) = self;
+        write!(f, "{count} {thing}{}", if *count == N::from(1) { "" } else { "s" })
+    }
+}
+
 /// Reads `4096`, `64KiB`, `1.5GiB`, `200MB`, `1g` (powers of 1,024 for `k`, `m`, `g`, `t` and the
 /// `iB` forms, of 1,000 for `kB`, `MB`, `GB`, `TB`).
 ///
@@ -79,6 +105,29 @@ mod tests {
         {
             assert!(parse_bytes(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn exact_sizes_can_be_typed_as_they_are_told() {
+        for (bytes, text) in [
+            (0, "0"),
+            (1023, "1023"),
+            (1 << 10, "1KiB"),
+            (1536, "1536"),
+            (3 << 20, "3MiB"),
+            ((1 << 30) + (1 << 10), "1048577KiB"),
+            (5 << 40, "5TiB"),
+        ] {
+            assert_eq!(ExactBytes(bytes).to_string(), text);
+            assert_eq!(parse_bytes(text), Ok(bytes));
+        }
+    }
+
+    #[test]
+    fn one_thing_is_told_from_several() {
+        assert_eq!(Counted(1_usize, "pack").to_string(), "1 pack");
+        assert_eq!(Counted(0_u64, "pack").to_string(), "0 packs");
+        assert_eq!(Counted(2_u64, "pack").to_string(), "2 packs");
     }
 
     #[test]

@@ -37,8 +37,10 @@ pub enum DescriptionError {
         "its vault.json is not one of Tidegate's ({0}): another program's directory, or damaged"
     )]
     NotOurs(String),
-    /// Made by a later program.
-    #[error("it has format {0}, which this program doesn't know: use a newer Tidegate")]
+    /// Made by a later program; or damaged, for nothing in it is authenticated by itself.
+    #[error(
+        "its vault.json has format {0}, which this program doesn't know: use a newer Tidegate, or, if none has written there, bring back that damaged object from a copy"
+    )]
     Newer(u64),
     /// A block size that no vault has.
     #[error(

@@ -25,7 +25,9 @@ pub enum VaultError {
         place: String,
     },
     /// There is one already.
-    #[error("there is a vault at {place} already: it was left as it is")]
+    #[error(
+        "there is a vault at {place} already, and was left as it is: use it, or name another place"
+    )]
     Exists {
         /// The place.
         place: String,

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod layout;
 pub mod location;
 pub mod log;
+mod made_folders;
 pub mod meta;
 pub mod pack;
 mod pem;
@@ -34,4 +35,5 @@ pub mod verify;
 
 pub use error::VaultError;
 pub use location::Location;
+pub use made_folders::MadeFolders;
 pub use vault::{Begun, InitOptions, Vault};

@@ -34,7 +34,7 @@ pub enum Location {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// A path without a scheme.
-    #[error("'{text}' is a bare path: write the vault's place as {advice}")]
+    #[error("'{text}' names no vault's place: write it as {advice}")]
     BarePath {
         /// What was given.
         text: String,
@@ -109,10 +109,11 @@ fn bare(text: &str) -> LocationError {
     if text.is_empty() {
         return LocationError::Scheme(text.into());
     }
-    let advice = if text.starts_with('/') {
-        format!("file://{}", encode(text))
+    let path = text.strip_prefix("file:").unwrap_or(text);
+    let advice = if path.starts_with('/') {
+        format!("file://{}", encode(path))
     } else {
-        format!("file://\"$PWD\"/{}", text.trim_start_matches("./"))
+        format!("file://\"$PWD\"/{}", path.trim_start_matches("./"))
     };
     LocationError::BarePath { text: text.into(), advice }
 }
@@ -213,6 +214,8 @@ mod tests {
     fn a_bare_path_is_answered_with_how_to_write_it() {
         let error = "/srv/my vault".parse::<Location>().unwrap_err().to_string();
         assert!(error.contains("file:///srv/my%20vault"), "{error}");
+        let error = "file:/srv/vault".parse::<Location>().unwrap_err().to_string();
+        assert!(error.contains("as file:///srv/vault"), "{error}");
         let error = "./vault".parse::<Location>().unwrap_err().to_string();
         assert!(error.contains("file://\"$PWD\"/vault"), "{error}");
     }

@@ -11,7 +11,7 @@ use tidegate_model::limits::BLOCK_BYTES_DEFAULT;
 use tidegate_model::{Micros, VaultId};
 
 use crate::authority::{self, Authority};
-use crate::description::{DESCRIPTION_BYTES_MAX, Description};
+use crate::description::{DESCRIPTION_BYTES_MAX, Description, FORMAT};
 use crate::error::VaultError;
 use crate::keys::{
     self, Credential, KeyDocument, KeyError, NewSlot, PassphraseCost, RecoveryKey, Scope, Slot,
@@ -104,17 +104,19 @@ impl Vault {
     /// # Errors
     /// [`VaultError::NotThere`]; [`VaultError::Description`] when something else is there or a
     /// newer format; [`VaultError::Key`] when no slot opens or keys are damaged;
-    /// [`VaultError::Changed`]; what the store reports.
+    /// [`VaultError::Changed`] when the keys authenticate something else than vault.json says; what
+    /// the store reports.
     pub async fn open(store: Store, credential: &Credential) -> Result<Self, VaultError> {
         let place = store.place().to_owned();
-        let (description, document) = read_parts(&store).await?;
+        let (description, document) = match read_parts(&store).await {
+            Err(error @ VaultError::Description { .. }) => {
+                return Err(told_by_keys(&store, credential).await.unwrap_or(error));
+            }
+            read => read?,
+        };
         let keys = document.unlock(credential).map_err(|cause| key_error(&place, cause))?;
         if !keys.agrees_with(&description) {
-            let (format, vault, block_bytes) = keys.described();
-            let expected = format!(
-                "\"format\": {format}, \"vault\": \"{vault}\", \"block_bytes\": {block_bytes}"
-            );
-            return Err(VaultError::Changed { place, expected });
+            return Err(changed(place, &keys));
         }
         Ok(Self::assemble(store, description, keys))
     }
@@ -255,6 +257,21 @@ fn key_error(place: &str, cause: KeyError) -> VaultError {
         KeyError::Store(error) => VaultError::Store(error), // which names the place itself
         cause => VaultError::Key { place: place.into(), cause },
     }
+}
+
+fn changed(place: String, keys: &Unlocked) -> VaultError {
+    let (format, vault, block_bytes) = keys.described();
+    let expected =
+        format!("\"format\": {format}, \"vault\": \"{vault}\", \"block_bytes\": {block_bytes}");
+    VaultError::Changed { place, expected }
+}
+
+/// A vault.json that can't be used is of a later program, of another one, or damaged. Keys that open
+/// and authenticate our format tell: then it is damaged, and this is what it must say.
+async fn told_by_keys(store: &Store, credential: &Credential) -> Option<VaultError> {
+    let keys = KeyDocument::newest(store).await.ok()?.unlock(credential).ok()?;
+    let (format, ..) = keys.described();
+    (format == FORMAT).then(|| changed(store.place().to_owned(), &keys))
 }
 
 /// What is read of a vault before it is opened.

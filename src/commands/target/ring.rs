@@ -227,6 +227,7 @@ mod tests {
     use std::path::Path;
 
     use tidegate_model::{DiskNumber, Extent};
+    use tidegate_vault::MadeFolders;
 
     use super::super::Place;
     use super::*;
@@ -237,8 +238,8 @@ mod tests {
 
     fn target(path: &Path) -> Target {
         let file = File::options().read(true).write(true).open(path).unwrap();
-        let place = Place { file, starts_zero: true, rename: None };
-        Target { disks: BTreeMap::from([(number(), place)]) }
+        let place = Place { path: path.to_path_buf(), file, starts_zero: true, partial: None };
+        Target { disks: BTreeMap::from([(number(), place)]), _made: MadeFolders::default() }
     }
 
     fn part(begin: usize, offset: u64, length: u64) -> Part {

@@ -98,7 +98,9 @@ pub enum ConnectError {
         error: String,
     },
     /// The connection broke while it was being set up.
-    #[error("{server}: the connection broke while {doing}: {error}")]
+    #[error(
+        "{server}: the connection broke while {doing}: {error}; see the server's log, and the network"
+    )]
     Broken {
         /// Host and port.
         server: String,

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tidegate_model::Remedy;
+use tidegate_model::{ExactBytes, Remedy};
 
 use crate::source::SourceError;
 
@@ -40,7 +40,10 @@ pub enum ReaderError {
         error: io::Error,
     },
     /// The pool's memory isn't to be had.
-    #[error("{bytes} bytes for read buffers can't be had ({error}); give the agent less memory")]
+    #[error(
+        "{} for read buffers can't be had ({error}); give the agent less memory (--window)",
+        ExactBytes(*.bytes)
+    )]
     Memory {
         /// How much was asked for.
         bytes: u64,

@@ -52,6 +52,12 @@ const QUEUE_MESSAGES: usize = 64;
 /// Fewest buffers: one being read, one being sent.
 const BUFFERS_MIN: u64 = 2;
 
+/// Bytes of one read unless told otherwise.
+const READ_BYTES_DEFAULT: u32 = 1 << 20;
+
+/// Smallest pool for reads of the usual size.
+pub const POOL_BYTES_MIN: u64 = BUFFERS_MIN * READ_BYTES_DEFAULT as u64;
+
 /// Most buffers: as many as io_uring registers with one ring.
 const BUFFERS_MAX: u64 = 16_384;
 
@@ -96,7 +102,7 @@ impl Default for ReaderSettings {
         Self {
             block_bytes: BLOCK_BYTES_DEFAULT,
             record_bytes_max: RECORD_BYTES_DEFAULT,
-            read_bytes: 1 << 20,
+            read_bytes: READ_BYTES_DEFAULT,
             depth: 16,
             pool_bytes: WINDOW_BYTES_DEFAULT,
             caching: Caching::Auto,

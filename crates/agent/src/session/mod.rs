@@ -228,14 +228,20 @@ impl<'a> Session<'a> {
 
     fn gave_up(&self) -> CopyError {
         let last = match self.slow.map(|slow| slow.reason) {
-            _ if !self.welcomed => "the server accepted the connection and said nothing",
-            None => "the server is connected and commits nothing",
-            Some(SlowReason::Store) => "the server waits for its store",
-            Some(SlowReason::Cores) => "the server's cores are all busy",
-            Some(SlowReason::Memory) => "the server waits for memory",
+            _ if !self.welcomed => {
+                "the server accepted the connection and said nothing; see its log, and start it anew"
+            }
+            None => "the server is connected and commits nothing; see its log, and start it anew",
+            Some(SlowReason::Store) => "the server waits for its store; see its log, and the store",
+            Some(SlowReason::Cores) => "the server's cores are all busy; give it more of them",
+            Some(SlowReason::Memory) => "the server waits for memory; give it more (its --memory)",
         };
-        let (waited, committed) = (self.patience, self.state.committed());
-        CopyError::GaveUp { waited, committed, last: last.to_owned() }
+        CopyError::GaveUp {
+            waited: self.patience,
+            awaited: self.state.awaited(),
+            committed: self.state.committed(),
+            last: last.to_owned(),
+        }
     }
 
     /// Moves records from the window into the outbox, as far as there is room and credit.
@@ -360,7 +366,7 @@ impl<'a> Session<'a> {
 }
 
 fn broken(cause: &str) -> Stop {
-    Stop::Broken(cause.to_owned())
+    Stop::Broken(format!("{cause}; see the server's log, and the network"))
 }
 
 fn refused(refusal: Refusal) -> Stop {

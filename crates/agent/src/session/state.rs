@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::feed::{Feed, Item};
 use crate::copy::{CopyReport, CopyRequest};
-use crate::error::CopyError;
+use crate::error::{Awaited, CopyError};
 use crate::progress::{Progress, add, raise};
 use crate::reader::{Payload, Reader};
 use crate::source::Source;
@@ -100,6 +100,11 @@ impl State {
     /// Since when the vault owes a commit; `None` while no server has accepted the agent.
     pub(crate) const fn advanced(&self) -> Option<Instant> {
         self.advanced
+    }
+
+    /// What patience is needed for.
+    pub(crate) const fn awaited(&self) -> Awaited {
+        if self.advanced.is_none() { Awaited::Session } else { Awaited::Commit }
     }
 
     /// Whether everything is said and committed.

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::server::{Mischief, Random, TestServers, VAULT};
 use crate::source::Source;
 use crate::window::WindowError;
-use crate::{CopyError, CopyReport, CopyRequest, Progress, RetryPolicy, copy};
+use crate::{Awaited, CopyError, CopyReport, CopyRequest, Progress, RetryPolicy, copy};
 
 /// An image of this many bytes: data, zeros and holes by a seed.
 fn image(bytes: u64, seed: u64) -> NamedTempFile {
@@ -138,8 +138,8 @@ async fn a_server_that_is_not_there_is_given_up_after_the_patience_for_a_start()
     let servers = TestServers::new(Mischief { gone_from: Some(0), ..Mischief::default() }, 1);
     let begin = Instant::now();
     let error = run(&request, &servers).await.unwrap_err();
-    let CopyError::GaveUp { waited, last, .. } = &error else { panic!("{error}") };
-    assert_eq!(*waited, request.retry.patience_at_start);
+    let CopyError::GaveUp { waited, awaited, last, .. } = &error else { panic!("{error}") };
+    assert_eq!((*waited, *awaited), (request.retry.patience_at_start, Awaited::Session));
     assert!(last.contains("connection refused"), "{last}");
     let elapsed = begin.elapsed();
     assert!(elapsed <= *waited && elapsed > *waited / 3, "{elapsed:?}");
@@ -153,8 +153,8 @@ async fn a_server_that_went_away_is_given_up_after_the_whole_patience() {
     let mischief = Mischief { cut_below: Some(10_000), gone_from: Some(3), ..Mischief::default() };
     let servers = TestServers::new(mischief, 4);
     let error = run(&request, &servers).await.unwrap_err();
-    let CopyError::GaveUp { waited, .. } = &error else { panic!("{error}") };
-    assert_eq!(*waited, request.retry.patience);
+    let CopyError::GaveUp { waited, awaited, .. } = &error else { panic!("{error}") };
+    assert_eq!((*waited, *awaited), (request.retry.patience, Awaited::Commit));
     // Since the servers went, not since the start: until then the clock runs as it likes, for the
     // reader's thread doesn't live by it.
     let elapsed = servers.gone_since.get().unwrap().elapsed();

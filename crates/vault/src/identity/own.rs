@@ -122,7 +122,7 @@ impl Identity {
             io::ErrorKind::AlreadyExists => {
                 file_error(path, "it is there already: --force overwrites it")
             }
-            _ => file_error(path, error),
+            _ => file_error(path, format!("{error}; name a place that can be written to")),
         })
     }
 
@@ -132,7 +132,12 @@ impl Identity {
     /// [`IdentityError::File`].
     pub fn read(path: &Path) -> Result<Self, IdentityError> {
         let json = private_file::read(path, IDENTITY_BYTES_MAX);
-        let json = json.map_err(|error| file_error(path, error))?;
+        let json = json.map_err(|error| {
+            file_error(
+                path,
+                format!("{error}; check its path and mode, or make it with 'tidegate enroll'"),
+            )
+        })?;
         let identity = Self::decode(&json).map_err(|cause| {
             let advice = "make another with 'tidegate enroll'";
             file_error(path, format!("is not an identity file, or damaged ({cause}); {advice}"))

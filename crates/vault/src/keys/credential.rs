@@ -130,7 +130,10 @@ pub fn make_key_file(path: &Path) -> Result<Credential, KeyError> {
 
 fn read(path: &Path, what: &str, bytes_max: usize) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     private_file::read(path, bytes_max).map_err(|error| {
-        KeyError::Credential(format!("the {what} {} can't be read: {error}", path.display()))
+        let path = path.display();
+        KeyError::Credential(format!(
+            "the {what} {path} can't be read: {error}; check its path and mode"
+        ))
     })
 }
 

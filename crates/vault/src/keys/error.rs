@@ -1,6 +1,6 @@
 //! What can go wrong with a vault's keys.
 
-use tidegate_model::Remedy;
+use tidegate_model::{Counted, Remedy};
 
 use crate::store::StoreError;
 
@@ -15,8 +15,11 @@ pub enum KeyError {
         "the vault has no keys yet: its making was interrupted; run 'tidegate vault init' again"
     )]
     NoKeys,
-    /// Written by a later program.
-    #[error("{path} has format {format}, which this program doesn't know: use a newer one")]
+    /// Written by a later program; or damaged, for nothing tells whether its format is as it was
+    /// written.
+    #[error(
+        "{path} has format {format}, which this program doesn't know: use a newer Tidegate, or, if none has written there, bring back that damaged object from a copy"
+    )]
     Format {
         /// The object.
         path: String,
@@ -33,7 +36,8 @@ pub enum KeyError {
     },
     /// The credential opens none of the slots of its kind.
     #[error(
-        "wrong {kind}: it opens none of the {tried} slots that it could ({path}); 'tidegate vault key list' shows them"
+        "wrong {kind}: it was tried on {} of {path} and opens none; 'tidegate vault key list' shows them",
+        Counted(*.tried, "slot")
     )]
     Wrong {
         /// The object.

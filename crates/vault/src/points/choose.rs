@@ -27,7 +27,10 @@ pub enum ChooseError {
         newest: Point,
     },
     /// All points are later.
-    #[error("{machine} has no clean recovery point at or before {}; the first is {} at {}", readable_time(*.time), .first, readable_time(*.first_time))]
+    #[error(
+        "{machine} has no clean recovery point at or before {}; the first is {first} at {}: ask for that or a later one",
+        readable_time(*.time), readable_time(*.first_time)
+    )]
     NoneBefore {
         /// The machine.
         machine: Name,
@@ -52,7 +55,7 @@ pub enum ChooseError {
     },
     /// Its epoch has no end of a copy.
     #[error(
-        "{machine} can't be brought back to {point}: the initial copy of that epoch hasn't ended"
+        "{machine} can't be brought back to {point}: the initial copy of that epoch hasn't ended; 'tidegate points' lists what can be had"
     )]
     CopyUnfinished {
         /// The machine.
@@ -61,7 +64,9 @@ pub enum ChooseError {
         point: Point,
     },
     /// Something before it is missing, or it isn't there yet.
-    #[error("{machine} can't be brought back to {point}: {cause}")]
+    #[error(
+        "{machine} can't be brought back to {point}: {cause}; 'tidegate points' lists what can be had"
+    )]
     Broken {
         /// The machine.
         machine: Name,
@@ -150,7 +155,11 @@ impl MachinePoints {
             return ChooseError::OnlyUnclean { machine, newest: newest.point };
         }
         let gaps: Vec<String> = self.gaps.iter().map(ToString::to_string).collect();
-        let why = if gaps.is_empty() { "nothing was sent yet".into() } else { gaps.join("; ") };
+        let why = if gaps.is_empty() {
+            "nothing was sent yet, copy it first".into()
+        } else {
+            gaps.join("; ")
+        };
         ChooseError::NoPoints { machine, why }
     }
 }

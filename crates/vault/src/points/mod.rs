@@ -13,7 +13,7 @@ mod read;
 mod referred;
 
 use serde::Serialize;
-use tidegate_model::{BookmarkKind, Disk, Epoch, Lsn, Micros, Name, Point};
+use tidegate_model::{BookmarkKind, Counted, Disk, Epoch, Lsn, Micros, Name, Point};
 
 pub use at::{At, AtError, readable_time};
 pub use choose::ChooseError;
@@ -48,7 +48,8 @@ pub enum GapCause {
     CopyUnfinished(Lsn),
     /// Records that were committed are missing.
     #[error(
-        "LSNs {first} to {last} are missing: {points} recovery points at or after them can't be offered; `tidegate verify` says what is damaged"
+        "LSNs {first} to {last} are missing: {} at or after them can't be offered; `tidegate verify` says what is damaged",
+        Counted(*.points, "recovery point")
     )]
     Missing {
         /// The first.
@@ -60,8 +61,8 @@ pub enum GapCause {
     },
     /// Blocks are kept in a pack elsewhere, which can't be read.
     #[error(
-        "from {since} on it refers to a pack that can't be read: {cause}{}; {points} recovery points at or after that aren't offered, though one by which the blocks were overwritten may come back; `tidegate verify` tells more",
-        and_more(*.others)
+        "from {since} on it refers to a pack that can't be read: {cause}{}; {} at or after that can't be offered, though one by which the blocks were overwritten may come back; `tidegate verify` tells more",
+        and_more(*.others), Counted(*.points, "recovery point")
     )]
     Referred {
         /// The first record that refers to it, in this epoch or one that it continues.
@@ -84,8 +85,7 @@ pub enum GapCause {
 fn and_more(others: usize) -> String {
     match others {
         0 => String::new(),
-        1 => " (and 1 more pack)".to_owned(),
-        _ => format!(" (and {others} more packs)"),
+        _ => format!(" (and {})", Counted(others, "more pack")),
     }
 }
 

@@ -45,12 +45,14 @@ pub enum RestoreError {
         disk: DiskNumber,
     },
     /// The machine has no such disk.
-    #[error("{machine} has no disk {disk} at this point")]
+    #[error("{machine} has no disk {disk} at this point: it has {}", listed(.there))]
     NoDisk {
         /// The machine.
         machine: Name,
         /// What was asked for.
         disk: DiskNumber,
+        /// What there is.
+        there: Vec<DiskNumber>,
     },
     /// What holds a range of a disk couldn't be read.
     #[error("{what}; it holds bytes {} to {} of disk {} of {machine}", .range.offset, .range.offset + .range.length, .range.disk)]
@@ -123,6 +125,11 @@ impl Damage {
             Self::Record { .. } | Self::Checksum { .. } => Remedy::Repair,
         }
     }
+}
+
+fn listed(disks: &[DiskNumber]) -> String {
+    let numbers: Vec<String> = disks.iter().map(ToString::to_string).collect();
+    if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") }
 }
 
 impl RestoreError {

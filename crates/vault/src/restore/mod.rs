@@ -75,7 +75,8 @@ impl RestorePlan {
         let builder = StateBuilder::new(machine.clone(), &lineage, only);
         let cuts = Cuts::of(read_state(reader, history, builder).await?);
         if let Some(disk) = cuts::missing_disk(&cuts.disks, only) {
-            return Err(RestoreError::NoDisk { machine, disk });
+            let there = history.disks(&lineage).iter().map(|disk| disk.number).collect();
+            return Err(RestoreError::NoDisk { machine, disk, there });
         }
         Ok(Self { machine, point, cuts: Arc::new(cuts) })
     }

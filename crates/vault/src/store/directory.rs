@@ -10,17 +10,20 @@
 //! before the first object is written, not before: a directory that was only looked at, because
 //! there is no vault, stays as it is.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::StoreError;
 use super::walk::{Unreadable, Walk};
+use crate::MadeFolders;
 
 /// The file that writers lock.
 const LOCK: &str = ".lock";
+/// Why some paths can't be a vault's.
+const PART_IS_FILE: &str = "a part of its path is a file, not a directory";
 /// What the names of the files that try hard links begin with.
 const PROBE: &str = ".probe-";
 
@@ -33,6 +36,8 @@ pub(super) struct Directory {
     opened: File,
     /// The lock file from the first write on, held for its lock.
     lock: Mutex<Option<File>>,
+    /// What was made for it; goes again if nothing is written.
+    made: MadeFolders,
 }
 
 /// Refuses a directory that isn't there.
@@ -44,20 +49,25 @@ pub(super) fn check(path: &Path, place: &str) -> Result<(), StoreError> {
             Err(no_place(place, "the directory doesn't exist; 'tidegate vault init' makes a vault"))
         }
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            Err(no_place(place, "a part of its path is a file, not a directory"))
+            Err(no_place(place, PART_IS_FILE))
         }
         Err(error) => Err(StoreError::of_io(place, "the directory", &error)),
     }
 }
 
 /// Makes a directory that only its owner may enter, and keeps one that is there.
-pub(super) fn create(path: &Path, place: &str) -> Result<(), StoreError> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .and_then(|()| path.parent().map_or(Ok(()), sync_folder))
-        .map_err(|error| StoreError::of_io(place, "the directory", &error))
+pub(super) fn create(path: &Path, place: &str) -> Result<MadeFolders, StoreError> {
+    let made = MadeFolders::make(path, 0o700);
+    let durable = made.and_then(|made| {
+        path.parent().map_or(Ok(()), sync_folder)?;
+        Ok(made)
+    });
+    durable.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            no_place(place, PART_IS_FILE)
+        }
+        _ => StoreError::of_io(place, "the directory", &error),
+    })
 }
 
 /// Makes what the folder lists durable.
@@ -67,12 +77,12 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
 
 impl Directory {
     /// Opens the directory; it isn't changed yet.
-    pub fn open(path: &Path, place: &str) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, place: &str, made: MadeFolders) -> Result<Self, StoreError> {
         check(path, place)?;
         let opened = File::open(path);
         let opened = opened.map_err(|error| StoreError::of_io(place, "the directory", &error))?;
         let (path, place) = (path.to_path_buf(), place.to_owned());
-        Ok(Self { path, place, opened, lock: Mutex::new(None) })
+        Ok(Self { path, place, opened, lock: Mutex::new(None), made })
     }
 
     /// To be called before every write. Takes the directory for writing before the first: sweeps
@@ -148,6 +158,23 @@ impl Directory {
     }
 }
 
+impl Drop for Directory {
+    /// A write that failed leaves a lock and nothing else: in a directory that was made for it that
+    /// goes too, unless another writer has come.
+    fn drop(&mut self) {
+        let lock = self.lock.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if self.made.is_empty() || !lock.as_ref().is_some_and(alone) {
+            return;
+        }
+        let only_lock = |mut names: fs::ReadDir| {
+            names.all(|entry| entry.is_ok_and(|entry| entry.file_name() == LOCK))
+        };
+        if fs::read_dir(&self.path).is_ok_and(only_lock) {
+            let _ = fs::remove_file(self.path.join(LOCK));
+        }
+    }
+}
+
 fn no_place(place: &str, advice: &str) -> StoreError {
     StoreError::NoPlace { place: place.to_owned(), advice: advice.to_owned() }
 }
@@ -198,7 +225,7 @@ mod tests {
     use super::*;
 
     fn open(path: &Path) -> Directory {
-        let directory = Directory::open(path, "file:///test").unwrap();
+        let directory = Directory::open(path, "file:///test", MadeFolders::default()).unwrap();
         directory.ready().unwrap();
         directory
     }
@@ -214,14 +241,38 @@ mod tests {
     fn a_directory_is_left_as_it_is_until_something_is_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vault");
-        create(&path, "file:///test").unwrap();
-        let directory = Directory::open(&path, "file:///test").unwrap();
+        let made = create(&path, "file:///test").unwrap();
+        let directory = Directory::open(&path, "file:///test", made).unwrap();
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
         // And what took its place meanwhile isn't written to at all.
         fs::rename(&path, dir.path().join("moved")).unwrap();
-        create(&path, "file:///test").unwrap();
+        let _made = create(&path, "file:///test").unwrap();
         assert!(matches!(directory.ready(), Err(StoreError::Replaced { .. })));
         assert_eq!(fs::read_dir(&path).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_was_made_for_nothing_goes_again_and_one_with_objects_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("above/vault");
+        let make = || {
+            let made = create(&path, "file:///test").unwrap();
+            Directory::open(&path, "file:///test", made).unwrap()
+        };
+        drop(make());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        make().ready().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a lock alone is nothing");
+        let first = make();
+        first.ready().unwrap();
+        let second = open(&path);
+        drop(first);
+        assert!(path.join(LOCK).exists(), "another writer has it");
+        drop(second);
+        let third = make();
+        fs::write(path.join("vault.json"), b"").unwrap();
+        drop(third);
+        assert!(path.join("vault.json").exists());
     }
 
     #[test]
@@ -261,12 +312,12 @@ mod tests {
     fn a_directory_that_was_replaced_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("vault");
-        create(&path, "file:///test").unwrap();
+        let _made = create(&path, "file:///test").unwrap();
         let directory = open(&path);
         directory.ready().unwrap();
         fs::rename(&path, dir.path().join("moved")).unwrap();
         assert!(matches!(directory.ready(), Err(StoreError::Replaced { .. })));
-        create(&path, "file:///test").unwrap();
+        let _made = create(&path, "file:///test").unwrap();
         let _other = open(&path);
         assert!(matches!(directory.ready(), Err(StoreError::Replaced { .. })));
     }

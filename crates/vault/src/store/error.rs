@@ -33,9 +33,7 @@ pub enum StoreError {
         advice: String,
     },
     /// No room left.
-    #[error(
-        "{place} is full: {path} could not be written ({cause}); make room there and run this again"
-    )]
+    #[error("{place} is full: {path} could not be written ({cause}); make room there")]
     Full {
         /// The vault's place.
         place: String,
@@ -78,7 +76,7 @@ pub enum StoreError {
     },
     /// The directory is no longer the one that was opened.
     #[error(
-        "{place} is no longer the directory that was opened (unmounted, moved or deleted?): nothing more is written; bring it back and run this again"
+        "{place} is no longer the directory that was opened (unmounted, moved or deleted?): nothing more is written; bring it back"
     )]
     Replaced {
         /// The vault's place.

@@ -11,6 +11,7 @@ use object_store::path::Path as ObjectPath;
 
 use super::directory::{self, Directory};
 use super::{Access, Inner, Store, StoreError, azure};
+use crate::MadeFolders;
 use crate::location::Location;
 
 impl Store {
@@ -69,13 +70,14 @@ impl Store {
 }
 
 fn open_directory(path: &Path, place: String, access: Access) -> Result<Store, StoreError> {
-    if access == Access::Create {
-        directory::create(path, &place)?;
-    }
+    let made = match access {
+        Access::Create => directory::create(path, &place)?,
+        Access::Read | Access::Write => MadeFolders::default(),
+    };
     directory::check(path, &place)?;
     let watched = match access {
         Access::Read => None,
-        Access::Write | Access::Create => Some(Directory::open(path, &place)?),
+        Access::Write | Access::Create => Some(Directory::open(path, &place, made)?),
     };
     let files = LocalFileSystem::new_with_prefix(path)
         .map_err(|error| StoreError::of_object(&place, "the directory", &error))?

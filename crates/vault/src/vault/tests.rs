@@ -1,5 +1,6 @@
 //! Tests of making and opening vaults, in memory and in a directory.
 
+use tidegate_model::Remedy;
 use zeroize::Zeroizing;
 
 use super::*;
@@ -130,6 +131,45 @@ async fn a_changed_vault_json_is_noticed() {
     to.put_new(&layout::keys(1), vec![keys]).await.unwrap();
     let noticed = open(&to, "secret").await.unwrap_err();
     assert!(noticed.to_string().contains("\"block_bytes\": 65536"), "{noticed}");
+}
+
+/// A store with this vault.json and the keys of a vault whose format is said to be `format`.
+async fn with_keys_of(name: &str, json: &[u8], format: u32) -> Store {
+    let store = memory(name);
+    let description = Description {
+        format,
+        ..Description::new(VaultId::from_bytes([7; 16]), 65536, NOW).unwrap()
+    };
+    let authority = authority::make(description.vault, NOW).unwrap();
+    let first = NewSlot {
+        credential: passphrase("secret"),
+        scope: Scope::All,
+        label: String::new(),
+        cost: PassphraseCost::for_tests(),
+        created: NOW,
+    };
+    let (keys, _) = keys::make(&description, &authority, &first).unwrap();
+    keys.publish(&store).await.unwrap();
+    store.put_new(layout::DESCRIPTION, vec![json.to_vec().into()]).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn keys_tell_a_damaged_vault_json_from_one_of_a_later_format() {
+    let newer = b"{\"format\": 3}";
+    for (index, json) in [&newer[..], b"{\"format\": 1, \"vault\"", b""].into_iter().enumerate() {
+        let store = with_keys_of(&format!("damaged-{index}"), json, 1).await;
+        let damaged = open(&store, "secret").await.unwrap_err();
+        assert_eq!(damaged.remedy(), Remedy::Repair);
+        assert!(damaged.to_string().contains("must say \"format\": 1"), "{damaged}");
+        // Who has no key that opens can't tell.
+        let unknown = open(&store, "other").await.unwrap_err();
+        assert!(matches!(unknown, VaultError::Description { .. }), "{unknown}");
+    }
+    let store = with_keys_of("later", newer, 3).await;
+    let later = open(&store, "secret").await.unwrap_err();
+    assert!(later.to_string().contains("has format 3"), "{later}");
+    assert_eq!(later.remedy(), Remedy::Refuse);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::StreamExt;
-use tidegate_model::{BlockName, Checksum, FrameNumber, LogName, PackNumber};
+use tidegate_model::{BlockName, Checksum, Counted, FrameNumber, LogName, PackNumber};
 
 use super::report::{Counts, Finding, Spot};
 use super::{Progress, Steps, VerifyError};
@@ -169,8 +169,9 @@ impl Indexes {
         let lost = pointers.iter().filter(|pointer| !leads(pointer, &found)).count();
         if lost > 0 {
             let what = format!(
-                "{lost} references in {} into {target} lead to no kept record of their name, checksum and length",
-                pack.place
+                "in {} {} into {target} can't be followed: no kept record there has their name, checksum and length",
+                pack.place,
+                Counted(lost, "reference")
             );
             self.findings.push(Finding::new(Spot::Pack(pack.place.clone()), what));
         }
