@@ -138,6 +138,12 @@ impl Shard {
         self.packer.number()
     }
 
+    /// The first pack that isn't committed.
+    #[must_use]
+    pub const fn committed_packs(&self) -> PackNumber {
+        PackNumber(self.ledger.committed_packs())
+    }
+
     /// Units between dispatch and pack.
     #[must_use]
     pub fn units_in_flight(&self) -> usize {

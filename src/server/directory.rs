@@ -8,7 +8,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidegate_model::{Incarnation, Name};
+use tidegate_model::{Epoch, Incarnation, Lsn, Name};
+use tidegate_pipeline::Committed;
 
 /// Most machines that are remembered; beyond, a machine's shard is found anew each time.
 const MACHINES_MAX: usize = 1 << 16;
@@ -31,6 +32,8 @@ struct Seat {
     incarnation: Incarnation,
     /// Its sessions that haven't ended. The newest, which is the last, took over from the others.
     sessions: Vec<u64>,
+    /// The newest epoch of which the shard's log has something, and up to where it is committed.
+    committed: Option<(Epoch, Lsn)>,
 }
 
 /// A session's place; give it back with [`Directory::leave`].
@@ -88,7 +91,7 @@ impl Directory {
         let session = state.next_session;
         state.next_session += 1;
         state.sessions_per_shard[usize::from(shard)] += 1;
-        let empty = || Seat { shard, incarnation, sessions: Vec::new() };
+        let empty = || Seat { shard, incarnation, sessions: Vec::new(), committed: None };
         let seat = state.machines.entry(machine.clone()).or_insert_with(empty);
         seat.incarnation = incarnation;
         seat.sessions.push(session);
@@ -118,6 +121,25 @@ impl Directory {
         let state = self.lock();
         let sessions = state.machines.get(machine).map_or(&[][..], |seat| &seat.sessions);
         sessions.iter().copied().filter(|session| *session < place.session).collect()
+    }
+
+    /// Notes what a shard has committed.
+    pub(crate) fn note_committed(&self, shard: u16, news: &[Committed]) {
+        let mut state = self.lock();
+        for Committed { stream, lsn, .. } in news {
+            let Some(lsn) = *lsn else { continue };
+            let seat = state.machines.get_mut(&stream.machine);
+            // A machine that was forgotten may be on another shard by now.
+            if let Some(seat) = seat.filter(|seat| seat.shard == shard) {
+                seat.committed = seat.committed.max(Some((stream.epoch, lsn)));
+            }
+        }
+    }
+
+    /// The newest epoch of which the log of the machine's shard has something, as far as that is
+    /// remembered, and up to where it is committed.
+    pub(crate) fn committed(&self, machine: &Name) -> Option<(Epoch, Lsn)> {
+        self.lock().machines.get(machine).and_then(|seat| seat.committed)
     }
 
     /// How many sessions there are.
@@ -150,6 +172,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tidegate_pipeline::{Stream, StreamTotals};
+
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -197,6 +223,27 @@ mod tests {
         assert!(enter(2).is_err(), "the old one still runs");
         directory.leave(&name("a"), old);
         assert!(enter(2).is_ok());
+    }
+
+    #[test]
+    fn what_a_machines_shard_committed_is_remembered() {
+        let directory = Directory::new(2, 9);
+        let note = |shard, epoch, lsn| {
+            let stream = Stream { machine: name("a"), epoch: Epoch(epoch), id: 1 };
+            let totals = StreamTotals::default();
+            let news = Committed { stream: Arc::new(stream), lsn: Some(Lsn(lsn)), totals };
+            directory.note_committed(shard, &[news]);
+            directory.committed(&name("a"))
+        };
+        assert_eq!(note(0, 1, 5), None, "nobody has come");
+        let place = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
+        assert_eq!(note(0, 1, 5), Some((Epoch(1), Lsn(5))));
+        assert_eq!(note(0, 1, 4), Some((Epoch(1), Lsn(5))), "sent again by a new session");
+        assert_eq!(note(1, 1, 9), Some((Epoch(1), Lsn(5))), "in another log");
+        directory.leave(&name("a"), place);
+        directory.enter(&name("a"), life(2), |_| 0.0).unwrap();
+        assert_eq!(note(0, 2, 1), Some((Epoch(2), Lsn(1))));
+        assert_eq!(note(0, 1, 6), Some((Epoch(2), Lsn(1))), "the rest of the old epoch");
     }
 
     #[test]

@@ -168,7 +168,7 @@ async fn await_grant(
     post: &Post,
 ) -> Result<Grant, NoGrant> {
     let Begun { input, hello, .. } = begun;
-    let grant = grants::grant(&host.shared, host.number, host.open_pack(), hello);
+    let grant = grants::grant(host, hello);
     let mut grant = pin!(grant);
     let mut limit = Timer::new(GRANT_PATIENCE);
     poll_fn(|context| {
