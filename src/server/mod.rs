@@ -96,6 +96,10 @@ impl Server {
     async fn begin(shared: Arc<Shared>, socket: Option<TcpListener>) -> Result<Self, ServerError> {
         claim_run(&shared).await?;
         let logs = Logs::default();
+        // Its own first: those of the vault are known as far as slots are left.
+        if log_names(&shared).any(|name| logs.add(&name).is_none()) {
+            return Err(ServerError::Logs);
+        }
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
         refill::refill(&shared.vault, &known, &logs).await?;
         let mut server = Self { shared, executors: Vec::new(), listener: None };
@@ -262,9 +266,7 @@ fn start_executors(
     executors: &mut Vec<ExecutorJoinHandle<()>>,
 ) -> Result<(), ServerError> {
     let key_version = shared.vault.ring().current();
-    let names: Vec<LogName> = (0..shared.shards.len())
-        .map(|shard| LogName { node: shared.node.clone(), id: log_id(shared, shard) })
-        .collect();
+    let names: Vec<LogName> = log_names(shared).collect();
     let ciphers = |name: &LogName| {
         let ciphers = shared.vault.ring().log_ciphers(key_version, name.id);
         ciphers.expect("the ring has its own current version")
@@ -328,8 +330,10 @@ fn shard_setup(
     })
 }
 
-fn log_id(shared: &Shared, shard: usize) -> LogId {
-    LogId { run: shared.run, shard: u16::try_from(shard).unwrap_or(u16::MAX) }
+/// The logs of the shards.
+fn log_names(shared: &Shared) -> impl Iterator<Item = LogName> {
+    let shards = 0..u16::try_from(shared.shards.len()).unwrap_or(u16::MAX);
+    shards.map(|shard| LogName { node: shared.node.clone(), id: LogId { run: shared.run, shard } })
 }
 
 fn micros(duration: Duration) -> u64 {

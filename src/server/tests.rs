@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
+use tidegate_model::PackNumber;
 use tidegate_model::limits::PACK_CLOSE_BYTES_DEFAULT;
 use tidegate_vault::keys::{Credential, PassphraseCost};
+use tidegate_vault::layout;
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::vault::InitOptions;
 use zeroize::Zeroizing;
@@ -41,6 +43,19 @@ async fn a_server_that_cant_listen_leaves_no_shard_running() {
     let started = Server::begin(shared.clone(), Some(socket)).await;
     assert!(matches!(started, Err(ServerError::Listen(_))));
     assert_eq!(Arc::strong_count(&shared), 1, "an executor still has it");
+}
+
+#[tokio::test]
+async fn a_vault_with_more_logs_than_can_be_known_has_a_server_all_the_same() {
+    let shared = shared("many-logs").await;
+    for run in 0..4100_u128 {
+        let id = LogId { run: RunId::from_bytes(run.to_le_bytes()), shard: 0 };
+        let path = layout::pack(&LogName { node: shared.node.clone(), id }, PackNumber(0));
+        // Nothing that could be read: that there is a log at all is what takes its slot.
+        shared.vault.store().put_new(&path, vec![vec![0; 9].into()]).await.unwrap();
+    }
+    let server = Server::begin(shared, None).await.map_err(|error| error.to_string());
+    server.unwrap().end().await.unwrap();
 }
 
 #[tokio::test]
