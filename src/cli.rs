@@ -248,8 +248,9 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "SECONDS",
           value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
     pub store_patience: Option<u64>,
-    /// A pack closes, and goes to the store, at the latest so many milliseconds after its first
-    /// record was packed: less loses less in a disaster, more costs fewer requests [default: 250].
+    /// A pack closes, and goes to the store, at the latest so many milliseconds after the first of its
+    /// records came in, or half of that after it was packed where that is later, as when the cores are
+    /// behind: less loses less in a disaster, more costs fewer requests [default: 250].
     #[arg(long, value_name = "MILLISECONDS",
           value_parser = clap::value_parser!(u64).range(PACK_AGE_MS_MIN..=PACK_AGE_MS_MAX))]
     pub pack_age: Option<u64>,

@@ -26,6 +26,8 @@ const MEMORY_BYTES: usize = 512 << 20;
 const TABLE_BYTES: usize = 16 << 20;
 const UNITS_IN_FLIGHT: usize = 64;
 const BLOCK: u32 = 64 << 10;
+/// The time when everything happens.
+const START: Micros = Micros(1);
 /// Units that are fed ahead of each worker.
 const AHEAD: usize = 2;
 
@@ -170,7 +172,7 @@ impl Line {
             large: host.large.clone(),
             blanks,
             so_far: Round::default(),
-            now: Micros(1),
+            now: START,
             homes: Vec::new(),
             full: Vec::new(),
         }
@@ -320,7 +322,8 @@ impl<'a> Sender<'a> {
                 length: bytes.len() as u64,
             };
             let lsn = Lsn(self.next as u64 + 1);
-            self.builder.add_write(lsn, Micros(lsn.0), extent, self.data.checksums[self.next]);
+            let checksum = self.data.checksums[self.next];
+            self.builder.add_write(lsn, Micros(lsn.0), extent, checksum, || START);
             self.next += 1;
         }
         self.builder.close(false).expect("it has a record")

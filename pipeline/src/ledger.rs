@@ -26,8 +26,8 @@ pub(crate) struct Closed {
     pub number: PackNumber,
     /// No frame of it or of those before has this or a higher number.
     pub frames_end: FrameNumber,
-    /// When its first record came.
-    pub opened: Micros,
+    /// When the first of its records had come whole.
+    pub came: Micros,
     pub streams: Vec<Committed>,
 }
 
@@ -85,7 +85,7 @@ mod tests {
         Closed {
             number: PackNumber(number),
             frames_end: FrameNumber(number * 10),
-            opened: Micros(0),
+            came: Micros(0),
             streams: Vec::new(),
         }
     }

@@ -22,7 +22,8 @@ const CONNECTION_BYTES: usize = 256 << 10;
 /// Connections beside those that have a session: health checks, handshakes, sessions that are about
 /// to take over or have just been taken over.
 const EXTRA_CONNECTIONS: usize = 32;
-/// The store client: its threads, connections, and what a put copies on its way out.
+/// The store client: its threads, connections, what a put copies on its way out, and what each of the
+/// few grants at once has: 1 MiB of indexes, and a stretch of a log's listing.
 const STORE_BYTES: usize = 32 << 20;
 /// Sessions: one for each so many bytes of the bound.
 const BYTES_PER_SESSION: usize = 2 << 20;

@@ -73,6 +73,8 @@ pub(crate) struct Packer {
     /// One past the number of the last unit that was packed.
     frames_end: FrameNumber,
     opened: Option<Micros>,
+    /// When the first of its records had come whole.
+    came: Option<Micros>,
     /// Whether there is anything that somebody waits for, or only time records.
     urgent: bool,
     /// By the stream's id.
@@ -100,6 +102,7 @@ impl Packer {
             filled: 0,
             frames_end: FrameNumber(0),
             opened: None,
+            came: None,
             urgent: false,
             streams: BTreeMap::new(),
         }
@@ -119,9 +122,14 @@ impl Packer {
         self.writer.number()
     }
 
-    /// When the open pack's first record came in.
+    /// When the open pack got its first unit.
     pub(crate) const fn opened(&self) -> Option<Micros> {
         self.opened
+    }
+
+    /// When the first of the open pack's records had come whole.
+    pub(crate) const fn came(&self) -> Option<Micros> {
+        self.came
     }
 
     /// Whether the open pack has more than time records.
@@ -169,6 +177,9 @@ impl Packer {
             return;
         }
         self.opened.get_or_insert(now);
+        // Units are packed in the order of their places; one may have been begun before another's.
+        let came = unit.came.unwrap_or(now);
+        self.came = Some(self.came.map_or(came, |first| first.min(came)));
 
         let machine = self.writer.machine(&unit.stream.machine, unit.stream.epoch);
         let mut complete = None;
@@ -254,10 +265,10 @@ impl Packer {
         let ledger_entry = Closed {
             number,
             frames_end: self.frames_end,
-            opened: self.opened.take().unwrap_or(close.now),
+            came: self.came.take().unwrap_or(close.now),
             streams: self.share_out(closed.head.len()),
         };
-        self.urgent = false;
+        (self.opened, self.urgent) = (None, false);
         let log = self.writer.log().clone();
         Some((FullPack { log, header: closed.header, head: closed.head, frames }, ledger_entry))
     }

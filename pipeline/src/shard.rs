@@ -35,7 +35,9 @@ pub struct ShardSetup {
     pub pack_buffers: BufferPool,
     /// A pack closes when its frames reach this many bytes.
     pub pack_close_bytes: usize,
-    /// A pack closes this long after its first record, in microseconds.
+    /// A pack closes this long after the first of its records had come whole, in microseconds. Where
+    /// units wait longer than half of that for a core, half of it after the first was packed: or each
+    /// of them would have a pack of its own.
     pub pack_age: u64,
     /// The same while nothing but time records is in it.
     pub pack_age_idle: u64,
@@ -138,6 +140,12 @@ impl Shard {
         self.packer.number()
     }
 
+    /// The first pack that isn't committed.
+    #[must_use]
+    pub const fn committed_packs(&self) -> PackNumber {
+        PackNumber(self.ledger.committed_packs())
+    }
+
     /// Units between dispatch and pack.
     #[must_use]
     pub fn units_in_flight(&self) -> usize {
@@ -223,7 +231,9 @@ impl Shard {
     pub fn deadline(&self) -> Option<Micros> {
         let age =
             if self.packer.is_urgent() { self.setup.pack_age } else { self.setup.pack_age_idle };
-        self.packer.opened().map(|opened| Micros(opened.0.saturating_add(age)))
+        let came = self.packer.came()?.0.saturating_add(age);
+        let opened = self.packer.opened()?.0.saturating_add(age / 2);
+        Some(Micros(came.max(opened)))
     }
 
     /// Closes the log's last pack, which says that the log ends there. Nothing may follow. `None`
@@ -240,7 +250,7 @@ impl Shard {
     }
 
     /// A pack is stored. Appends what is committed by that, in order; gives the time since the
-    /// first record of each committed pack came, in microseconds.
+    /// first record of each committed pack had come whole, in microseconds.
     pub fn stored(
         &mut self,
         number: PackNumber,
@@ -250,7 +260,7 @@ impl Shard {
     ) {
         for pack in self.ledger.stored(number) {
             self.logs.commit(self.setup.slot, pack.frames_end);
-            latencies.push(now.0.saturating_sub(pack.opened.0));
+            latencies.push(now.0.saturating_sub(pack.came.0));
             committed.extend(pack.streams);
         }
     }

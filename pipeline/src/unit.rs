@@ -156,6 +156,8 @@ pub(crate) struct SealedFrame {
 pub struct Unit {
     pub(crate) stream: Arc<Stream>,
     pub(crate) entries: Vec<Entry>,
+    /// When its first record had come whole; `None` while it has none.
+    pub(crate) came: Option<Micros>,
     pub(crate) buffer: Option<Buffer>,
     /// Bytes of payload that go into the buffer.
     room: usize,
@@ -296,17 +298,27 @@ impl UnitBuilder {
         &mut buffer[begin..begin + bytes]
     }
 
-    /// Adds a write whose bytes have all been put into [`Self::space`].
-    pub fn add_write(&mut self, lsn: Lsn, time: Micros, extent: Extent, checksum: Checksum) {
+    /// Adds a write whose bytes have all been put into [`Self::space`]. The clock is asked when it is
+    /// the unit's first record: the age of its pack counts from there.
+    pub fn add_write(
+        &mut self,
+        lsn: Lsn,
+        time: Micros,
+        extent: Extent,
+        checksum: Checksum,
+        clock: impl FnOnce() -> Micros,
+    ) {
         let unit = self.open();
+        unit.came.get_or_insert_with(clock);
         let kind = EntryKind::Write { extent, at: unit.filled, checksum };
         unit.filled += usize::try_from(extent.length).expect("a write fits its buffer");
         unit.entries.push(Entry { lsn, time, kind });
     }
 
-    /// Adds a record without bytes.
-    pub fn add(&mut self, entry: Entry) {
+    /// Adds a record without bytes; the clock is asked as in [`Self::add_write`].
+    pub fn add(&mut self, entry: Entry, clock: impl FnOnce() -> Micros) {
         let unit = self.open();
+        unit.came.get_or_insert_with(clock);
         unit.texts +=
             usize::from(matches!(entry.kind, EntryKind::Disk(_) | EntryKind::Bookmark(_)));
         unit.entries.push(entry);
@@ -326,6 +338,7 @@ impl UnitBuilder {
             Unit {
                 stream: self.stream.clone(),
                 entries,
+                came: None,
                 buffer: None,
                 room: 0,
                 filled: 0,

@@ -6,10 +6,10 @@
 //! that at low load few logs are written, for each costs puts.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidegate_model::{Incarnation, Name};
+use tidegate_model::{Epoch, Incarnation, Lsn, Name};
+use tidegate_pipeline::Committed;
 
 /// Most machines that are remembered; beyond, a machine's shard is found anew each time.
 const MACHINES_MAX: usize = 1 << 16;
@@ -28,8 +28,12 @@ struct State {
 
 struct Seat {
     shard: u16,
-    /// The session that is connected now, and the agent's life that it belongs to.
-    live: Option<(u64, Incarnation)>,
+    /// The agent's life that its sessions belong to.
+    incarnation: Incarnation,
+    /// Its sessions that haven't ended. The newest, which is the last, took over from the others.
+    sessions: Vec<u64>,
+    /// The newest epoch of which the shard's log has something, and up to where it is committed.
+    committed: Option<(Epoch, Lsn)>,
 }
 
 /// A session's place; give it back with [`Directory::leave`].
@@ -37,8 +41,6 @@ struct Seat {
 pub(crate) struct Place {
     pub shard: u16,
     pub session: u64,
-    /// The session of the same incarnation that this one takes over from.
-    pub replaces: Option<u64>,
 }
 
 /// Why a session gets no place.
@@ -70,50 +72,83 @@ impl Directory {
         incarnation: Incarnation,
         load: impl Fn(u16) -> f64,
     ) -> Result<Place, NoPlace> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let known = state.machines.get(machine);
-        let replaces = match known.and_then(|seat| seat.live) {
-            Some((_, other)) if other != incarnation => return Err(NoPlace::Occupied(other)),
-            Some((session, _)) => Some(session),
+        match known.filter(|seat| !seat.sessions.is_empty()) {
+            Some(seat) if seat.incarnation != incarnation => {
+                return Err(NoPlace::Occupied(seat.incarnation));
+            }
+            Some(_) => {}
             None if state.sessions() >= state.sessions_max => {
                 return Err(NoPlace::Full(state.sessions_max));
             }
-            None => None,
-        };
+            None => {}
+        }
         let shard = known.map_or_else(|| state.choose(load), |seat| seat.shard);
+        if known.is_none() && state.machines.len() >= MACHINES_MAX {
+            state.machines.retain(|_, seat| !seat.sessions.is_empty());
+        }
         let session = state.next_session;
         state.next_session += 1;
         state.sessions_per_shard[usize::from(shard)] += 1;
-        if state.machines.len() >= MACHINES_MAX {
-            state.machines.retain(|_, seat| seat.live.is_some());
-        }
-        let live = Some((session, incarnation));
-        state.machines.insert(machine.clone(), Seat { shard, live });
-        Ok(Place { shard, session, replaces })
+        let empty = || Seat { shard, incarnation, sessions: Vec::new(), committed: None };
+        let seat = state.machines.entry(machine.clone()).or_insert_with(empty);
+        seat.incarnation = incarnation;
+        seat.sessions.push(session);
+        Ok(Place { shard, session })
     }
 
-    /// A session has ended.
+    /// A session has ended, or didn't get to its shard. Those that it took over from and that run
+    /// still keep the machine's seat.
     pub(crate) fn leave(&self, machine: &Name, place: Place) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         let count = &mut state.sessions_per_shard[usize::from(place.shard)];
         *count = count.saturating_sub(1);
-        if let Entry::Occupied(mut seat) = state.machines.entry(machine.clone())
-            && seat.get().live.is_some_and(|(session, _)| session == place.session)
-        {
-            seat.get_mut().live = None;
+        if let Some(seat) = state.machines.get_mut(machine) {
+            seat.sessions.retain(|session| *session != place.session);
         }
     }
 
     /// Whether the session is still its machine's: nobody took over from it.
     pub(crate) fn is_live(&self, machine: &Name, place: Place) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = state.machines.get(machine).and_then(|seat| seat.live);
-        live.is_some_and(|(session, _)| session == place.session)
+        let state = self.lock();
+        let newest = state.machines.get(machine).and_then(|seat| seat.sessions.last());
+        newest == Some(&place.session)
+    }
+
+    /// The sessions that this one takes over from. They are on its shard, or on their way there.
+    pub(crate) fn replaced_by(&self, machine: &Name, place: Place) -> Vec<u64> {
+        let state = self.lock();
+        let sessions = state.machines.get(machine).map_or(&[][..], |seat| &seat.sessions);
+        sessions.iter().copied().filter(|session| *session < place.session).collect()
+    }
+
+    /// Notes what a shard has committed.
+    pub(crate) fn note_committed(&self, shard: u16, news: &[Committed]) {
+        let mut state = self.lock();
+        for Committed { stream, lsn, .. } in news {
+            let Some(lsn) = *lsn else { continue };
+            let seat = state.machines.get_mut(&stream.machine);
+            // A machine that was forgotten may be on another shard by now.
+            if let Some(seat) = seat.filter(|seat| seat.shard == shard) {
+                seat.committed = seat.committed.max(Some((stream.epoch, lsn)));
+            }
+        }
+    }
+
+    /// The newest epoch of which the log of the machine's shard has something, as far as that is
+    /// remembered, and up to where it is committed.
+    pub(crate) fn committed(&self, machine: &Name) -> Option<(Epoch, Lsn)> {
+        self.lock().machines.get(machine).and_then(|seat| seat.committed)
     }
 
     /// How many sessions there are.
     pub(crate) fn sessions(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).sessions()
+        self.lock().sessions()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,6 +172,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use tidegate_pipeline::{Stream, StreamTotals};
+
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -161,10 +200,50 @@ mod tests {
         let directory = Directory::new(2, 9);
         let old = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
         let new = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
-        assert_eq!(new.replaces, Some(old.session));
+        assert_eq!(directory.replaced_by(&name("a"), new), [old.session]);
         assert!(!directory.is_live(&name("a"), old) && directory.is_live(&name("a"), new));
         directory.leave(&name("a"), old);
         assert!(directory.enter(&name("a"), life(2), |_| 0.0).is_err(), "the new one lives");
+    }
+
+    #[test]
+    fn one_that_took_over_and_didnt_get_to_its_shard_leaves_the_old_session_its_seat() {
+        let directory = Directory::new(2, 9);
+        let enter = |incarnation| directory.enter(&name("a"), life(incarnation), |_| 0.0);
+        let (old, lost, new) = (enter(1).unwrap(), enter(1).unwrap(), enter(1).unwrap());
+        directory.leave(&name("a"), new);
+        directory.leave(&name("a"), lost);
+        assert!(directory.is_live(&name("a"), old));
+        assert_eq!(enter(2), Err(NoPlace::Occupied(life(1))));
+        // Who comes next takes over from it, also behind one that got lost meanwhile.
+        let (lost, new) = (enter(1).unwrap(), enter(1).unwrap());
+        directory.leave(&name("a"), lost);
+        assert_eq!(directory.replaced_by(&name("a"), new), [old.session]);
+        directory.leave(&name("a"), new);
+        assert!(enter(2).is_err(), "the old one still runs");
+        directory.leave(&name("a"), old);
+        assert!(enter(2).is_ok());
+    }
+
+    #[test]
+    fn what_a_machines_shard_committed_is_remembered() {
+        let directory = Directory::new(2, 9);
+        let note = |shard, epoch, lsn| {
+            let stream = Stream { machine: name("a"), epoch: Epoch(epoch), id: 1 };
+            let totals = StreamTotals::default();
+            let news = Committed { stream: Arc::new(stream), lsn: Some(Lsn(lsn)), totals };
+            directory.note_committed(shard, &[news]);
+            directory.committed(&name("a"))
+        };
+        assert_eq!(note(0, 1, 5), None, "nobody has come");
+        let place = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
+        assert_eq!(note(0, 1, 5), Some((Epoch(1), Lsn(5))));
+        assert_eq!(note(0, 1, 4), Some((Epoch(1), Lsn(5))), "sent again by a new session");
+        assert_eq!(note(1, 1, 9), Some((Epoch(1), Lsn(5))), "in another log");
+        directory.leave(&name("a"), place);
+        directory.enter(&name("a"), life(2), |_| 0.0).unwrap();
+        assert_eq!(note(0, 2, 1), Some((Epoch(2), Lsn(1))));
+        assert_eq!(note(0, 1, 6), Some((Epoch(2), Lsn(1))), "the rest of the old epoch");
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! Epochs are granted by the vault: asked on the store's threads, awaited on the shard.
 
 use futures::channel::oneshot;
-use tidegate_model::{LogId, LogName, PackNumber, Remedy};
+use tidegate_model::{LogId, LogName, Remedy};
 use tidegate_vault::grant::{self, Grant, GrantError, GrantRequest};
 use tidegate_vault::log::LogReader;
 use tidegate_wire::{Begins, Hello, Refusal, RefusalCode};
 use tracing::{error, warn};
 
-use super::host;
-use super::shared::Shared;
+use super::host::{Host, wall_clock};
 
 /// The end of a chain is found in a few indexes, each read once.
 const CACHE_BYTES: usize = 1 << 20;
@@ -30,14 +29,10 @@ fn store_advice(error: &GrantError) -> &'static str {
     }
 }
 
-/// Grants a session its epoch; its records will lie in the shard's log from `pack` on.
-pub(super) async fn grant(
-    shared: &Shared,
-    shard: u16,
-    pack: PackNumber,
-    hello: &Hello,
-) -> Result<Grant, Refusal> {
-    let id = LogId { run: shared.run, shard };
+/// Grants a session its epoch; its records will lie in the shard's log from the open pack on.
+pub(super) async fn grant(host: &Host, hello: &Hello) -> Result<Grant, Refusal> {
+    let shared = &host.shared;
+    let id = LogId { run: shared.run, shard: host.number };
     let request = GrantRequest {
         machine: hello.machine.clone(),
         incarnation: hello.incarnation,
@@ -49,8 +44,9 @@ pub(super) async fn grant(
         acknowledged: hello.committed,
         parent: hello.parent,
         log: LogName { node: shared.node.clone(), id },
-        pack,
-        now: host::wall_clock(),
+        pack: host.open_pack(),
+        known: host.known_end(&hello.machine),
+        now: wall_clock(),
     };
     let (sender, receiver) = oneshot::channel();
     let (vault, grants) = (shared.vault.clone(), shared.grants.clone());

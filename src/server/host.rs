@@ -15,10 +15,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::timer::Timer;
 use glommio::{Shares, TaskQueueHandle};
-use tidegate_model::{Lsn, Micros, PackNumber};
+use tidegate_model::{Lsn, Micros, Name, PackNumber};
 use tidegate_pipeline::{
     Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit, Worker,
 };
+use tidegate_vault::grant::KnownEnd;
 use tidegate_wire::{Refusal, SlowReason};
 use tracing::info;
 
@@ -255,6 +256,12 @@ impl Host {
         self.shard.borrow().open_pack()
     }
 
+    /// What the shard knows of a machine's chain without reading its log.
+    pub(crate) fn known_end(&self, machine: &Name) -> Option<KnownEnd> {
+        let (epoch, committed) = self.shared.directory.committed(machine)?;
+        Some(KnownEnd { epoch, committed, stored: self.shard.borrow().committed_packs() })
+    }
+
     /// Opens a session's post box.
     pub(crate) fn open_post(&self, session: u64) -> Rc<Post> {
         let post = Rc::new(Post::default());
@@ -315,6 +322,7 @@ impl Host {
         let mut latencies = self.latencies.borrow_mut();
         self.shard.borrow_mut().stored(number, now(), &mut committed, &mut latencies);
         latencies.drain(..).for_each(|micros| self.shared.latencies.commit.record(micros));
+        self.shared.directory.note_committed(self.number, &committed);
         for news in committed.drain(..) {
             let posts = self.posts.borrow();
             let Some(post) = posts.get(&news.stream.id) else { continue };

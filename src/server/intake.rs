@@ -16,7 +16,7 @@ use tidegate_pipeline::{Buffer, BufferWait, Entry, EntryKind, Sequence, Unit, Un
 use tidegate_wire::{Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, server};
 
 use super::credit::Window;
-use super::host::Host;
+use super::host::{Host, now};
 use super::line::Turn;
 
 /// A unit that isn't full is sent on its way so long after it was begun.
@@ -199,7 +199,7 @@ impl Intake {
             }
             Item::WriteEnd => {
                 if let Some(Write { lsn, time, extent, checksum, .. }) = self.write.take() {
-                    self.builder.add_write(lsn, time, extent, checksum);
+                    self.builder.add_write(lsn, time, extent, checksum, now);
                     self.sequence.saw(extent);
                     if self.builder.is_full() || self.is_overdue() {
                         self.close_unit(false, context);
@@ -224,7 +224,7 @@ impl Intake {
             RecordKind::Bookmark(bookmark) => EntryKind::Bookmark(bookmark),
             RecordKind::Time | RecordKind::Write(..) => EntryKind::Time,
         };
-        self.builder.add(Entry { lsn: record.lsn, time: record.time, kind });
+        self.builder.add(Entry { lsn: record.lsn, time: record.time, kind }, now);
         if flush {
             self.close_unit(true, context);
         }

@@ -14,7 +14,7 @@ const DIGITS: u8 = 3;
 pub(crate) struct Latencies {
     /// From closing a pack to its being stored, retries included.
     pub put: Recorder,
-    /// From a pack's first record to its commit.
+    /// From when a pack's first record had come whole to its commit.
     pub commit: Recorder,
 }
 

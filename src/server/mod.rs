@@ -34,8 +34,9 @@ mod turns;
 mod uploads;
 mod welcome;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use glommio::ExecutorJoinHandle;
@@ -50,7 +51,7 @@ use tidegate_vault::meta::{Run, create_run};
 use tidegate_vault::pack::PackWriter;
 use tidegate_vault::store::Put;
 use tokio::io::DuplexStream;
-use tracing::info;
+use tracing::{info, warn};
 
 pub(crate) use latency::Summary;
 pub(crate) use report::ServerReport;
@@ -84,51 +85,45 @@ impl Server {
     ) -> Result<Self, ServerError> {
         settings::cores(usize::from(settings.cores))?;
         limits::check(settings.cores)?;
-        let shards = settings.cores;
-        let block_bytes = vault.description().block_bytes;
-        let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
-        let frame_bytes_max = frame_bytes_max(block_bytes);
-        // A governor may want the longest frames that there can be.
-        let frame_bytes = settings
-            .frame_bytes
-            .unwrap_or_else(|| settings.level.map_or(frame_bytes_max, frame_bytes_for))
-            .min(frame_bytes_max);
-        let level = settings.level.unwrap_or_else(|| Governor::default().level());
-        let effort = Arc::new(Effort::new(level, settings.frame_bytes, frame_bytes));
-        let mut plan = MemoryPlan::with_frames(
-            settings.memory_bytes,
-            usize::from(shards),
-            record_bytes_max as usize,
-            frame_bytes,
-        )?;
-        plan.pack_close_bytes = plan.pack_close_bytes.min(settings.pack_bytes);
-        let tls = settings.identity.map(settings::tls_config).transpose()?;
-        let run = RunId::from_bytes(random()?);
-        let on_failure = stop.clone();
-        let shared = Arc::new(Shared::new(SharedParts {
-            vault: vault.clone(),
-            node: settings.node.clone(),
-            run,
-            record_bytes_max,
-            plan,
-            effort,
-            is_governed: settings.level.is_none(),
-            shards,
-            store_patience: settings.store_patience,
-            pack_age: settings.pack_age,
-            store: tokio::runtime::Handle::current(),
-            tls,
-            on_failure: Box::new(move || on_failure.stop()),
-        }));
+        let listen = settings.listen;
+        let shared = Arc::new(share(vault, settings, stop)?);
         // Bind before anything is claimed in the vault: a port in use leaves no trace there.
-        let socket = settings.listen.map(listener::bind).transpose()?;
+        let socket = listen.map(listener::bind).transpose()?;
+        Self::begin(shared, socket).await
+    }
+
+    /// Starts what shares `shared`, from the run's claim on. After an error nothing of it runs.
+    async fn begin(shared: Arc<Shared>, socket: Option<TcpListener>) -> Result<Self, ServerError> {
         claim_run(&shared).await?;
         let logs = Logs::default();
+        // Its own first: those of the vault are known as far as slots are left.
+        if log_names(&shared).any(|name| logs.add(&name).is_none()) {
+            return Err(ServerError::Logs);
+        }
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-        refill::refill(&vault, &known, &logs).await?;
-        let executors = start_executors(&shared, &known, &logs)?;
-        let listener = socket.map(|socket| listen(&shared, socket)).transpose()?;
-        Ok(Self { shared, executors, listener })
+        refill::refill(&shared.vault, &known, &logs).await?;
+        let mut server = Self { shared, executors: Vec::new(), listener: None };
+        match server.run(&known, &logs, socket) {
+            Ok(()) => Ok(server),
+            Err(error) => {
+                if let Err(error) = server.end().await {
+                    warn!(%error, "a shard didn't end as it should");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the shards, then listens. What it started before an error runs on.
+    fn run(
+        &mut self,
+        known: &Arc<KnownBlocks>,
+        logs: &Logs,
+        socket: Option<TcpListener>,
+    ) -> Result<(), ServerError> {
+        start_executors(&self.shared, known, logs, &mut self.executors)?;
+        self.listener = socket.map(|socket| listen(&self.shared, socket)).transpose()?;
+        Ok(())
     }
 
     /// The address at which it listens.
@@ -161,24 +156,74 @@ impl Server {
     ///
     /// # Errors
     /// Why the run couldn't go on, if that is why it stops.
-    pub(crate) async fn stop(mut self) -> Result<ServerReport, ServerError> {
+    pub(crate) async fn stop(self) -> Result<ServerReport, ServerError> {
+        let shared = self.shared.clone();
+        self.end().await?;
+        match shared.failure() {
+            Some(failure) => Err(ServerError::Failed(failure)),
+            None => Ok(ServerReport::of(&shared)),
+        }
+    }
+
+    /// Tells what runs to end, and waits for that.
+    async fn end(mut self) -> Result<(), ServerError> {
         drop(self.listener.take());
-        for number in 0..self.shared.shards.len() {
+        let executors = self.executors;
+        // Shards wait for each other at their end; those that weren't started have nothing to finish.
+        let missing = self.shared.shards.len() - executors.len();
+        self.shared.finished.fetch_add(missing, Ordering::SeqCst);
+        for number in 0..executors.len() {
             self.shared.tell(u16::try_from(number).unwrap_or(0), News::Stop);
         }
-        let executors = self.executors;
         let joined = tokio::task::spawn_blocking(move || {
             executors.into_iter().map(ExecutorJoinHandle::join).collect::<Result<Vec<_>, _>>()
         });
         joined.await.map_err(ServerError::join)?.map_err(ServerError::executor)?;
-        match self.shared.failure() {
-            Some(failure) => Err(ServerError::Failed(failure)),
-            None => Ok(ServerReport::of(&self.shared)),
-        }
+        Ok(())
     }
 }
 
-fn listen(shared: &Arc<Shared>, socket: std::net::TcpListener) -> Result<Listener, ServerError> {
+/// What the shards of a server with these settings share: the memory is divided here.
+fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Shared, ServerError> {
+    let shards = settings.cores;
+    let block_bytes = vault.description().block_bytes;
+    let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
+    let frame_bytes_max = frame_bytes_max(block_bytes);
+    // A governor may want the longest frames that there can be.
+    let frame_bytes = settings
+        .frame_bytes
+        .unwrap_or_else(|| settings.level.map_or(frame_bytes_max, frame_bytes_for))
+        .min(frame_bytes_max);
+    let level = settings.level.unwrap_or_else(|| Governor::default().level());
+    let effort = Arc::new(Effort::new(level, settings.frame_bytes, frame_bytes));
+    let mut plan = MemoryPlan::with_frames(
+        settings.memory_bytes,
+        usize::from(shards),
+        record_bytes_max as usize,
+        frame_bytes,
+    )?;
+    plan.pack_close_bytes = plan.pack_close_bytes.min(settings.pack_bytes);
+    let tls = settings.identity.map(settings::tls_config).transpose()?;
+    let run = RunId::from_bytes(random()?);
+    let on_failure = stop.clone();
+    Ok(Shared::new(SharedParts {
+        vault,
+        node: settings.node,
+        run,
+        record_bytes_max,
+        plan,
+        effort,
+        is_governed: settings.level.is_none(),
+        shards,
+        store_patience: settings.store_patience,
+        pack_age: settings.pack_age,
+        store: tokio::runtime::Handle::current(),
+        tls,
+        on_failure: Box::new(move || on_failure.stop()),
+    }))
+}
+
+fn listen(shared: &Arc<Shared>, socket: TcpListener) -> Result<Listener, ServerError> {
     let connections_max = shared.plan.connections;
     let to = shared.clone();
     let mut next = 0;
@@ -187,7 +232,7 @@ fn listen(shared: &Arc<Shared>, socket: std::net::TcpListener) -> Result<Listene
         let shard = next % to.shards.len();
         next += 1;
         if to.shards[shard].arrivals.post(Arrival::Socket { socket, peer, guard }).is_err() {
-            tracing::warn!(%peer, "closed a connection: its shard is too busy to answer");
+            warn!(%peer, "closed a connection: its shard is too busy to answer");
         }
     };
     Listener::start(socket, connections_max, hand_over).map_err(ServerError::Listen)
@@ -212,15 +257,16 @@ async fn claim_run(shared: &Shared) -> Result<(), ServerError> {
     Ok(())
 }
 
+/// Starts the shards into `executors`: those before one that can't be started are there after an
+/// error, too.
 fn start_executors(
     shared: &Arc<Shared>,
     known: &Arc<KnownBlocks>,
     logs: &Logs,
-) -> Result<Vec<ExecutorJoinHandle<()>>, ServerError> {
+    executors: &mut Vec<ExecutorJoinHandle<()>>,
+) -> Result<(), ServerError> {
     let key_version = shared.vault.ring().current();
-    let names: Vec<LogName> = (0..shared.shards.len())
-        .map(|shard| LogName { node: shared.node.clone(), id: log_id(shared, shard) })
-        .collect();
+    let names: Vec<LogName> = log_names(shared).collect();
     let ciphers = |name: &LogName| {
         let ciphers = shared.vault.ring().log_ciphers(key_version, name.id);
         ciphers.expect("the ring has its own current version")
@@ -235,7 +281,6 @@ fn start_executors(
         logs: logs.clone(),
         times: shared.times.clone(),
     };
-    let mut executors = Vec::new();
     for (shard, (core, name)) in settings::cores(names.len())?.into_iter().zip(&names).enumerate() {
         let setup = shard_setup(shared, shard, name, ciphers(name), logs)?;
         let worker = Worker::new(worker_setup.clone(), &shared.unit_pools())
@@ -247,7 +292,7 @@ fn start_executors(
             .map_err(ServerError::executor)?;
         executors.push(executor);
     }
-    Ok(executors)
+    Ok(())
 }
 
 fn shard_setup(
@@ -285,8 +330,10 @@ fn shard_setup(
     })
 }
 
-fn log_id(shared: &Shared, shard: usize) -> LogId {
-    LogId { run: shared.run, shard: u16::try_from(shard).unwrap_or(u16::MAX) }
+/// The logs of the shards.
+fn log_names(shared: &Shared) -> impl Iterator<Item = LogName> {
+    let shards = 0..u16::try_from(shared.shards.len()).unwrap_or(u16::MAX);
+    shards.map(|shard| LogName { node: shared.node.clone(), id: LogId { run: shared.run, shard } })
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -299,3 +346,6 @@ fn random() -> Result<[u8; 16], ServerError> {
     getrandom::fill(&mut bytes).map_err(|error| ServerError::Random(error.to_string()))?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests;

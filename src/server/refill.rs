@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
-use tidegate_model::{FrameNumber, Micros, RunId};
+use tidegate_model::{FrameNumber, LogName, Micros, PackNumber, RunId};
 use tidegate_pipeline::{Known, KnownBlocks, LogSlot, Logs, PACKS_REMEMBERED_MAX};
 use tidegate_vault::Vault;
-use tidegate_vault::log::{LogError, LogReader, PackRead, Survey};
+use tidegate_vault::log::{LogError, LogReader, PackRead, Stated, Survey};
 use tidegate_vault::pack::Content;
 use tracing::{info, warn};
 
@@ -29,23 +29,22 @@ pub(super) async fn refill(
     logs: &Logs,
 ) -> Result<(), ServerError> {
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
-    let (surveys, _) = reader.surveys().await?;
+    let mut names = reader.logs().await?;
     let started = run_starts(vault).await?;
-    let mut surveys: Vec<Survey> = surveys.into_values().collect();
-    surveys.sort_by_key(|survey| std::cmp::Reverse(started.get(&survey.log.id.run).copied()));
+    names.sort_by_key(|log| std::cmp::Reverse(started.get(&log.id.run).copied()));
     let most = known.capacity() / 100 * FILL_PERCENT;
     let (mut blocks, mut packs) = (0, 0);
-    for survey in &surveys {
+    for log in &names {
         if blocks >= most || packs >= PACKS_REMEMBERED_MAX {
             break;
         }
-        let Some(slot) = logs.add(&survey.log) else { break };
+        let Some(slot) = logs.add(log) else { break };
         let mut filler = Filler { known, logs, slot, blocks: 0, packs: 0 };
-        filler.fill(&reader, survey, most - blocks, PACKS_REMEMBERED_MAX - packs).await?;
+        filler.fill(&reader, log, most - blocks, PACKS_REMEMBERED_MAX - packs).await?;
         blocks += filler.blocks;
         packs += filler.packs;
     }
-    info!(blocks, packs, logs = surveys.len(), "the table of known blocks is filled");
+    info!(blocks, packs, logs = names.len(), "the table of known blocks is filled");
     Ok(())
 }
 
@@ -70,24 +69,39 @@ impl Filler<'_> {
     async fn fill(
         &mut self,
         reader: &LogReader,
-        survey: &Survey,
+        log: &LogName,
         most: usize,
         packs_most: usize,
     ) -> Result<(), LogError> {
-        for group in survey.counted.packs.rchunks(GROUP) {
-            let mut read = Box::pin(reader.packs(survey, group.to_vec()));
-            while let Some((place, found)) = read.next().await {
-                match found {
-                    Ok(pack) => self.add(&pack),
-                    Err(error) if error.is_damage() => {
-                        // Its blocks are merely not known; `verify` tells of the damage.
-                        warn!(%place, %error, "passed over a damaged pack");
-                    }
-                    Err(error) => return Err(error),
+        let begin = PackNumber(0);
+        let mut stretch = Some(reader.tail(log, begin, Stated::default()).await?);
+        while let Some(survey) = stretch {
+            for group in survey.counted.packs.rchunks(GROUP) {
+                self.fill_group(reader, &survey, group).await?;
+                if self.blocks >= most || self.packs + GROUP > packs_most {
+                    return Ok(());
                 }
             }
-            if self.blocks >= most || self.packs + GROUP > packs_most {
-                break;
+            stretch = reader.before(&survey, begin).await?;
+        }
+        Ok(())
+    }
+
+    async fn fill_group(
+        &mut self,
+        reader: &LogReader,
+        survey: &Survey,
+        group: &[PackNumber],
+    ) -> Result<(), LogError> {
+        let mut read = Box::pin(reader.packs(survey, group.to_vec()));
+        while let Some((place, found)) = read.next().await {
+            match found {
+                Ok(pack) => self.add(&pack),
+                Err(error) if error.is_damage() => {
+                    // Its blocks are merely not known; `verify` tells of the damage.
+                    warn!(%place, %error, "passed over a damaged pack");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())

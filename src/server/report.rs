@@ -18,7 +18,7 @@ pub(crate) struct ServerReport {
     pub stages: Vec<StageReport>,
     /// From closing a pack to its being stored.
     pub put: Summary,
-    /// From a pack's first record to its commit.
+    /// From when a pack's first record had come whole to its commit.
     pub commit: Summary,
     pub uploads: UploadsReport,
     pub queues: Vec<QueueReport>,

@@ -30,7 +30,7 @@ pub(crate) struct ServerSettings {
     pub cores: u16,
     /// A store that takes nothing for so long ends the run: agents then try elsewhere.
     pub store_patience: Duration,
-    /// A pack closes so long after its first record.
+    /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
     /// A pack closes with so many bytes of frames, or fewer where memory is short.
     pub pack_bytes: usize,

@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub grants: Arc<tokio::sync::Semaphore>,
     /// How long a put is tried again.
     pub store_patience: Duration,
-    /// A pack closes so long after its first record.
+    /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
     pub times: Arc<StageTimes>,
     pub latencies: Latencies,
@@ -94,7 +94,7 @@ pub(crate) struct SharedParts {
     pub is_governed: bool,
     pub shards: u16,
     pub store_patience: Duration,
-    /// A pack closes so long after its first record.
+    /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
     pub store: tokio::runtime::Handle,
     pub tls: Option<Arc<ServerConfig>>,

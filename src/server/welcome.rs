@@ -121,10 +121,10 @@ async fn run(
     mut begun: Begun,
     place: Place,
 ) {
-    if let Some(old) = place.replaces {
+    let machine = begun.hello.machine.clone();
+    for old in host.shared.directory.replaced_by(&machine, place) {
         host.end_session(old, taken_over());
     }
-    let machine = begun.hello.machine.clone();
     let post = host.open_post(place.session);
     if !host.shared.directory.is_live(&machine, place) {
         // The one that took over was faster to get here, and found nothing to end.
@@ -169,7 +169,7 @@ async fn await_grant(
     post: &Post,
 ) -> Result<Grant, NoGrant> {
     let Begun { input, hello, .. } = begun;
-    let grant = grants::grant(&host.shared, host.number, host.open_pack(), hello);
+    let grant = grants::grant(host, hello);
     let mut grant = pin!(grant);
     let mut limit = Timer::new(GRANT_PATIENCE);
     poll_fn(|context| {

@@ -18,7 +18,7 @@ use futures::{StreamExt, TryStreamExt};
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
-use crate::log::LogReader;
+use crate::log::{LogReader, Stated, Survey};
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
 use crate::store::Put;
 pub use error::GrantError;
@@ -46,8 +46,22 @@ pub struct GrantRequest {
     pub log: LogName,
     /// The first pack of that log that can have records of the session.
     pub pack: PackNumber,
+    /// What the log's writer knows of the machine, if it has stored anything of it.
+    pub known: Option<KnownEnd>,
     /// Now.
     pub now: Micros,
+}
+
+/// What the writer of a log knows of a machine without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownEnd {
+    /// The machine's epoch.
+    pub epoch: Epoch,
+    /// Every LSN up to this is in the vault, and no pack of the log before `stored` completes one
+    /// beyond it.
+    pub committed: Lsn,
+    /// The first pack of the log that isn't known to be stored with all before it.
+    pub stored: PackNumber,
 }
 
 /// What the vault granted.
@@ -120,11 +134,11 @@ async fn resume(
     request: &GrantRequest,
     epoch: &EpochRecord,
 ) -> Result<Option<Grant>, GrantError> {
-    let (store, ring) = (reader.store(), reader.ring());
-    let newest = meta::newest_session(store, ring, &request.machine, epoch.epoch).await?;
-    let mut committed = end_of(reader, &request.machine, epoch, newest.as_ref()).await?;
+    let chain = Chain::of(reader, request, epoch);
+    let newest = chain.newest_session().await?;
+    let mut committed = chain.end_of(newest.as_ref()).await?;
     if committed < request.acknowledged {
-        committed = committed.max(end_of_all(reader, &request.machine, epoch).await?);
+        committed = committed.max(chain.end_of_all().await?);
     }
     let record = SessionRecord {
         epoch: epoch.epoch,
@@ -135,7 +149,8 @@ async fn resume(
         pack: request.pack,
         granted: request.now,
     };
-    let put = meta::create_session(store, ring, &request.machine, &record).await?;
+    let put =
+        meta::create_session(reader.store(), reader.ring(), &request.machine, &record).await?;
     Ok((put == Put::Created).then_some(Grant { epoch: epoch.epoch, committed }))
 }
 
@@ -150,7 +165,7 @@ async fn begin(
     let parent = match (request.parent, newest) {
         (Some(parent), _) => Some(named_parent(reader, request, parent).await?),
         (None, Some(newest)) => {
-            let end = chain_end(reader, &machine, &newest).await?;
+            let end = Chain::of(reader, request, &newest).end().await?;
             Some(Point { epoch: newest.epoch, lsn: end })
         }
         (None, None) => None,
@@ -183,7 +198,7 @@ async fn named_parent(
         return Err(GrantError::NoEpoch { machine, epoch: parent.epoch });
     };
     if request.begins == Begins::Continue {
-        let end = chain_end(reader, &machine, &record).await?;
+        let end = Chain::of(reader, request, &record).end().await?;
         if end < parent.lsn {
             return Err(GrantError::ParentBeyond { machine, parent, end });
         }
@@ -201,58 +216,97 @@ pub async fn chain_end(
     machine: &Name,
     epoch: &EpochRecord,
 ) -> Result<Lsn, GrantError> {
-    let (store, ring) = (reader.store(), reader.ring());
-    let newest = meta::newest_session(store, ring, machine, epoch.epoch).await?;
-    end_of(reader, machine, epoch, newest.as_ref()).await
+    Chain { reader, machine, epoch, known: None }.end().await
 }
 
-/// The same by the newest session of every log that the epoch has used. The newest of all may be one
-/// whose agent had gone before it was granted: what a session before it was told lies in another log
-/// then.
-async fn end_of_all(
-    reader: &LogReader,
-    machine: &Name,
-    epoch: &EpochRecord,
-) -> Result<Lsn, GrantError> {
-    let all = meta::list_sessions(reader.store(), reader.ring(), machine).await?;
-    let of_epoch = all.whole.iter().filter(|session| session.epoch == epoch.epoch);
-    // In their order, so that the newest of a log is what stays.
-    let newest: BTreeMap<&LogName, &SessionRecord> =
-        of_epoch.map(|session| (&session.log, session)).collect();
-    let mut end = Lsn::NONE;
-    for session in newest.into_values().map(Some).chain([None]) {
-        end = end.max(end_of(reader, machine, epoch, session).await?);
+/// The chain of an epoch.
+struct Chain<'a> {
+    reader: &'a LogReader,
+    machine: &'a Name,
+    epoch: &'a EpochRecord,
+    /// What is known of it in one log.
+    known: Option<(&'a LogName, KnownEnd)>,
+}
+
+impl<'a> Chain<'a> {
+    /// With what the server that asks knows of it.
+    fn of(reader: &'a LogReader, request: &'a GrantRequest, epoch: &'a EpochRecord) -> Self {
+        let known = request.known.filter(|known| known.epoch == epoch.epoch);
+        let known = known.map(|known| (&request.log, known));
+        Self { reader, machine: &request.machine, epoch, known }
     }
-    Ok(end)
-}
 
-/// Reads the newest session's log backwards, to the last pack that completes a record.
-async fn end_of(
-    reader: &LogReader,
-    machine: &Name,
-    epoch: &EpochRecord,
-    newest: Option<&SessionRecord>,
-) -> Result<Lsn, GrantError> {
-    let first = (&epoch.log, epoch.pack, Lsn::NONE);
-    let (log, first, committed) =
-        newest.map_or(first, |session| (&session.log, session.pack, session.committed));
-    let survey = reader.survey(log).await?;
-    let backwards = survey.counted_from(first).into_iter().rev().collect();
-    let mut packs = pin!(reader.packs(&survey, backwards));
-    // Several are read at once: in a log of many machines the last that names this one may lie far
-    // back.
-    while let Some((_, pack)) = packs.next().await {
-        let pack = pack?;
-        let here = pack.index.machines.iter();
-        let complete = here
-            .filter(|entry| entry.name == *machine && entry.epoch == epoch.epoch)
-            .map(|entry| entry.complete_lsn)
-            .max();
-        if let Some(complete) = complete.filter(|lsn| *lsn != Lsn::NONE) {
-            return Ok(max(complete, committed));
+    /// Its end, by the log of the newest session.
+    async fn end(&self) -> Result<Lsn, GrantError> {
+        self.end_of(self.newest_session().await?.as_ref()).await
+    }
+
+    async fn newest_session(&self) -> Result<Option<SessionRecord>, GrantError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        Ok(meta::newest_session(store, ring, self.machine, self.epoch.epoch).await?)
+    }
+
+    /// The same by the newest session of every log that the epoch has used. The newest of all may be
+    /// one whose agent had gone before it was granted: what a session before it was told lies in
+    /// another log then.
+    async fn end_of_all(&self) -> Result<Lsn, GrantError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let all = meta::list_sessions(store, ring, self.machine).await?;
+        let of_epoch = all.whole.iter().filter(|session| session.epoch == self.epoch.epoch);
+        // In their order, so that the newest of a log is what stays.
+        let newest: BTreeMap<&LogName, &SessionRecord> =
+            of_epoch.map(|session| (&session.log, session)).collect();
+        let mut end = Lsn::NONE;
+        for session in newest.into_values().map(Some).chain([None]) {
+            end = end.max(self.end_of(session).await?);
         }
+        Ok(end)
     }
-    Ok(committed)
+
+    /// Reads a session's log backwards, to the last pack that completes a record, or to those of
+    /// which it is known what they complete.
+    async fn end_of(&self, session: Option<&SessionRecord>) -> Result<Lsn, GrantError> {
+        let first = (&self.epoch.log, self.epoch.pack, Lsn::NONE);
+        let (log, mut first, mut committed) =
+            session.map_or(first, |session| (&session.log, session.pack, session.committed));
+        let mut stated = Stated::default();
+        if let Some((_, known)) = self.known.filter(|(of, _)| *of == log) {
+            (first, committed) = (first.max(known.stored), committed.max(known.committed));
+            stated = Stated::by_writer(known.stored);
+        }
+        let mut stretch = Some(self.reader.tail(log, first, stated).await?);
+        while let Some(survey) = stretch {
+            if let Some(complete) = self.last_complete(&survey, first).await? {
+                return Ok(max(complete, committed));
+            }
+            stretch = self.reader.before(&survey, first).await?;
+        }
+        Ok(committed)
+    }
+
+    /// The last record that a stretch of a log completes.
+    async fn last_complete(
+        &self,
+        survey: &Survey,
+        first: PackNumber,
+    ) -> Result<Option<Lsn>, GrantError> {
+        let backwards = survey.counted_from(first).into_iter().rev().collect();
+        let mut packs = pin!(self.reader.packs(survey, backwards));
+        // Several are read at once: in a log of many machines the last that names this one may lie
+        // far back.
+        while let Some((_, pack)) = packs.next().await {
+            let pack = pack?;
+            let here = pack.index.machines.iter();
+            let complete = here
+                .filter(|entry| entry.name == *self.machine && entry.epoch == self.epoch.epoch)
+                .map(|entry| entry.complete_lsn)
+                .max();
+            if let Some(complete) = complete.filter(|lsn| *lsn != Lsn::NONE) {
+                return Ok(Some(complete));
+            }
+        }
+        Ok(None)
+    }
 }
 
 async fn read_epoch(

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tidegate_model::{Checksum, Lsn, Micros};
+use tidegate_model::{Checksum, Lsn};
 use tidegate_pipeline::{Admission, Entry, EntryKind, Stream, StreamTotals, Unit, UnitBuilder};
 
 use crate::machine::{Machine, RECORD_BYTES_MAX, Record, What};
@@ -75,6 +75,8 @@ impl World {
     fn add(&mut self, machine: usize, record: &Record) {
         let Record { lsn, time, what } = record.clone();
         let session = &mut self.sessions[machine];
+        let now = self.now;
+        let mut add = |kind| session.builder.add(Entry { lsn, time, kind }, || now);
         let mut flush = false;
         match what {
             What::Write(extent, bytes) => {
@@ -91,15 +93,15 @@ impl World {
                     let account = self.accounts.get_mut(&session.stream.id).unwrap();
                     account.spoiled = account.spoiled.or(Some(lsn));
                 }
-                session.builder.add_write(lsn, time, extent, checksum);
+                session.builder.add_write(lsn, time, extent, checksum, || now);
             }
-            What::Zero(extent) => add(&mut session.builder, lsn, time, EntryKind::Zero(extent)),
-            What::Disk(disk) => add(&mut session.builder, lsn, time, EntryKind::Disk(disk)),
+            What::Zero(extent) => add(EntryKind::Zero(extent)),
+            What::Disk(disk) => add(EntryKind::Disk(disk)),
             What::Bookmark(bookmark) => {
                 flush = true;
-                add(&mut session.builder, lsn, time, EntryKind::Bookmark(bookmark));
+                add(EntryKind::Bookmark(bookmark));
             }
-            What::Time => add(&mut session.builder, lsn, time, EntryKind::Time),
+            What::Time => add(EntryKind::Time),
         }
         session.gathered.push(lsn);
         session.next = lsn.next();
@@ -169,8 +171,4 @@ impl World {
             waiting: None,
         }
     }
-}
-
-fn add(builder: &mut UnitBuilder, lsn: Lsn, time: Micros, kind: EntryKind) {
-    builder.add(Entry { lsn, time, kind });
 }

@@ -1,6 +1,6 @@
 //! Single promises, each in a world made for it.
 
-use tidegate_model::Lsn;
+use tidegate_model::{Lsn, PackNumber};
 
 use crate::chance::Chance;
 use crate::machine::{BLOCK, Machine, What, content, disk_of, disk_of_blocks};
@@ -159,6 +159,27 @@ fn a_pack_closes_at_its_age_and_one_of_nothing_but_time_records_later() {
         assert_eq!(world.run.shards[0].deadline(), Some(world.now));
         world.advance(0);
         assert_eq!(world.in_flight(), (0, 1));
+    }
+}
+
+#[test]
+fn a_packs_age_counts_from_its_first_record_also_while_that_waits_for_a_core() {
+    let sent = || vec![What::Disk(disk_of(0, 1 << 20))];
+    // What was sent waited so long for its core.
+    for (waited, left) in
+        [(0, PACK_AGE), (PACK_AGE / 4, PACK_AGE / 4 * 3), (PACK_AGE * 2, PACK_AGE / 2)]
+    {
+        let mut world = World::of(roomy(1, 1), vec![Machine::that_sends(0, sent())]);
+        send_all(&mut world, 0);
+        world.work_in_order();
+        world.now.0 += waited;
+        world.come_home_all();
+        world.now.0 += left;
+        assert_eq!(world.run.shards[0].deadline(), Some(world.now), "{waited}");
+        world.advance(0);
+        let mut latencies = Vec::new();
+        world.run.shards[0].stored(PackNumber(0), world.now, &mut Vec::new(), &mut latencies);
+        assert_eq!(latencies, [waited + left]);
     }
 }
 

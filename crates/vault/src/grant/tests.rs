@@ -1,9 +1,13 @@
 //! Grants of a vault in memory: reconnects, new incarnations, clones, races.
 
+use std::sync::atomic::Ordering;
+
 use tidegate_model::{BookmarkKind, Remedy};
 
 use super::*;
-use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
+use crate::log::{CACHE_BYTES_DEFAULT, STRETCH_PACKS};
+use crate::store::Store;
+use crate::testing::{BLOCK, LateStore, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
 fn request(log: &TestLog, incarnation: u8, claimed: u32) -> GrantRequest {
     GrantRequest {
@@ -15,6 +19,7 @@ fn request(log: &TestLog, incarnation: u8, claimed: u32) -> GrantRequest {
         parent: None,
         log: log.name.clone(),
         pack: log.number(),
+        known: None,
         now: Micros(7),
     }
 }
@@ -97,6 +102,87 @@ fn the_chain_ends_before_a_gap_and_before_a_record_without_its_last_piece() {
         let (path, bytes) = machine.log.close(&mut vault, false);
         vault.put(&path, bytes).await;
         assert_eq!(end(&vault).await.unwrap(), Lsn(3));
+    });
+}
+
+/// Grants by a store that counts; gives besides how many packs were read.
+async fn counted(vault: &TestVault, request: &GrantRequest) -> (Grant, u32) {
+    let objects = LateStore::new(vault.objects.clone(), 0);
+    let store = Store::over(objects.clone(), "memory://test");
+    let reader = LogReader::new(store, vault.ring.clone(), CACHE_BYTES_DEFAULT);
+    let granted = grant(&reader, request).await.unwrap();
+    (granted, objects.heads.load(Ordering::SeqCst))
+}
+
+#[test]
+fn packs_of_other_machines_arent_read_where_the_end_is_known() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        let other = ("db-2".parse().unwrap(), Epoch(1));
+        for lsn in 1..=STRETCH_PACKS + 100 {
+            machine.log.add(&vault, &other, lsn, &Op::Time, None);
+            machine.log.store(&mut vault, false).await;
+        }
+        let end = Grant { epoch: Epoch(1), committed: Lsn(3) };
+        let mut request = request(&machine.log, 5, 1);
+        let (granted, heads) = counted(&vault, &request).await;
+        println!("{heads} packs are read without knowing the end");
+        assert_eq!(granted, end);
+        assert!(u64::from(heads) > STRETCH_PACKS);
+        let known = KnownEnd { epoch: Epoch(1), committed: Lsn(3), stored: machine.log.number() };
+        let asked = GrantRequest { known: Some(known), acknowledged: Lsn(3), ..request.clone() };
+        vault.delete(&layout::session(&machine.of.0, Epoch(1), 1)).await;
+        let (granted, heads) = counted(&vault, &asked).await;
+        println!("{heads} packs are read where it is known");
+        assert_eq!((granted, heads), (end, 0));
+        // Nor for a new incarnation, whose epoch stands on the end of this one.
+        (request.incarnation, request.claimed) = (Incarnation::from_bytes([6; 16]), Epoch::NONE);
+        request.known = Some(known);
+        let (granted, heads) = counted(&vault, &request).await;
+        assert_eq!((granted.epoch, heads), (Epoch(2), 0));
+        let name = machine.of.0.clone();
+        let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(2)).await;
+        let parent = Some(Point { epoch: Epoch(1), lsn: Lsn(3) });
+        assert_eq!(record.unwrap().unwrap().parent, parent);
+    });
+}
+
+#[test]
+fn what_was_under_way_when_the_end_was_known_is_looked_at() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        let known = KnownEnd { epoch: Epoch(1), committed: Lsn(3), stored: machine.log.number() };
+        // Stored since then, the first and another one; and one beyond a gap.
+        machine.writes(extent(0, 0, BLOCK), 2);
+        machine.store(&mut vault).await;
+        machine.writes(extent(0, 0, BLOCK), 3);
+        machine.store(&mut vault).await;
+        machine.does(Op::Time);
+        machine.send(&vault);
+        machine.log.close(&mut vault, false);
+        machine.log.add(&vault, &machine.of.clone(), 6, &Op::Time, None);
+        let (path, bytes) = machine.log.close(&mut vault, false);
+        vault.put(&path, bytes).await;
+        let asked = GrantRequest { known: Some(known), ..request(&machine.log, 5, 1) };
+        let (granted, _) = counted(&vault, &asked).await;
+        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(5) });
+    });
+}
+
+#[test]
+fn what_is_known_of_another_log_or_epoch_counts_for_nothing() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = machine(&mut vault).await;
+        let known = KnownEnd { epoch: Epoch(1), committed: Lsn(9), stored: PackNumber(2) };
+        let other = TestLog::new(&vault, 2);
+        let asked = GrantRequest { known: Some(known), ..request(&other, 5, 1) };
+        assert_eq!(counted(&vault, &asked).await.0.committed, Lsn(3));
+        let known = Some(KnownEnd { epoch: Epoch(2), ..known });
+        let asked = GrantRequest { known, ..request(&machine.log, 5, 1) };
+        assert_eq!(counted(&vault, &asked).await.0.committed, Lsn(3));
     });
 }
 

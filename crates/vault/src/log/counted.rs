@@ -27,6 +27,12 @@ impl Stated {
         Self(target.next().0)
     }
 
+    /// What is known of how many packs its writer has seen stored.
+    #[must_use]
+    pub const fn by_writer(next: PackNumber) -> Self {
+        Self(next.0)
+    }
+
     /// How many packs that is.
     #[must_use]
     pub const fn packs(self) -> u64 {
@@ -45,11 +51,12 @@ pub struct Counted {
     pub leftovers: Vec<PackNumber>,
 }
 
-/// Judges a log by the numbers that are stored and by what is stated of it.
+/// Judges a log by the numbers that are stored and by what is stated of it, from the pack `from` on:
+/// those before it were all stored.
 #[must_use]
-pub fn judge(stored: &BTreeSet<u64>, stated: Stated) -> Counted {
+pub fn judge(stored: &BTreeSet<u64>, from: PackNumber, stated: Stated) -> Counted {
     let mut counted = Counted::default();
-    let mut next = 0;
+    let mut next = from.0;
     for number in stored.iter().copied() {
         if number > next && next < stated.0 {
             let last = number.min(stated.0) - 1;
@@ -74,7 +81,16 @@ mod tests {
     use super::*;
 
     fn judged(stored: &[u64], stated: u64) -> (Vec<u64>, Vec<(u64, u64)>, Vec<u64>) {
-        let counted = judge(&stored.iter().copied().collect(), Stated(stated));
+        judged_from(0, stored, stated)
+    }
+
+    fn judged_from(
+        from: u64,
+        stored: &[u64],
+        stated: u64,
+    ) -> (Vec<u64>, Vec<(u64, u64)>, Vec<u64>) {
+        let stored = stored.iter().copied().collect();
+        let counted = judge(&stored, PackNumber(from), Stated(stated));
         let plain = |packs: Vec<PackNumber>| packs.into_iter().map(|pack| pack.0).collect();
         let missing = counted.missing.into_iter().map(|(first, last)| (first.0, last.0)).collect();
         (plain(counted.packs), missing, plain(counted.leftovers))
@@ -96,6 +112,14 @@ mod tests {
         assert_eq!(judged(&[0, 2, 4], 4), (vec![0, 2, 4], vec![(1, 1), (3, 3)], vec![]));
         assert_eq!(judged(&[0], 3), (vec![0], vec![(1, 2)], vec![]));
         assert_eq!(judged(&[], 2), (vec![], vec![(0, 1)], vec![]));
+    }
+
+    #[test]
+    fn a_part_of_a_log_is_judged_as_in_the_whole() {
+        assert_eq!(judged_from(4, &[4, 5, 7], 4), (vec![4, 5], vec![], vec![7]));
+        assert_eq!(judged_from(4, &[5, 7], 6), (vec![5], vec![(4, 4)], vec![7]));
+        assert_eq!(judged_from(4, &[], 6), (vec![], vec![(4, 5)], vec![]));
+        assert_eq!(judged_from(4, &[], 4), (vec![], vec![], vec![]));
     }
 
     #[test]

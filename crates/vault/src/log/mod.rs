@@ -25,4 +25,4 @@ pub use counted::{Counted, Stated};
 pub use error::LogError;
 pub use place::PackPlace;
 pub use reader::{CACHE_BYTES_DEFAULT, LogReader, PackRead};
-pub use survey::{INDEXES_AHEAD, Survey, stated_by};
+pub use survey::{INDEXES_AHEAD, STRETCH_PACKS, Survey, stated_by};

@@ -1,6 +1,11 @@
 //! Lists a log, tells which of its packs count, and gives them in order.
+//!
+//! Who looks for something near a log's end takes its [`LogReader::tail`] and the stretches
+//! [`LogReader::before`] it: of a log, however long, no more than [`STRETCH_PACKS`] are then held.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -20,11 +25,21 @@ pub const INDEXES_AHEAD: usize = 8;
 /// listing of a log that is written to may be older in one place than in another.
 const MISSING_ASKED_MAX: usize = 1024;
 
-/// A log, as it is stored.
+/// How many packs of a log a stretch has: the store lists as many in one answer.
+pub const STRETCH_PACKS: u64 = 4096;
+/// A tail begins so many packs before what is wanted of it, so that its newest packs, which state what
+/// was stored when they closed, state more than lies before it. A shard has fewer packs on their way.
+const UNDER_WAY_MAX: u64 = 256;
+/// So many of a tail's newest packs are asked: those that a crash damaged are few.
+const ASKED_MAX: usize = 16;
+
+/// A log, or a stretch of one, as it is stored.
 #[derive(Debug, Clone)]
 pub struct Survey {
     /// The log.
     pub log: LogName,
+    /// Where the stretch begins: nothing before it was looked at, and all of that was stored.
+    pub from: PackNumber,
     /// The sizes of the stored packs, by their numbers.
     pub stored: BTreeMap<u64, u64>,
     /// Where it was ended from outside: nothing from there on counts.
@@ -38,11 +53,12 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Judges a log by a listing (sizes by number) and nothing else.
+    /// Judges a log by a listing (sizes by number) from the pack `from` on, and nothing else.
     #[must_use]
-    pub fn of(log: LogName, stored: BTreeMap<u64, u64>) -> Self {
+    pub fn of(log: LogName, from: PackNumber, stored: BTreeMap<u64, u64>) -> Self {
         let mut survey = Self {
             log,
+            from,
             stored,
             tombstone: None,
             stated: Stated::default(),
@@ -75,7 +91,7 @@ impl Survey {
 
     fn judge(&mut self) {
         let numbers: BTreeSet<u64> = self.stored.keys().copied().collect();
-        self.counted = judge(&numbers, self.stated);
+        self.counted = judge(&numbers, self.from, self.stated);
     }
 }
 
@@ -85,17 +101,77 @@ impl LogReader {
     /// # Errors
     /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
     pub async fn survey(&self, log: &LogName) -> Result<Survey, LogError> {
-        let listed = self.store().list(&layout::log(log), None);
-        let stored = listed
-            .try_filter_map(async |object| {
-                let place = layout::parse_pack(&object.path);
-                Ok(place.map(|(_, number)| (number.0, object.bytes)))
-            })
-            .try_collect()
-            .await?;
-        let mut survey = Survey::of(log.clone(), stored);
+        let stored = self.list(log, PackNumber(0)).try_collect().await?;
+        let mut survey = Survey::of(log.clone(), PackNumber(0), stored);
         self.judge(&mut survey).await?;
         Ok(survey)
+    }
+
+    /// The last stretch of a log: its packs from `first` on, or the last of them if they are many.
+    /// `stated` is what is known of how far the log was committed; the more, the less is listed.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
+    pub async fn tail(
+        &self,
+        log: &LogName,
+        first: PackNumber,
+        stated: Stated,
+    ) -> Result<Survey, LogError> {
+        let proven = PackNumber(stated.packs());
+        let mut from = first.min(proven.max(PackNumber(first.0.saturating_sub(UNDER_WAY_MAX))));
+        let (mut stored, mut listed) = (BTreeMap::new(), self.list(log, from));
+        while let Some((number, bytes)) = listed.try_next().await? {
+            stored.insert(number, bytes);
+            if stored.len() as u64 > STRETCH_PACKS {
+                stored.pop_first();
+                from = stored.keys().next().copied().map_or(from, PackNumber);
+            }
+        }
+        let mut survey = Survey::of(log.clone(), from, stored);
+        survey.state(stated);
+        self.ask_newest(&mut survey).await?;
+        if survey.stated.packs() < from.0 {
+            // Only where the newest packs are damaged: then all must be known to tell what counts.
+            return self.survey(log).await;
+        }
+        self.judge(&mut survey).await?;
+        Ok(survey)
+    }
+
+    /// The stretch right before another, but nothing before `first`; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
+    pub async fn before(
+        &self,
+        after: &Survey,
+        first: PackNumber,
+    ) -> Result<Option<Survey>, LogError> {
+        if after.from <= first {
+            return Ok(None);
+        }
+        let from = first.max(PackNumber(after.from.0.saturating_sub(STRETCH_PACKS)));
+        let listed = self.list(&after.log, from);
+        let stored = listed.try_take_while(|(number, _)| ready(Ok(*number < after.from.0)));
+        let mut survey = Survey::of(after.log.clone(), from, stored.try_collect().await?);
+        survey.state(Stated::by_writer(after.from));
+        self.judge(&mut survey).await?;
+        Ok(Some(survey))
+    }
+
+    /// Numbers and sizes of a log's packs from `from` on, in their order.
+    fn list(
+        &self,
+        log: &LogName,
+        from: PackNumber,
+    ) -> impl Stream<Item = Result<(u64, u64), StoreError>> + Unpin + use<> {
+        let before = from.0.checked_sub(1).map(|before| layout::pack(log, PackNumber(before)));
+        let listed = self.store().list(&layout::log(log), before.as_deref());
+        listed.try_filter_map(|object| {
+            let place = layout::parse_pack(&object.path);
+            ready(Ok(place.map(|(_, number)| (number.0, object.bytes))))
+        })
     }
 
     /// Lists and judges every log of the vault; the paths of what is no pack come besides.
@@ -116,7 +192,7 @@ impl LogReader {
         }
         let mut surveys = BTreeMap::new();
         for (log, stored) in logs {
-            let mut survey = Survey::of(log.clone(), stored);
+            let mut survey = Survey::of(log.clone(), PackNumber(0), stored);
             self.judge(&mut survey).await?;
             surveys.insert(log, survey);
         }
@@ -137,6 +213,22 @@ impl LogReader {
             );
         }
         Ok(logs)
+    }
+
+    /// Reads the newest packs until one states that all before the stretch was stored.
+    async fn ask_newest(&self, survey: &mut Survey) -> Result<(), LogError> {
+        let newest = survey.stored.keys().rev().take(ASKED_MAX).copied().map(PackNumber);
+        let mut packs = pin!(self.packs(survey, newest.collect()));
+        while survey.stated.packs() < survey.from.0 {
+            match packs.next().await {
+                Some((_, Ok(pack))) => survey.state(stated_by(&pack)),
+                // Told by who reads it.
+                Some((_, Err(error))) if error.is_damage() => {}
+                Some((_, Err(error))) => return Err(error),
+                None => break,
+            }
+        }
+        Ok(())
     }
 
     /// Reads what tells where the log ends, and what a crash left from what is lost.

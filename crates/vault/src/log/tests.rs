@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_model::{Checksum, PackNumber};
+use tidegate_model::{Checksum, Epoch, PackNumber};
 
 use super::buffers::Buffers;
 use super::frames::{RUN_BYTES_MAX, runs};
@@ -147,10 +147,72 @@ fn a_listing_that_lacks_a_pack_which_is_there_calls_nothing_lost() {
         // What a listing that is late in one place gives: pack 2, but not pack 1.
         let mut late: BTreeMap<u64, u64> = whole.stored.clone();
         late.remove(&1);
-        let mut survey = Survey::of(machine.log.name.clone(), late);
+        let mut survey = Survey::of(machine.log.name.clone(), PackNumber(0), late);
         assert_eq!(survey.counted.leftovers, [PackNumber(2)]);
         vault.reader().judge(&mut survey).await.unwrap();
         assert_eq!(survey.counted, whole.counted);
+    });
+}
+
+#[test]
+fn a_long_log_is_judged_in_stretches_as_in_the_whole() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut log = TestLog::new(&vault, 1);
+        let of = ("db-1".parse().unwrap(), Epoch(1));
+        let packs = STRETCH_PACKS + 700;
+        for lsn in 1..=packs {
+            log.add(&vault, &of, lsn, &Op::Time, None);
+            log.store(&mut vault, false).await;
+        }
+        // One is lost, and behind the last lies one beyond a gap.
+        vault.delete(&log.place(400).path()).await;
+        log.add(&vault, &of, packs + 1, &Op::Time, None);
+        log.close(&mut vault, false);
+        log.add(&vault, &of, packs + 2, &Op::Time, None);
+        let (path, bytes) = log.close(&mut vault, false);
+        vault.put(&path, bytes).await;
+        let reader = vault.reader();
+        let whole = reader.survey(&log.name).await.unwrap();
+        assert_eq!(whole.counted.packs.len() as u64, packs - 1);
+        for first in [0, 300, 500, 1000, packs - 10].map(PackNumber) {
+            let tail = reader.tail(&log.name, first, Stated::default()).await.unwrap();
+            assert_eq!(tail.counted.leftovers, [PackNumber(packs + 1)]);
+            let mut packs = Vec::new();
+            let mut stretch = Some(tail);
+            while let Some(survey) = stretch {
+                assert!(survey.stored.len() as u64 <= STRETCH_PACKS);
+                packs.extend(survey.counted_from(first).into_iter().rev());
+                stretch = reader.before(&survey, first).await.unwrap();
+            }
+            packs.reverse();
+            assert_eq!(packs, whole.counted_from(first), "{first}");
+        }
+    });
+}
+
+#[test]
+fn a_tail_lists_what_lies_before_it_where_nothing_states_that_it_was_stored() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut log = TestLog::new(&vault, 1);
+        let of = ("db-1".parse().unwrap(), Epoch(1));
+        for lsn in 1..=300 {
+            log.add(&vault, &of, lsn, &Op::Time, None);
+            let (path, bytes) = log.close(&mut vault, false);
+            // They state nothing, and the first never was stored.
+            if lsn > 1 {
+                vault.put(&path, bytes).await;
+            }
+        }
+        let reader = vault.reader();
+        let tail = reader.tail(&log.name, PackNumber(299), Stated::default()).await.unwrap();
+        assert_eq!((tail.from, tail.counted.packs), (PackNumber(0), vec![]));
+        // Its writer knows better.
+        let known = Stated::by_writer(PackNumber(299));
+        let tail = reader.tail(&log.name, PackNumber(299), known).await.unwrap();
+        assert_eq!(tail.counted.packs, [PackNumber(299)]);
+        assert_eq!(tail.stored.len(), 1);
     });
 }
 

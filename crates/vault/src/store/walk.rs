@@ -1,11 +1,12 @@
 //! A directory's files in the order of their paths, as every other store lists its objects.
 //!
 //! The store client lists directories in the order in which the file system keeps them; readers
-//! of logs need numbers in order. Holds the names of one folder a level, never those of the whole
-//! vault.
+//! of logs need numbers in order. Holds at most [`NAMES_MAX`] names a level: a folder that has more
+//! is read again for the next of them.
 //!
 //! Blocks: run it where that is allowed.
 
+use std::collections::BinaryHeap;
 use std::fs::Metadata;
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +15,8 @@ use std::vec;
 /// Deepest folder that is entered: our files lie 4 deep, and loops of symbolic links must end soon,
 /// also where several of them make every level branch.
 const DEPTH_MAX: usize = 6;
+/// Most names of a folder that are held at once: some 2 MiB.
+const NAMES_MAX: usize = 1 << 14;
 
 /// A file, its path relative to the directory, with slashes.
 pub(super) struct WalkedFile {
@@ -25,7 +28,8 @@ pub(super) struct WalkedFile {
 pub(super) struct Walk {
     root: PathBuf,
     after: Option<String>,
-    levels: Vec<vec::IntoIter<Entry>>,
+    names_max: usize,
+    levels: Vec<Level>,
     /// What to do with folders that can't be read.
     unreadable: Unreadable,
     failed: Option<io::Error>,
@@ -40,30 +44,47 @@ pub(super) enum Unreadable {
     Skip,
 }
 
-struct Entry {
-    /// Relative path; a folder's ends in a slash, which is also what puts it in its place.
-    path: String,
+/// A folder, as far as it has been read.
+struct Level {
+    folder: String,
+    /// Relative paths; a folder's ends in a slash, which is also what puts it in its place.
+    paths: vec::IntoIter<String>,
+    /// The last of them, when the folder has more behind it.
+    last: Option<String>,
 }
 
 impl Walk {
     /// The files below `folder` (empty for all) of the directory `root` whose paths lie after
     /// `after`.
     pub fn new(root: PathBuf, folder: &str, after: Option<String>, unreadable: Unreadable) -> Self {
+        Self::holding(NAMES_MAX, root, folder, after, unreadable)
+    }
+
+    fn holding(
+        names_max: usize,
+        root: PathBuf,
+        folder: &str,
+        after: Option<String>,
+        unreadable: Unreadable,
+    ) -> Self {
         let start = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        let mut walk = Self { root, after, levels: Vec::new(), unreadable, failed: None };
-        walk.failed = walk.enter(&start).err();
+        let levels = Vec::new();
+        let mut walk = Self { root, after, names_max, levels, unreadable, failed: None };
+        walk.failed = walk.enter(start, None).err();
         walk
     }
 
-    fn enter(&mut self, folder: &str) -> io::Result<()> {
-        let entries = match std::fs::read_dir(self.root.join(folder)) {
+    /// Reads the names of a folder, those behind `behind` if it is given: as many as may be held.
+    fn enter(&mut self, folder: String, behind: Option<&str>) -> io::Result<()> {
+        let entries = match std::fs::read_dir(self.root.join(&folder)) {
             Ok(entries) => entries,
             // Absent is empty, as in any object store.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(_) if self.unreadable == Unreadable::Skip => return Ok(()),
             Err(error) => return Err(error),
         };
-        let mut names = Vec::new();
+        let mut first = BinaryHeap::new();
+        let mut has_more = false;
         for entry in entries {
             let entry = entry?;
             // A name that isn't UTF-8 is none of ours.
@@ -74,12 +95,17 @@ impl Walk {
             if is_folder {
                 path.push('/');
             }
-            if !self.lies_before(&path) {
-                names.push(Entry { path });
+            if self.lies_before(&path) || behind.is_some_and(|behind| path.as_str() <= behind) {
+                continue;
+            }
+            first.push(path);
+            if first.len() > self.names_max {
+                first.pop();
+                has_more = true;
             }
         }
-        names.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        self.levels.push(names.into_iter());
+        let last = first.peek().filter(|_| has_more).cloned();
+        self.levels.push(Level { folder, paths: first.into_sorted_vec().into_iter(), last });
         Ok(())
     }
 
@@ -94,19 +120,21 @@ impl Walk {
             return Err(error);
         }
         while let Some(level) = self.levels.last_mut() {
-            let Some(entry) = level.next() else {
-                self.levels.pop();
+            let Some(path) = level.paths.next() else {
+                if let Some(Level { folder, last: Some(last), .. }) = self.levels.pop() {
+                    self.enter(folder, Some(&last))?;
+                }
                 continue;
             };
-            if entry.path.ends_with('/') {
+            if path.ends_with('/') {
                 if self.levels.len() < DEPTH_MAX {
-                    self.enter(&entry.path)?;
+                    self.enter(path, None)?;
                 }
                 continue;
             }
-            match std::fs::metadata(self.root.join(&entry.path)) {
+            match std::fs::metadata(self.root.join(&path)) {
                 Ok(metadata) if metadata.is_file() => {
-                    return Ok(Some(WalkedFile { path: entry.path, metadata }));
+                    return Ok(Some(WalkedFile { path, metadata }));
                 }
                 Ok(_) => {}
                 // Gone since its folder was read, or a symbolic link to nowhere.
@@ -154,6 +182,17 @@ mod tests {
         for after in ["a", "a-b/1", "a/10", "a/2", "b/", "b/c", "b/c.d", "zz"] {
             let rest: Vec<&str> = paths.iter().copied().filter(|path| *path > after).collect();
             assert_eq!(walked(dir.path(), "", Some(after)), rest, "{after}");
+            // Also where fewer names are held than there are.
+            for names_max in 1..4 {
+                let (root, after) = (dir.path().into(), Some(after.into()));
+                let mut walk = Walk::holding(names_max, root, "", after, Unreadable::Fail);
+                let mut found = Vec::new();
+                while let Some(file) = walk.next() {
+                    assert!(walk.levels.iter().all(|level| level.paths.len() < names_max));
+                    found.push(file.unwrap().path);
+                }
+                assert_eq!(found, rest, "{names_max}");
+            }
         }
         assert_eq!(walked(dir.path(), "a", None), ["a/10", "a/2"]);
         assert!(walked(dir.path(), "absent", None).is_empty());

@@ -20,6 +20,8 @@ use object_store::{
 pub struct LateStore {
     objects: Arc<InMemory>,
     seed: u64,
+    /// How many heads of packs were read: ranges that begin with the object.
+    pub heads: AtomicU32,
     /// Ranges that don't begin with the object: frames, and rests of long indexes.
     pub ranges: Mutex<Vec<(String, Range<u64>)>>,
     /// How many more of those are answered at all.
@@ -29,7 +31,7 @@ pub struct LateStore {
 impl LateStore {
     pub fn new(objects: Arc<InMemory>, seed: u64) -> Arc<Self> {
         let (ranges, answers) = (Mutex::default(), AtomicU32::new(u32::MAX));
-        Arc::new(Self { objects, seed, ranges, answers })
+        Arc::new(Self { objects, seed, heads: AtomicU32::new(0), ranges, answers })
     }
 
     async fn wait(&self, path: &Path, range: &Range<u64>) {
@@ -53,7 +55,9 @@ impl ObjectStore for LateStore {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         if let Some(GetRange::Bounded(range)) = options.range.clone().filter(|_| !options.head) {
             self.wait(path, &range).await;
-            if range.start > 0 {
+            if range.start == 0 {
+                self.heads.fetch_add(1, Ordering::SeqCst);
+            } else {
                 self.ranges.lock().unwrap().push((path.to_string(), range));
                 let less = |left: u32| left.checked_sub(1);
                 if self.answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_err() {
