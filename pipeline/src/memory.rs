@@ -41,8 +41,11 @@ const PACKS_PER_SHARD_MAX: usize = 16;
 const PACK_BYTES_MIN: usize = 1 << 20;
 /// Packs between close and commit, beside those that wait with frames in a buffer.
 const PACKS_WITHOUT_FRAMES: usize = 4;
-/// Most units of a shard between dispatch and pack: enough to keep a hundred cores busy.
-const UNITS_IN_FLIGHT_PER_SHARD: usize = 256;
+/// Most units of a shard between dispatch and pack: two for each core, so that one stream keeps all
+/// busy, and some that have come home and wait for those before them. More would only wait, and
+/// acknowledgements with them.
+const UNITS_IN_FLIGHT_PER_CORE: usize = 2;
+const UNITS_IN_FLIGHT_BEYOND: usize = 32;
 /// Fewer unit buffers a shard than this, and a single stream can't keep the cores busy.
 const UNITS_PER_SHARD_MIN: usize = 16;
 /// Long unit buffers take this part of the memory of units.
@@ -177,7 +180,7 @@ impl MemoryPlan {
             pack_buffer_bytes,
             pack_buffers_per_shard,
             packs_in_flight_per_shard: pack_buffers_per_shard + PACKS_WITHOUT_FRAMES,
-            units_in_flight_per_shard: UNITS_IN_FLIGHT_PER_SHARD,
+            units_in_flight_per_shard: units_in_flight(shards),
             terms: Vec::new(),
         };
         plan.terms = plan.sum(shards);
@@ -218,7 +221,7 @@ impl MemoryPlan {
             term("store client", STORE_BYTES),
             term("connections", self.connections * CONNECTION_BYTES),
             term("indexes", shards * index_bytes(self.packs_in_flight_per_shard)),
-            term("records of units", shards * UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX),
+            term("records of units", shards * units_in_flight(shards) * UNIT_RECORD_BYTES_MAX),
             term("table of known blocks", self.table_bytes),
             // One for each own log, and one for what a start takes over from older ones.
             term("places of packs", (shards + 1) * PACK_PLACES_BYTES),
@@ -239,6 +242,11 @@ const fn index_bytes(packs_in_flight: usize) -> usize {
 /// A pack under way: its frames' buffer and its index.
 const fn pack_cost(buffer_bytes: usize) -> usize {
     buffer_bytes + Packer::index_bytes_max()
+}
+
+/// Units of one shard under way at once, where there are so many shards.
+const fn units_in_flight(shards: usize) -> usize {
+    UNITS_IN_FLIGHT_BEYOND + UNITS_IN_FLIGHT_PER_CORE * shards
 }
 
 fn sessions_for(bound: usize) -> usize {
@@ -275,7 +283,7 @@ fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
             * (EXECUTOR_BYTES
                 + COMPRESSOR_BYTES
                 + index_bytes(PACKS_WITHOUT_FRAMES)
-                + UNITS_IN_FLIGHT_PER_SHARD * UNIT_RECORD_BYTES_MAX
+                + units_in_flight(shards) * UNIT_RECORD_BYTES_MAX
                 + small
                 + large)
         + sessions * small
