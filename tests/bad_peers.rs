@@ -80,6 +80,7 @@ fn a_second_agent_with_an_identity_is_told_of_the_first_and_not_to_mend_the_netw
     gate.wait_until_it_holds(LIMIT);
     let second = site.agent(&server.at(), "db", &[&disk]).args(["--patience", "1"]).run().failure();
     assert_eq!(second.status.code(), Some(75), "trying again may help:\n{second}");
+    assert_eq!(second.stdout, "", "errors go elsewhere, with --json too");
     assert!(!second.stderr.contains("network"), "nothing is wrong with it:\n{second}");
     second.says(&["db is connected already", "must end first", "tidegate enroll", "copy again"]);
     gate.open();

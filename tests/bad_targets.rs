@@ -58,7 +58,7 @@ fn a_target_that_gets_full_is_named_and_nothing_is_left_there() {
     let calls = [(recover(&site, &one, &[]), one), (to_directory, all.join("disk-0.img"))];
     for (call, path) in calls {
         let output = call.run().failure();
-        assert_eq!(output.status.code(), Some(1), "{output}");
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), ""), "{output}");
         output.says(&[shown(&path), "disk 0 of db", "No space left", "make room there"]);
         assert_eq!(fs::read_dir(small.path()).unwrap().count(), before);
     }
@@ -77,7 +77,7 @@ fn a_directory_that_was_made_for_a_recovery_goes_with_it_and_others_stay() {
     fs::create_dir(&there).unwrap();
     for to in [&made.join("restore"), &there] {
         let output = site.command(&["recover", "db", "--to", shown(to)]).run().failure();
-        assert_eq!(output.status.code(), Some(3), "{output}");
+        assert_eq!((output.status.code(), &*output.stdout), (Some(3), ""), "{output}");
     }
     assert!(!made.exists());
     assert_eq!(fs::read_dir(&there).unwrap().count(), 0);

@@ -256,7 +256,9 @@ fn a_full_disk_under_the_vault_is_told_and_with_room_again_the_copy_works() {
     let full = FullDisk::new();
     let site = &full.site;
     let disk = site.disk("second", 48 * MIB);
-    full.told(site.replicate("second", &[&disk]).run());
+    let told = site.replicate("second", &[&disk]).run();
+    assert_eq!(told.stdout, "", "errors go elsewhere, with --json too");
+    full.told(told);
     full.assert_nothing_is_lost();
     site.fails_to_recover("second", "latest").says(&["second has no recovery point"]);
 

@@ -94,6 +94,12 @@ fn secrets_and_identities_that_are_not_there_are_named_with_what_to_do() {
     let none = site.path("none");
     let machines = ["machines", "--vault", site.vault(), "--key-file", shown(&none)];
     refuses(Tidegate::new(machines), &[shown(&none), "No such file", "check its path"]);
+    let demo = ["demo", "--dir", shown(&none)];
+    refuses(Tidegate::new(demo), &[shown(&none), "No such file", "--dir"]);
+    let new = site.path("missing/key");
+    let add = ["vault", "key", "add", site.vault(), "--new-key-file", shown(&new), "--key-file"];
+    let add = Tidegate::new(add).args([site.key()]);
+    refuses(add, &[shown(&new), "No such file", "name another place"]);
     let empty = Tidegate::new(["machines", "--vault", site.vault()]).env("TIDEGATE_PASSPHRASE", "");
     refuses(empty, &["TIDEGATE_PASSPHRASE: the passphrase is empty"]);
     let disk = site.disk("db", MIB);

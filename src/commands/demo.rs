@@ -396,7 +396,7 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 fn io_failure(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("can't {what} {}: {error}", path.display()))
+    Failure::usage(format!("can't {what} {}: {error}; --dir names another place", path.display()))
 }
 
 fn text(report: &DemoReport) -> String {

@@ -123,7 +123,10 @@ pub fn make_key_file(path: &Path) -> Result<Credential, KeyError> {
     content.extend_from_slice(Zeroizing::new(hex::encode(secret.as_slice())).as_bytes());
     content.push(b'\n');
     private_file::create(path, &content, false).map_err(|error| {
-        KeyError::Credential(format!("the key file {} can't be made: {error}", path.display()))
+        let path = path.display();
+        KeyError::Credential(format!(
+            "the key file {path} can't be made: {error}; name another place"
+        ))
     })?;
     Credential::key_file(content)
 }

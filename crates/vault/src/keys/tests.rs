@@ -88,7 +88,7 @@ fn the_golden_keys_open_and_are_written_the_same() {
 fn a_wrong_credential_is_told_with_what_was_tried() {
     let document = KeyDocument::decode(1, GOLDEN).unwrap();
     let wrong = document.clone().unlock(&passphrase("wrong")).unwrap_err().to_string();
-    assert!(wrong.contains("wrong passphrase") && wrong.contains("1 slots"), "{wrong}");
+    assert!(wrong.contains("wrong passphrase") && wrong.contains("1 slot of"), "{wrong}");
     let wrong = document.clone().unlock(&key_file(1)).unwrap_err();
     assert!(matches!(wrong, KeyError::Wrong { tried: 0, kind: "key file", .. }), "{wrong}");
     let mistyped = GOLDEN_RECOVERY.trim_end().to_owned() + "0";

@@ -138,7 +138,7 @@ impl Directory {
     fn probe(&self, link: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<(), StoreError> {
         let name = self.path.join(format!("{PROBE}{}", std::process::id()));
         let second = name.with_extension("link");
-        let at = |error: io::Error| StoreError::of_io(&self.place, PROBE, &error);
+        let at = |error: io::Error| StoreError::of_io(&self.place, "the directory", &error);
         // Left by a process of the same number that died here; or ours, in another thread.
         let _ = fs::remove_file(&second);
         OpenOptions::new().write(true).create(true).truncate(true).open(&name).map_err(at)?;

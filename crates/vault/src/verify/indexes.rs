@@ -169,9 +169,9 @@ impl Indexes {
         let lost = pointers.iter().filter(|pointer| !leads(pointer, &found)).count();
         if lost > 0 {
             let what = format!(
-                "in {} {} into {target} can't be followed: no kept record there has their name, checksum and length",
-                pack.place,
-                Counted(lost, "reference")
+                "{} in {} into {target} can't be followed: no kept record there has their name, checksum and length",
+                Counted(lost, "reference"),
+                pack.place
             );
             self.findings.push(Finding::new(Spot::Pack(pack.place.clone()), what));
         }

@@ -350,7 +350,7 @@ fn a_reference_that_leads_to_another_block_is_found() {
         machine.writes(extent(0, 2 * BLOCK, BLOCK), 1);
         machine.store(&mut vault).await;
         let found = report(&vault, false).await.damage;
-        assert!(found[0].what.starts_with("1 references in log/ps-1/"), "{found:?}");
+        assert!(found[0].what.starts_with("1 reference in log/ps-1/"), "{found:?}");
         assert_eq!(found.len(), 1);
     });
 }
