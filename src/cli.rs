@@ -233,7 +233,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub memory: Option<u64>,
     /// zstd level, from -7 (fast) to 12 (small), or auto: what is scarce decides, cores or the link
-    /// [default: auto; of replicate 1].
+    /// [default: auto; of replicate and bench 1].
     #[arg(long, value_name = "LEVEL|auto", allow_hyphen_values = true)]
     pub level: Option<Level>,
     /// How much of whole blocks in sequence is compressed as one, at most; auto is what suits the
@@ -413,9 +413,10 @@ mod tests {
 
     #[test]
     fn the_help_tells_the_defaults_that_are_taken() {
-        for command in ["server", "replicate"] {
+        for command in ["server", "replicate", "bench"] {
             assert_eq!(parse_bytes(&told(command, "memory")), Ok(MEMORY_DEFAULT));
-            let level = format!("{}; of replicate {LEVEL_REPLICATE}", Choice::<i32>::default());
+            let level =
+                format!("{}; of replicate and bench {LEVEL_REPLICATE}", Choice::<i32>::default());
             assert_eq!(told(command, "level"), level);
             assert_eq!(told(command, "frame"), Choice::<u64>::default().to_string());
             assert_eq!(told(command, "store-patience"), STORE_PATIENCE_SECONDS.to_string());

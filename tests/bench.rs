@@ -78,6 +78,17 @@ fn a_schedule_is_kept_with_a_slow_store_and_every_write_of_it_is_counted() {
 }
 
 #[test]
+fn the_level_is_1_unless_another_is_named_and_auto_leaves_it_to_the_governor() {
+    for (named, level) in
+        [(None, Some(1)), (Some("--level=-5"), Some(-5)), (Some("--level=auto"), None)]
+    {
+        let result = bench(&["--pipe"]).args(named).run().success().json();
+        assert_whole(&result);
+        assert_eq!(result["about"]["level"].as_i64(), level, "{named:?}");
+    }
+}
+
+#[test]
 fn two_results_are_compared_and_what_is_no_result_is_refused() {
     let site = Site::in_scratch();
     let path = site.path("a.json");

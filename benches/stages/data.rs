@@ -41,8 +41,8 @@ impl Data {
     }
 }
 
-/// Every kind, one at a time, each of `bytes` bytes.
-pub fn all(bytes: usize) -> impl Iterator<Item = Data> {
+/// Every kind, or the one that is named, one at a time, each of `bytes` bytes.
+pub fn all(bytes: usize, only: Option<&str>) -> impl Iterator<Item = Data> {
     type Make = fn(usize) -> Vec<u8>;
     let kinds: [(&str, Make, usize, Sent); 7] = [
         ("programs", programs, BLOCK_BYTES, Sent::Once),
@@ -55,6 +55,7 @@ pub fn all(bytes: usize) -> impl Iterator<Item = Data> {
     ];
     kinds
         .into_iter()
+        .filter(move |(name, ..)| only.is_none_or(|only| only == *name))
         .map(move |(name, make, record, sent)| Data::new(name, make(bytes), record, sent))
 }
 

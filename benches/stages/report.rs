@@ -16,6 +16,8 @@ pub const LEGEND: &str = "\
 ns/B: processor time for a byte that passed the stage; share: these bytes, of all that were sent.
 kernel: the bare kernel on the same bytes; ratio: kernel / stage, 1.00 is the floor.
 efficiency: the kernels' time, of all processor time but for gathering (a server receives instead).
+gain: how many times as fast two are as one, by the wall clock: workers, and threads with the kernels
+in turns on each unit; and the first over the second within each round.
 cores: processor time / wall time; less than the number of workers where others had the cores,
 and then the figures of short stages are rough.";
 
@@ -43,10 +45,25 @@ pub struct Report {
     peak_bytes: u64,
     /// Processor time a wall time, with one worker and with two.
     cores: [f64; 2],
+    gain: Gain,
+}
+
+/// How many times as fast two are as one.
+struct Gain {
+    workers: f64,
+    kernels: f64,
+    /// The first over the second, within each round.
+    ratio: f64,
 }
 
 impl Report {
-    pub fn of(data: &Data, kernels: &[Kernels], one: &[Round], two: &[Round]) -> Self {
+    pub fn of(
+        data: &Data,
+        kernels: &[Kernels],
+        kernel_walls: &[[Duration; 2]],
+        one: &[Round],
+        two: &[Round],
+    ) -> Self {
         let sent = float(data.sent_bytes() as u64);
         let lines: Vec<Line> = stage_lines(kernels, one, sent);
         let cost = |line: &Line| line.kernel.unwrap_or(0.0) * line.share;
@@ -66,6 +83,7 @@ impl Report {
             efficiency: both(&efficiency),
             output: both(&|round| float(round.output_bytes) / sent),
             cores: both(&Round::busy),
+            gain: Gain::of(kernel_walls, one, two),
             allocations_per_block: median(one.iter().map(|r| float(r.allocations))) / blocks,
             peak_bytes: counting::peak_bytes(),
         }
@@ -91,7 +109,27 @@ impl Report {
             "allocations_per_block": self.allocations_per_block,
             "peak_bytes": self.peak_bytes,
             "cores": { "one_worker": self.cores[0], "two_workers": self.cores[1] },
+            "gain": {
+                "workers": self.gain.workers,
+                "kernels": self.gain.kernels,
+                "ratio": self.gain.ratio,
+            },
         })
+    }
+}
+
+impl Gain {
+    fn of(kernel_walls: &[[Duration; 2]], one: &[Round], two: &[Round]) -> Self {
+        let over = |one: Duration, two: Duration| one.as_secs_f64() / two.as_secs_f64().max(1e-9);
+        let rounds = one.iter().zip(two).map(|(one, two)| over(one.wall, two.wall));
+        let (workers, kernels): (Vec<f64>, Vec<f64>) =
+            rounds.zip(kernel_walls.iter().map(|[one, two]| over(*one, *two))).unzip();
+        let ratios = workers.iter().zip(&kernels).map(|(workers, kernels)| workers / kernels);
+        Self {
+            ratio: median(ratios),
+            workers: median(workers.iter().copied()),
+            kernels: median(kernels.iter().copied()),
+        }
     }
 }
 
@@ -150,6 +188,8 @@ impl fmt::Display for Report {
             write!(f, "  {workers:<11} {rate:>7.0} MB/s on {cores:.2} cores, efficiency ")?;
             writeln!(f, "{:.2}, stored / sent {:.3}", self.efficiency[at], self.output[at])?;
         }
+        let Gain { workers, kernels, ratio } = &self.gain;
+        writeln!(f, "  gain: workers {workers:.2}, kernels {kernels:.2}, ratio {ratio:.2}")?;
         let (allocations, peak) = (self.allocations_per_block, self.peak_bytes >> 20);
         writeln!(f, "  {allocations:.2} allocations a 64 KiB block, peak memory {peak} MiB")
     }

@@ -16,6 +16,7 @@ use crate::server::{Server, ServerReport};
 pub(crate) struct Plan {
     pub rounds: usize,
     pub length: Duration,
+    /// Of the floor.
     pub level: i32,
     pub block_bytes: usize,
     /// Of the server; as many threads run the floor.

@@ -24,7 +24,8 @@ pub(crate) struct About {
     pub load_threads: usize,
     pub transport: String,
     pub store: String,
-    pub level: i32,
+    /// The server's zstd level; `None`: what its governor chooses.
+    pub level: Option<i32>,
     pub seconds_a_round: f64,
 }
 
@@ -162,7 +163,7 @@ pub(crate) fn text(report: &Report) -> String {
         }),
         about.transport,
         about.store,
-        about.level,
+        about.level.map_or_else(|| "auto".to_owned(), |level| level.to_string()),
         Counted(about.cores, "core"),
         Counted(report.rounds.len(), "round"),
         about.seconds_a_round,

@@ -46,7 +46,7 @@ async fn measure(args: BenchRunArgs, output: Output, stop: &Stop) -> Result<Repo
         let plan = Plan {
             rounds: args.rounds.into(),
             length: Duration::from_secs_f64(args.seconds),
-            level: site.level,
+            level: site.level.unwrap_or(super::LEVEL_REPLICATE),
             block_bytes: site.block_bytes,
             cores: site.cores,
             floor_tls: site.floor_tls.clone(),

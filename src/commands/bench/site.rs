@@ -29,8 +29,6 @@ use crate::signals::Stop;
 
 /// Bytes that a pipe holds, as that of `replicate`.
 const PIPE_BYTES: usize = 256 << 10;
-/// The level of a server that isn't told one here, which is `replicate`'s too.
-const LEVEL: i32 = 1;
 /// What is issued here ends with the process.
 const VALIDITY: Duration = Duration::from_secs(86_400);
 
@@ -40,7 +38,8 @@ pub(super) struct Site {
     pub server: Option<Server>,
     pub floor_tls: Tls,
     pub store: String,
-    pub level: i32,
+    /// The server's level; `None` for what its governor chooses.
+    pub level: Option<i32>,
     pub cores: usize,
     pub block_bytes: usize,
     vault: Vault,
@@ -57,8 +56,11 @@ impl Site {
             None => thrown_away,
         };
         let mut settings = super::super::server_settings(name("bench", 0)?, &args.engine)?;
-        // The floor compresses at one level: a server that chooses would be beside it.
-        let level = *settings.level.get_or_insert(LEVEL);
+        // The floor compresses at one level: a server that chooses is beside it, and must be asked for.
+        if args.engine.level.is_none() {
+            settings.level = Some(super::super::LEVEL_REPLICATE);
+        }
+        let level = settings.level;
         let cores = settings.cores.into();
         let block_bytes = vault.description().block_bytes as usize;
         if args.server.is_some() {
