@@ -10,13 +10,16 @@ CARGO ?= cargo
 # Debian keeps mkfs and losetup where people who aren't root don't look.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# bench: the image, how many rounds count, and which settings (see benches/README.md).
+# bench: the image, how many rounds count, and which settings of peers (see benches/README.md).
 IMAGE ?= $(or $(TIDEGATE_CORPUS),/var/tmp/tidegate-corpus)/os.img
 ROUNDS ?= 5
 SETTINGS ?= all
-# fuzz: inputs for each property. soak: rounds, each with a seed of its own.
+# fuzz: inputs for each property. soak: rounds, each with a seed of its own, and 10^9 bytes that pass.
 FUZZ_CASES ?= 200000
 SOAK_ROUNDS ?= 50
+SOAK_GB ?= 100
+# Where builds go, and reports.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help demo test bench fuzz soak fmt lint tools
 
@@ -34,8 +37,9 @@ test: tools ## The whole gate: format, clippy, import rules, licences, benches a
 	# examples in documents, and a short turn of the benches.
 	$(CARGO) test --locked --workspace --doc --quiet
 	$(CARGO) test --locked --bench stages --quiet -- --smoke
+	benches/report/run --smoke --tidegate '$(TARGET)/debug/tidegate' --out '$(TARGET)/smoke'
 	# What this machine can't run is told at the end.
-	not_run="$${CARGO_TARGET_DIR:-target}/tmp/not-run"
+	not_run='$(TARGET)/tmp/not-run'
 	rm -f "$$not_run"
 	trap 'if [ -s "$$not_run" ]; then echo "NOT RUN on this machine:"; sort -u "$$not_run"; fi' EXIT
 	if $(CARGO) nextest --version >/dev/null 2>&1; then
@@ -44,20 +48,20 @@ test: tools ## The whole gate: format, clippy, import rules, licences, benches a
 	  $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 	fi
 
-bench: ## Stages and server against the bare kernels; replicate and recover against restic, borg, rustic.
-	$(CARGO) bench --locked --bench stages
+bench: ## All that must hold of speed, against bare kernels and peers: one report, in under 30 minutes.
+	$(CARGO) bench --locked --bench stages --bench restore --no-run
 	$(CARGO) build --locked --release
-	for load in "--streams 1" "--streams 64" "--streams 64 --write-bytes 4KiB --random"; do
-	  "$${CARGO_TARGET_DIR:-target}/release/tidegate" bench $$load
-	done
 	[ -e '$(IMAGE)' ] || benches/peers/corpus --out '$(dir $(IMAGE))'
-	benches/peers/run --image '$(IMAGE)' --rounds '$(ROUNDS)' --settings '$(SETTINGS)' \
-	  --tidegate "$${CARGO_TARGET_DIR:-target}/release/tidegate"
+	benches/report/run --image '$(IMAGE)' --runs '$(ROUNDS)' --settings '$(SETTINGS)' \
+	  --tidegate '$(TARGET)/release/tidegate' --out '$(TARGET)/bench'
 
 fuzz: ## The properties of every decoder and state machine, with FUZZ_CASES inputs each.
 	PROPTEST_CASES='$(FUZZ_CASES)' $(CARGO) test --locked --workspace --exclude tidegate --lib --tests
 
-soak: tools ## The tests that kill processes, SOAK_ROUNDS times, each with a seed of its own.
+soak: tools ## SOAK_GB through the pipeline; the tests that kill processes, SOAK_ROUNDS times, by seeds.
+	$(CARGO) build --locked --release
+	benches/report/run --only soak --soak-gb '$(SOAK_GB)' --must-hold \
+	  --tidegate '$(TARGET)/release/tidegate' --out '$(TARGET)/soak'
 	$(CARGO) test --locked --tests --no-run
 	for round in $$(seq '$(SOAK_ROUNDS)'); do
 	  seed=$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
