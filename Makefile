@@ -36,6 +36,7 @@ test: tools ## The whole gate: format, clippy, import rules, licences, benches a
 	# The runner that closes the output is the one that ran the tests, so the small ones go first:
 	# examples in documents, and a short turn of the benches.
 	$(CARGO) test --locked --workspace --doc --quiet
+	$(CARGO) test --locked --bench kernels --quiet
 	$(CARGO) test --locked --bench stages --quiet -- --smoke
 	benches/report/run --smoke --tidegate '$(TARGET)/debug/tidegate' --out '$(TARGET)/smoke'
 	# What this machine can't run is told at the end.
