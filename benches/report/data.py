@@ -28,10 +28,9 @@ def text(size):
 
 
 def mixed(size):
-    """Text and random bytes, in turns."""
-    made = (text, os.urandom)
-    lengths = [min(PIECE_BYTES, size - at) for at in range(0, size, PIECE_BYTES)]
-    return b"".join(made[number % len(made)](length) for number, length in enumerate(lengths))
+    """Text and random bytes, in turns; no piece comes twice."""
+    kinds = itertools.cycle((text(size), os.urandom(size)))
+    return b"".join(next(kinds)[at:at + PIECE_BYTES] for at in range(0, size, PIECE_BYTES))
 
 
 KINDS = {"text": text, "random": os.urandom, "mixed": mixed}

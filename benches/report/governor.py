@@ -29,7 +29,8 @@ def line8(programs):
         file.write_bytes(data.KINDS[kind](size))
         args = ("--image", file, *due, *slow)
         settings = {level: (*args, f"--level={level}") for level in levels}
-        cell = programs.in_turns(settings, runs=scale.governor_runs, seconds=DUE_S)
+        cell = programs.in_turns(settings, runs=min(programs.runs, scale.governor_runs),
+                                 seconds=DUE_S)
         results[f"{link}, {kind}"] = cell
         seconds[f"{link}, {kind}"] = {
             level: [result["rounds"][0]["seconds"] for result in cell[level]] for level in levels}
