@@ -18,8 +18,8 @@ use support::refusals::LIMIT;
 use support::site::Site;
 use support::store_proxy::{Packs, StoreProxy};
 use support::{peer, tls};
-use tidegate_model::{Disk, DiskNumber, Extent, Micros};
-use tidegate_wire::{Record, RecordKind, agent};
+use tidegate_model::{Disk, DiskNumber, Extent};
+use tidegate_wire::RecordKind;
 
 const MIB: u64 = 1 << 20;
 /// The least that a server of two cores accepts, about.
@@ -194,11 +194,11 @@ fn flood(
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         let disk = Disk { number: DiskNumber::default(), bytes: 1 << 40, name: "flood".into() };
-        say(&mut session, RecordKind::Disk(disk), &mut bytes);
+        peer::say(&mut session, RecordKind::Disk(disk), &mut bytes);
         for number in 0..RECORDS {
             let extent =
                 Extent { disk: DiskNumber::default(), offset: number << 17, length: 64 << 10 };
-            say(&mut session, RecordKind::Zero(extent), &mut bytes);
+            peer::say(&mut session, RecordKind::Zero(extent), &mut bytes);
             if bytes.len() < 64 << 10 {
                 continue;
             }
@@ -210,9 +210,4 @@ fn flood(
         }
         client
     })
-}
-
-fn say(session: &mut agent::Session, kind: RecordKind, bytes: &mut Vec<u8>) {
-    let lsn = session.sent().next();
-    session.record(&Record { lsn, time: Micros(1), kind }, bytes);
 }

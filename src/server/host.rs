@@ -20,7 +20,7 @@ use tidegate_pipeline::{
     Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit, Worker,
 };
 use tidegate_vault::grant::KnownEnd;
-use tidegate_wire::{Refusal, SlowReason};
+use tidegate_wire::{Refusal, RefusalCode, SlowReason};
 use tracing::info;
 
 use super::credit::Pool;
@@ -53,6 +53,16 @@ pub(crate) struct Post {
 }
 
 impl Post {
+    /// Ready once another connection has taken over from the session's.
+    pub(super) fn poll_taken_over(&self, context: &Context<'_>) -> Poll<()> {
+        let end = self.end.borrow();
+        if end.as_ref().is_some_and(|refusal| refusal.code == RefusalCode::TakenOver) {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
+
     fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();

@@ -4,19 +4,21 @@
 //! that came with it; the session reads no more until it goes on. What is allowed is decided by
 //! [`tidegate_wire::server::Session`].
 
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, select};
 use glommio::timer::Timer;
 use tidegate_model::{Checksum, Extent, Lsn, Micros, Remedy};
 use tidegate_pipeline::{Buffer, BufferWait, Entry, EntryKind, Sequence, Unit, UnitBuilder};
 use tidegate_wire::{Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, server};
 
 use super::credit::Window;
-use super::host::{Host, now};
+use super::host::{Host, Post, now};
 use super::line::Turn;
 
 /// A unit that isn't full is sent on its way so long after it was begun.
@@ -50,6 +52,8 @@ pub(super) struct Intake {
     /// When the unit got its long buffer, if it has one.
     long_since: Option<Instant>,
     write: Option<Write>,
+    /// A record without bytes that the unit had no room for.
+    record: Option<Record>,
     waiting: Option<Waiting>,
     turn: Turn,
     linger: Option<Timer>,
@@ -102,6 +106,7 @@ impl Intake {
             sequence,
             long_since: None,
             write: None,
+            record: None,
             waiting: None,
             turn,
             linger: None,
@@ -115,7 +120,7 @@ impl Intake {
 
     /// Goes on with what was kept. Pending while it must wait.
     pub(super) fn poll_kept(&mut self, context: &mut Context<'_>) -> Poll<Option<End>> {
-        while self.waiting.is_some() || !self.input.is_empty() {
+        while self.waiting.is_some() || self.record.is_some() || !self.input.is_empty() {
             std::task::ready!(self.poll_waiting(context));
             // In place: what must wait again isn't copied again.
             let mut input = std::mem::take(&mut self.input);
@@ -152,6 +157,10 @@ impl Intake {
                 && !write.placed
             {
                 self.place_write(context);
+                continue;
+            }
+            if let Some(record) = self.record.take() {
+                self.add(record, context);
                 continue;
             }
             let item = match self.decoder.next(rest) {
@@ -210,11 +219,25 @@ impl Intake {
         Ok(false)
     }
 
+    /// Adds a record without bytes, or keeps it until the unit that it has no room in has its place:
+    /// one that waits can't wait twice.
     fn add(&mut self, record: Record, context: &mut Context<'_>) {
         if self.builder.must_close(0) {
             self.close_unit(false, context);
+            if self.waiting.is_some() {
+                self.record = Some(record);
+                return;
+            }
         }
         let flush = matches!(record.kind, RecordKind::Bookmark(_));
+        self.enter(record);
+        if flush {
+            self.close_unit(true, context);
+        }
+    }
+
+    /// Puts a record without bytes into the unit.
+    fn enter(&mut self, record: Record) {
         let kind = match record.kind {
             RecordKind::Disk(disk) => EntryKind::Disk(disk),
             RecordKind::Zero(extent) => {
@@ -225,9 +248,6 @@ impl Intake {
             RecordKind::Time | RecordKind::Write(..) => EntryKind::Time,
         };
         self.builder.add(Entry { lsn: record.lsn, time: record.time, kind }, now);
-        if flush {
-            self.close_unit(true, context);
-        }
     }
 
     /// Finds room for the write that begins, or waits for it.
@@ -289,6 +309,8 @@ impl Intake {
     }
 
     fn wait(&mut self, what: Want) {
+        // What is waited for holds records that were received: it may not be replaced.
+        assert!(self.waiting.is_none(), "an intake waits for one thing at a time");
         self.waiting = Some(Waiting { what, since: Instant::now() });
     }
 
@@ -330,14 +352,24 @@ impl Intake {
         Poll::Ready(())
     }
 
-    /// What was received whole goes on its way, though the session has ended.
-    pub(super) async fn finish(mut self) {
+    /// What was received whole goes on its way, though the session has ended; but not once the
+    /// agent came on another connection, on which it sends this again: behind what it sends there,
+    /// it would look like the end of all that it sent.
+    pub(super) async fn finish(mut self, post: &Post) {
         let waiting = match self.waiting.take() {
             Some(Waiting { what: Want::Place(unit), .. }) => Some(*unit),
             _ => None,
         };
+        // It is kept only while the unit before it waits: the next one has room.
+        if let Some(record) = self.record.take() {
+            self.enter(record);
+        }
         for unit in waiting.into_iter().chain(self.builder.close(true)) {
-            self.host.dispatch_in_turn(unit, &mut self.turn).await;
+            let dispatched = pin!(self.host.dispatch_in_turn(unit, &mut self.turn));
+            let taken_over = poll_fn(|context| post.poll_taken_over(context));
+            if let Either::Left(_) = select(taken_over, dispatched).await {
+                return;
+            }
         }
     }
 }

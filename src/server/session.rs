@@ -93,18 +93,20 @@ pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
         End::Refused(refusal) => {
             warn!(%machine, %epoch, %received, %committed, %refusal, "the session was ended");
             protocol.refuse(&refusal, &mut session.output);
+            // Its reason decides what becomes of what was received.
+            *session.post.end.borrow_mut() = Some(refusal);
             Some(Goodbye::OneSided)
         }
     };
     // What was received whole goes on its way, though the session has ended; a peer that is slow to
     // read its refusal doesn't hold it up, nor the other way round.
-    let Session { intake, mut link, output, written, .. } = session;
+    let Session { intake, mut link, output, written, post, .. } = session;
     let said = async {
         if let Some(goodbye) = goodbye {
             link.say_last(&output[written..], goodbye).await;
         }
     };
-    futures::join!(intake.finish(), said);
+    futures::join!(intake.finish(&post), said);
 }
 
 impl Session {

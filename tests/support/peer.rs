@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate_model::{Epoch, Incarnation, Lsn};
+use tidegate_model::{Epoch, Incarnation, Lsn, Micros};
 use tidegate_wire::http::{SWITCHING, request};
 use tidegate_wire::limits::PROTOCOL_VERSION;
-use tidegate_wire::{Begins, Decoder, Hello, Item, Message, Refusal, Side, Welcome, agent};
+use tidegate_wire::{
+    Begins, Decoder, Hello, Item, Message, Record, RecordKind, Refusal, Side, Welcome, agent,
+};
 
 use super::refusals::vault_of;
 use super::tls;
@@ -71,6 +73,30 @@ pub fn welcome(client: &mut tls::Client) -> Welcome {
             None => {}
         }
     }
+}
+
+/// Reads until a message comes that `wanted` is said of.
+#[track_caller]
+pub fn await_message(
+    client: &mut tls::Client,
+    decoder: &mut Decoder,
+    wanted: impl Fn(&Message) -> bool,
+) {
+    loop {
+        let mut byte = [0];
+        client.read_exact(&mut byte).expect("the server says something");
+        match decoder.next(&mut byte.as_slice()).expect("it can be read") {
+            Some(Item::Message(message)) if wanted(&message) => return,
+            Some(Item::Message(Message::Refuse(refusal))) => panic!("it refuses: {refusal}"),
+            _ => {}
+        }
+    }
+}
+
+/// Adds the next record to what is sent.
+pub fn say(session: &mut agent::Session, kind: RecordKind, bytes: &mut Vec<u8>) {
+    let lsn = session.sent().next();
+    session.record(&Record { lsn, time: Micros(1), kind }, bytes);
 }
 
 /// The refusal that is the last thing in a server's frames.

@@ -1,0 +1,70 @@
+//! What waits its turn in a server that is behind isn't lost: all that is acknowledged is there.
+
+mod support;
+
+use std::io::Write;
+
+use support::azurite::Azurite;
+use support::peer;
+use support::refusals::LIMIT;
+use support::site::Site;
+use support::store_proxy::{Packs, StoreProxy};
+use tidegate_model::{Bookmark, BookmarkKind, Disk, DiskNumber, Extent};
+use tidegate_wire::{Decoder, Message, RecordKind, Side};
+
+const BLOCK: u64 = 64 << 10;
+/// Records without bytes that fill a unit.
+const UNIT_RECORDS: u64 = 96;
+/// Two units each, the full one and the bookmark's: more than a server of one core has on their way
+/// at once, in packs that wait for the store too.
+const GROUPS: u64 = 100;
+
+#[test]
+fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept() {
+    let store = Azurite::start("backlog");
+    let way = StoreProxy::before(&store);
+    let site = Site::behind(&way, "site");
+    site.init();
+    let identity = site.enroll("db", "machine");
+    let server = site.serve_with(&["--cores", "1", "--memory", "256MiB"]);
+    way.packs(Packs::Hold);
+    let (mut client, mut session) = peer::enter(server.address, &identity, "db");
+    client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
+    client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
+
+    let mut bytes = Vec::new();
+    let bytes_of_disk = GROUPS * UNIT_RECORDS * BLOCK;
+    let disk = Disk { number: DiskNumber::default(), bytes: bytes_of_disk, name: "disk".into() };
+    peer::say(&mut session, RecordKind::Disk(disk), &mut bytes);
+    for group in 0..GROUPS {
+        // The disk's record is one of the first unit's.
+        for number in u64::from(group == 0)..UNIT_RECORDS {
+            let offset = (group * UNIT_RECORDS + number) * BLOCK;
+            let extent = Extent { disk: DiskNumber::default(), offset, length: BLOCK };
+            peer::say(&mut session, RecordKind::Zero(extent), &mut bytes);
+        }
+        let kind = if group == 0 { BookmarkKind::CopyEnd } else { BookmarkKind::CrashConsistent };
+        let bookmark = Bookmark { kind, clean: true, name: String::new() };
+        peer::say(&mut session, RecordKind::Bookmark(bookmark), &mut bytes);
+    }
+    client.write_all(&bytes).expect("the server, or the kernel between, takes them");
+
+    let mut decoder = Decoder::new(Side::Agent);
+    peer::await_message(&mut client, &mut decoder, |message| matches!(message, Message::Slow(_)));
+    way.packs(Packs::Pass);
+    let last = session.sent();
+    peer::await_message(
+        &mut client,
+        &mut decoder,
+        |message| matches!(message, Message::Ack(ack) if ack.committed == last),
+    );
+    drop(client);
+    server.stop().success();
+
+    // Every LSN up to the last one, or the machine's chain has a hole.
+    site.verify();
+    let points = site.call(&["points", "db"]).json();
+    let newest = format!("1:{last}");
+    let points = points["points"].as_array().expect("it has points");
+    assert!(points.iter().any(|point| point["point"] == newest.as_str()), "{newest}: {points:?}");
+}
