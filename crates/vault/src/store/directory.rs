@@ -25,7 +25,7 @@ const LOCK: &str = ".lock";
 /// Why some paths can't be a vault's.
 const PART_IS_FILE: &str = "a part of its path is a file, not a directory";
 /// What the names of the files that try hard links begin with.
-const PROBE: &str = ".probe-";
+pub(super) const PROBE: &str = ".probe-";
 
 /// The directory of a vault that is written to.
 #[derive(Debug)]
