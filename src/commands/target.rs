@@ -269,7 +269,9 @@ fn advice(error: &io::Error) -> (&'static str, Remedy) {
             ("make room there, or recover to another place", Remedy::Stop)
         }
         io::ErrorKind::FileTooLarge => {
-            ("its file system takes no file so long: recover to another place", Remedy::Stop)
+            let advice = "its file system or a limit of this process (ulimit -f) takes no file so \
+                long: raise the limit, or recover to another place";
+            (advice, Remedy::Stop)
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             ("name a place that this user may write to, or run as one who may", Remedy::Refuse)
