@@ -105,6 +105,14 @@ mod tests {
     }
 
     #[test]
+    fn the_sample_of_the_readme_is_understood_and_asks_no_host_for_more_than_it_has() {
+        let readme = include_str!("../README.md");
+        let sample = readme.split("```toml").nth(1).and_then(|rest| rest.split("```").next());
+        let config = parse(sample.unwrap()).unwrap();
+        assert!(config.vault.is_some() && config.cores.is_none());
+    }
+
+    #[test]
     fn a_name_that_isnt_known_is_refused() {
         assert!(parse("memroy = 1").is_err());
         assert!(parse("memory = 'much'").is_err());

@@ -1,5 +1,5 @@
 //! SIGINT and SIGTERM: the first asks for a clean stop, the second ends the process at once, after
-//! the few things that mustn't be left undone even then ([`before_the_end`]).
+//! the few things that mustn't be left undone even then ([`before_the_end`]). SIGXFSZ ends nothing.
 
 use std::io::{self, Write as _};
 use std::sync::Arc;
@@ -51,8 +51,9 @@ impl Stop {
     }
 }
 
-/// Listens to SIGINT and SIGTERM for the rest of the process.
+/// Listens to SIGINT and SIGTERM for the rest of the process, which SIGXFSZ ends no more.
 pub(crate) fn listen() -> io::Result<Stop> {
+    refuse_long_files();
     let stop = Stop::new();
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let asked = stop.clone();
@@ -69,6 +70,13 @@ pub(crate) fn listen() -> io::Result<Stop> {
         }
     })?;
     Ok(stop)
+}
+
+/// Lets a write beyond the limit of a file's length (ulimit -f) fail like any other, rather than end
+/// the process without a word.
+fn refuse_long_files() {
+    // SAFETY: SIGXFSZ is a signal, and to ignore it installs no handler that could run.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
 }
 
 /// Ends the process as a shell expects of one that the signal ended.

@@ -169,6 +169,10 @@ fn a_server_with_more_cores_or_less_memory_than_there_can_be_is_refused() {
     let there = std::thread::available_parallelism().unwrap().get();
     let words = [&format!("only {there} cores"), "1000 were asked for: lower --cores"];
     site.server_at("127.0.0.1:0").args(["--cores", "1000"]).run().refused(&words);
+    let config = site.path("server.toml");
+    fs::write(&config, "cores = 1000").unwrap();
+    let output = site.server_at("127.0.0.1:0").args(["--config", shown(&config)]).run();
+    output.refused(&words).says(&["'cores' in the configuration"]);
     let output = site.server_at("127.0.0.1:0").args(["--memory", "1MiB"]).run();
     output.refused(&["memory", "--memory"]);
     assert_eq!(runs(&site), 0, "no run was claimed");

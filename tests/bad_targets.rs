@@ -9,6 +9,7 @@ use std::path::Path;
 
 use support::compare::assert_same;
 use support::devices::{self, FileSystem};
+use support::faults;
 use support::process::Tidegate;
 use support::site::{Site, shown};
 
@@ -61,6 +62,20 @@ fn a_target_that_gets_full_is_named_and_nothing_is_left_there() {
         assert_eq!((output.status.code(), &*output.stdout), (Some(1), ""), "{output}");
         output.says(&[shown(&path), "disk 0 of db", "No space left", "make room there"]);
         assert_eq!(fs::read_dir(small.path()).unwrap().count(), before);
+    }
+}
+
+#[test]
+fn a_disk_that_is_longer_than_files_may_be_is_refused_in_words_and_nothing_is_left() {
+    let (site, _) = scene();
+    let (one, all) = (site.path("back.img"), site.path("restore"));
+    let to_directory = site.command(&["recover", "db", "--to", shown(&all)]);
+    for (call, made) in [(recover(&site, &one, &[]), &one), (to_directory, &all)] {
+        let before = fs::read_dir(site.path(".")).unwrap().count();
+        let output = call.with(|command| faults::longest_file(command, MIB / 2)).run().failure();
+        assert_eq!((output.status.code(), &*output.stdout), (Some(1), ""), "{output}");
+        output.says(&[shown(made), "File too large", "ulimit -f"]);
+        assert_eq!(fs::read_dir(site.path(".")).unwrap().count(), before);
     }
 }
 

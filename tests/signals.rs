@@ -16,9 +16,10 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
+use support::compare::assert_same;
 use support::process::{Running, Tidegate};
-use support::site::Site;
-use support::{images, scratch};
+use support::site::{Site, shown};
+use support::{images, scratch, shim};
 
 /// Far more than any stop takes: a limit against hanging.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -101,6 +102,67 @@ fn commands_that_wait_for_a_store_stop_with_the_status_of_a_stop() {
         assert_eq!(stopped.status.code(), Some(status), "{stopped}");
     }
     assert!(!Path::new(&*out).exists(), "nothing was written");
+}
+
+/// In front of the C library's fsync: that of a file without its name yet waits for the file GATE.
+const SYNC_AT_A_GATE: &str = r#"
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int fsync(int fd) {
+    char link[64], path[PATH_MAX + 1];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, PATH_MAX);
+    path[length > 0 ? length : 0] = 0;
+    if (strstr(path, ".partial")) {
+        fputs("at the gate\n", stderr);
+        while (access(getenv("GATE"), F_OK) != 0)
+            usleep(20000);
+    }
+    return (int) syscall(SYS_fsync, fd);
+}
+"#;
+
+#[test]
+fn a_recovery_that_is_stopped_while_it_makes_its_disk_durable_leaves_what_it_says() {
+    let site = Site::with_vault();
+    let disk = site.disk("db", 1 << 20);
+    site.replicate("db", &[&disk]).run().success();
+    let (gate, to) = (site.path("gate"), site.path("restore"));
+    let shim = shim::build(&site.path("shim"), SYNC_AT_A_GATE);
+    let recover = || site.command(&["recover", "db", "--to", shown(&to)]);
+    let stopped = || {
+        let running = recover().env("LD_PRELOAD", &shim).env("GATE", &gate).start();
+        running.wait_for_line("its sync", LIMIT, |line| line.contains("at the gate"));
+        running.signal(Signal::INT);
+        running.wait_for_line("that it heard", LIMIT, |line| line.contains(HEARD));
+        running
+    };
+    let running = stopped();
+    fs::write(&gate, "").expect("a file can be made");
+    let output = running.wait(LIMIT);
+    if output.status.success() {
+        // The sync ended before the stop was seen.
+        assert_same(&disk, &to.join("disk-0.img"));
+        fs::remove_dir_all(&to).expect("what was recovered can be removed");
+    } else {
+        assert_eq!(output.status.code(), Some(1), "{output}");
+        output.says(&["stopped on request"]);
+        assert!(!to.exists(), "it was stopped, and something is there");
+    }
+
+    // Nobody waits for a disk who asks twice.
+    fs::remove_file(&gate).expect("it is there");
+    let running = stopped();
+    running.signal(Signal::INT);
+    let ended = running.wait(LIMIT);
+    assert_eq!(ended.status.code(), Some(130), "{ended}");
+    recover().run().success();
+    assert_same(&disk, &to.join("disk-0.img"));
 }
 
 #[test]

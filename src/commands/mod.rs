@@ -90,7 +90,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Replicate(args) => block_on(replicate::run(args, output, stop)),
         Command::Machines(args) => until_stopped(&stop, machines::run(args, output)),
         Command::Points(args) => until_stopped(&stop, points::run(args, output)),
-        Command::Recover(args) => until_stopped(&stop, recover::run(args, output)),
+        Command::Recover(args) => block_on(recover::run(args, output, stop)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),
         Command::Bench(args) => block_on(bench::run(*args, output, stop)),
@@ -112,7 +112,7 @@ fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     result
 }
 
-/// The same for a command that only reads or writes what can be written again: it may be dropped
+/// The same for a command that only reads, or writes what can be written again: it may be dropped
 /// wherever it is.
 fn until_stopped(
     stop: &Stop,

@@ -7,13 +7,16 @@ use serde::Serialize;
 use tidegate_model::{Counted, ExactBytes, HumanBytes, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::points::{At, ChooseError, MachinePoints, readable_time};
-use tidegate_vault::restore::{MEMORY_DEFAULT, MEMORY_MIN, Means, RestoreError, RestorePlan};
+use tidegate_vault::points::{At, ChooseError, MachinePoints, RecoveryPoint, readable_time};
+use tidegate_vault::restore::{
+    MEMORY_DEFAULT, MEMORY_MIN, Means, RestoreError, RestorePlan, Restored,
+};
 
 use super::target::Target;
 use crate::cli::RecoverArgs;
 use crate::failure::{Failure, with_causes};
 use crate::output::Output;
+use crate::signals::Stop;
 
 /// What to do when something that is stored is damaged.
 const AFTER_DAMAGE: &str = "nothing was recovered: 'tidegate verify --contents' lists all damage \
@@ -37,8 +40,53 @@ struct Recovered {
     cpu_seconds: f64,
 }
 
-pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure> {
+pub(super) async fn run(args: RecoverArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let (begun, cpu) = (Instant::now(), super::cpu_seconds(libc::RUSAGE_SELF));
+    let machine = args.machine.to_string();
+    let written = super::unless_stopped(&stop, write(args, &output)).await?;
+    // No stop comes between this and the result: what has its name is told as recovered.
+    written.target.name()?;
+    let Written { plan, chosen, restored, means, .. } = written;
+    let recovered = Recovered {
+        machine,
+        epoch: chosen.point.epoch.0,
+        lsn: chosen.point.lsn.0,
+        time: readable_time(chosen.time),
+        clean: chosen.clean,
+        disks: plan.disks().len(),
+        bytes_total: plan.disks().iter().map(|disk| disk.bytes).sum(),
+        bytes_written: restored.bytes_written,
+        bytes_zero: restored.bytes_zero,
+        threads: means.threads,
+        memory_bound_bytes: means.bytes(),
+        seconds: begun.elapsed().as_secs_f64(),
+        cpu_seconds: super::cpu_seconds(libc::RUSAGE_SELF) - cpu,
+    };
+    output.result(&recovered, |r| {
+        #[allow(clippy::cast_precision_loss)] // a figure for people
+        let rate = r.bytes_total as f64 / 1e6 / r.seconds.max(1e-9);
+        format!(
+            "{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
+            Counted(r.disks, "disk"),
+            HumanBytes(r.bytes_total),
+            r.seconds,
+            HumanBytes(r.bytes_written)
+        )
+    })
+}
+
+/// Disks that are whole and durable, and what was written.
+struct Written {
+    plan: RestorePlan,
+    chosen: RecoveryPoint,
+    target: Arc<Target>,
+    restored: Restored,
+    means: Means,
+}
+
+/// Does all but to give new files their names. Dropped before its end, it waits until nothing is
+/// written any more, and takes away what it made.
+async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
     let at: At = args.at.parse().map_err(|error| Failure::usage(format!("--at: {error}")))?;
     let means = means(args.memory)?;
     let vault = super::open(&args.vault).await?;
@@ -72,32 +120,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output) -> Result<(), Failure
     let restored = plan.run(&reader, target.clone(), means, &told).await;
     bar.finish_and_clear();
     let restored = restored.map_err(|error| not_written(error, &target))?;
-    let recovered = Recovered {
-        machine: args.machine.to_string(),
-        epoch: chosen.point.epoch.0,
-        lsn: chosen.point.lsn.0,
-        time: readable_time(chosen.time),
-        clean: chosen.clean,
-        disks: plan.disks().len(),
-        bytes_total: plan.disks().iter().map(|disk| disk.bytes).sum(),
-        bytes_written: restored.bytes_written,
-        bytes_zero: restored.bytes_zero,
-        threads: means.threads,
-        memory_bound_bytes: means.bytes(),
-        seconds: begun.elapsed().as_secs_f64(),
-        cpu_seconds: super::cpu_seconds(libc::RUSAGE_SELF) - cpu,
-    };
-    output.result(&recovered, |r| {
-        #[allow(clippy::cast_precision_loss)] // a figure for people
-        let rate = r.bytes_total as f64 / 1e6 / r.seconds.max(1e-9);
-        format!(
-            "{} of {} recovered in {:.1} s ({rate:.0} MB/s), {} written, the rest zero",
-            Counted(r.disks, "disk"),
-            HumanBytes(r.bytes_total),
-            r.seconds,
-            HumanBytes(r.bytes_written)
-        )
-    })
+    Ok(Written { plan, chosen, target, restored, means })
 }
 
 /// The threads and the memory of a recovery.

@@ -2,9 +2,10 @@
 //!
 //! Written through io_uring ([`ring`]), or with plain writes where that is forbidden.
 //!
-//! A file gets its name only when it is whole and durable; until then it is `NAME.RANDOM.partial`,
-//! which is removed when the recovery fails, and so are directories that were made for it. What is
-//! there already is left alone unless forced; what is neither a file nor a block device always is.
+//! A file gets its name only when it is whole and durable, in a step of its own ([`Target::name`]);
+//! until then it is `NAME.RANDOM.partial`, which is removed when the recovery fails or is stopped, and
+//! so are directories that were made for it. What is there already is left alone unless forced; what
+//! is neither a file nor a block device always is.
 
 mod ring;
 
@@ -76,6 +77,11 @@ impl Target {
         Ok(Self { disks: BTreeMap::from([(disk.number, place)]), _made: MadeFolders::default() })
     }
 
+    /// Gives new files their names, once all disks are whole and durable.
+    pub(super) fn name(&self) -> Result<(), Failure> {
+        self.disks.values().try_for_each(Place::name)
+    }
+
     /// The failure of a write to a disk, or of what ends them all when none is named.
     pub(super) fn not_written(
         &self,
@@ -127,7 +133,7 @@ impl Sink for Target {
             let named = |error: io::Error| {
                 io::Error::new(error.kind(), format!("{}: {error}", place.path.display()))
             };
-            place.finish().map_err(named)
+            place.file.sync_all().map_err(named)
         })
     }
 }
@@ -135,7 +141,7 @@ impl Sink for Target {
 impl Drop for Target {
     fn drop(&mut self) {
         for partial in self.disks.values().filter_map(|place| place.partial.as_ref()) {
-            // After finish() there is none, and then this changes nothing.
+            // After name() there is none, and then this changes nothing.
             let _ = fs::remove_file(&partial.path);
         }
     }
@@ -153,21 +159,32 @@ fn write_zeros(file: &File, mut offset: u64, mut length: u64) -> io::Result<()> 
 }
 
 impl Place {
-    /// Makes it durable, and gives a new file its name.
-    fn finish(&self) -> io::Result<()> {
-        self.file.sync_all()?;
+    /// Gives a new file its name, and makes that durable.
+    fn name(&self) -> Result<(), Failure> {
         let Some(Partial { path: partial, replaces }) = &self.partial else { return Ok(()) };
-        if *replaces {
-            fs::rename(partial, &self.path)?;
+        let renamed = if *replaces {
+            fs::rename(partial, &self.path)
         } else {
             // What has appeared since we looked stays.
-            renameat_with(CWD, partial, CWD, &self.path, RenameFlags::NOREPLACE)?;
-        }
-        if let Some(directory) = self.path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
+            renameat_with(CWD, partial, CWD, &self.path, RenameFlags::NOREPLACE)
+                .map_err(io::Error::from)
+        };
+        renamed.and_then(|()| sync_folder_of(&self.path)).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => is_there(&self.path),
+            _ => failed("give its name to", &self.path, &error),
+        })
     }
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn is_there(path: &Path) -> Failure {
+    Failure::usage(format!("{} is there already: --force overwrites it", path.display()))
 }
 
 /// Whether a file may be made there. Gives its path without the symbolic link that it may be.
@@ -180,7 +197,7 @@ fn check_free(path: &Path, force: bool) -> Result<PathBuf, Failure> {
         Ok(meta) if !meta.is_file() => {
             refuse("is neither a file nor a block device: name another target")
         }
-        Ok(_) if !force => refuse("is there already: --force overwrites it"),
+        Ok(_) if !force => Err(is_there(path)),
         Ok(_) => fs::canonicalize(path).map_err(|error| failed("find", path, &error)),
         // A link that leads nowhere would be replaced by the disk.
         Err(_) if fs::symlink_metadata(path).is_ok() => {
@@ -252,7 +269,9 @@ fn advice(error: &io::Error) -> (&'static str, Remedy) {
             ("make room there, or recover to another place", Remedy::Stop)
         }
         io::ErrorKind::FileTooLarge => {
-            ("its file system takes no file so long: recover to another place", Remedy::Stop)
+            let advice = "its file system or a limit of this process (ulimit -f) takes no file so \
+                long: raise the limit, or recover to another place";
+            (advice, Remedy::Stop)
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             ("name a place that this user may write to, or run as one who may", Remedy::Refuse)

@@ -70,7 +70,8 @@ pub(crate) enum ServerError {
     #[error("the identity can't be used for TLS: {0}")]
     Tls(#[from] rustls::Error),
     #[error(
-        "only {} may be used here, {wanted} were asked for: lower --cores", Counted(*there, "core")
+        "only {} may be used here, {wanted} were asked for: lower --cores, or 'cores' in the \
+         configuration", Counted(*there, "core")
     )]
     Cores { wanted: usize, there: usize },
     #[error("a compressor can't be made: {0}")]

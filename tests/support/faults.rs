@@ -1,5 +1,5 @@
-//! Faults that a process can be started with: another user with little lockable memory, and a
-//! kernel that refuses io_uring or anything else. Each changes a command before it is started.
+//! Faults that a process can be started with: another user with little lockable memory, a limit of
+//! files' lengths, and a kernel that refuses io_uring or anything else. Each changes a command before it is started.
 
 use std::fs;
 use std::io;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter, sock_fprog};
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 /// The user and group that own nothing.
 const NOBODY: u32 = 65534;
@@ -39,11 +40,20 @@ pub fn as_nobody(command: &mut Command, memlock_bytes: u64) {
 
 /// Lowers only the limit, for the user of the test.
 pub fn lockable_memory(command: &mut Command, bytes: u64) {
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    limit(command, Resource::Memlock, bytes);
+}
+
+/// Lets no file that it writes get longer.
+pub fn longest_file(command: &mut Command, bytes: u64) {
+    limit(command, Resource::Fsize, bytes);
+}
+
+fn limit(command: &mut Command, resource: Resource, bytes: u64) {
+    let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
     // SAFETY: between fork and exec only setrlimit is called, which is async-signal-safe, on a
     // value that the closure owns.
     unsafe {
-        command.pre_exec(move || answer(libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit)));
+        command.pre_exec(move || Ok(setrlimit(resource, limit)?));
     }
 }
 

@@ -357,3 +357,40 @@ fn place_kept(index: &mut PackIndex) -> Result<(), PackError> {
 fn kept_count(kept: &[u32]) -> Result<u32, PackError> {
     u32::try_from(kept.len()).map_err(|_| PackError::Field("too many records"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: Preamble = Preamble {
+        last: false,
+        block_bytes: BLOCK_BYTES_MAX,
+        condemned_list: 0,
+        committed_packs: 0,
+        closed: Micros(0),
+        machines: PACK_MACHINES_MAX,
+        logs: PACK_LOGS_MAX,
+        frames: PACK_FRAMES_MAX,
+        records: PACK_RECORDS_MAX,
+        text_bytes: PACK_TEXT_BYTES_MAX,
+    };
+
+    fn is_taken(preamble: &Preamble) -> bool {
+        let mut bytes = Vec::new();
+        preamble.encode(&mut bytes);
+        Preamble::decode(&mut Reader::new(&bytes)).is_ok()
+    }
+
+    #[test]
+    fn more_entries_than_a_pack_may_have_are_refused() {
+        assert!(is_taken(&MOST));
+        let beyond = [
+            Preamble { machines: PACK_MACHINES_MAX + 1, ..MOST },
+            Preamble { logs: PACK_LOGS_MAX + 1, ..MOST },
+            Preamble { frames: PACK_FRAMES_MAX + 1, ..MOST },
+            Preamble { records: PACK_RECORDS_MAX + 1, ..MOST },
+            Preamble { text_bytes: PACK_TEXT_BYTES_MAX + 1, ..MOST },
+        ];
+        assert!(!beyond.iter().any(is_taken));
+    }
+}

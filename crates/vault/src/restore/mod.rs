@@ -12,6 +12,7 @@
 //! is on its way, [`Means::bytes`] at most: buffers into which is fetched, and buffers into which is
 //! opened and from which is written, both used again and again.
 
+mod aside;
 mod crew;
 mod cuts;
 mod decode;

@@ -1,12 +1,14 @@
 //! Carries a plan out: fetches runs of frames ahead, and has a crew open and write them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use tidegate_model::Extent;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::crew::{Crew, Report, stopped};
+use super::aside::aside;
+use super::crew::{Crew, Report};
 use super::cuts::{Cut, Task, tasks};
 use super::decode::Job;
 use super::error::Damage;
@@ -16,6 +18,9 @@ use crate::log::buffers::Buffers;
 
 /// Packs whose indexes are fetched ahead of their frames.
 const PACKS_AHEAD: usize = 4;
+/// Zeros that a sink is asked for at once: a restore that is dropped waits until they are written,
+/// less than a second.
+const ZERO_BYTES: u64 = 64 << 20;
 
 impl RestorePlan {
     /// Writes the disks to `sink`, with no more than `means`. `progress` is told the bytes written
@@ -50,19 +55,22 @@ impl RestorePlan {
             written(reports, progress),
         )?;
         drop(crew);
-        let finished = tokio::task::spawn_blocking(move || sink.finish()).await;
         let machine = self.machine.clone();
-        finished
-            .map_err(|error| stopped(&error))?
-            .map_err(|cause| RestoreError::Finish { machine, cause })?;
+        let finish = move |_: &AtomicBool| {
+            sink.finish().map_err(|cause| RestoreError::Finish { machine, cause })
+        };
+        aside(finish).await?;
         Ok(Restored { bytes_written, bytes_zero })
     }
 
     async fn zero(&self, sink: Arc<dyn Sink>) -> Result<u64, RestoreError> {
         let (cuts, machine) = (self.cuts.clone(), self.machine.clone());
-        let zeros = tokio::task::spawn_blocking(move || {
+        aside(move |unwanted| {
             let mut bytes = 0;
-            for range in cuts.zeros.iter().copied() {
+            for range in cuts.zeros.iter().copied().flat_map(pieces) {
+                if unwanted.load(Ordering::SeqCst) {
+                    break;
+                }
                 let done = sink.zero(range.disk, range.offset, range.length);
                 done.map_err(|cause| RestoreError::Sink {
                     machine: machine.clone(),
@@ -72,8 +80,8 @@ impl RestorePlan {
                 bytes += range.length;
             }
             Ok(bytes)
-        });
-        zeros.await.map_err(|error| stopped(&error))?
+        })
+        .await
     }
 
     /// Fetches everything that is kept, each frame once, and gives it to the crew as it comes.
@@ -124,6 +132,17 @@ impl RestorePlan {
     }
 }
 
+/// A range in order, as much at once as is asked of a sink.
+fn pieces(range: Extent) -> impl Iterator<Item = Extent> {
+    let mut left = range;
+    std::iter::from_fn(move || {
+        let piece = Extent { length: left.length.min(ZERO_BYTES), ..left };
+        left.offset += piece.length;
+        left.length -= piece.length;
+        (piece.length > 0).then_some(piece)
+    })
+}
+
 /// Adds up what the crew reports, until its last thread has ended.
 async fn written(
     mut reports: UnboundedReceiver<Report>,
@@ -135,4 +154,21 @@ async fn written(
         progress(written);
     }
     Ok(written)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_model::DiskNumber;
+
+    use super::*;
+
+    #[test]
+    fn the_pieces_of_a_range_are_the_range() {
+        let range = |offset, length| Extent { disk: DiskNumber::default(), offset, length };
+        let cut: Vec<_> = pieces(range(512, 2 * ZERO_BYTES + 1)).collect();
+        let second = 512 + ZERO_BYTES;
+        let last = range(second + ZERO_BYTES, 1);
+        assert_eq!(cut, [range(512, ZERO_BYTES), range(second, ZERO_BYTES), last]);
+        assert_eq!(pieces(range(512, ZERO_BYTES)).count(), 1);
+    }
 }

@@ -21,7 +21,8 @@ pub trait Sink: Send + Sync {
     fn zero(&self, disk: DiskNumber, offset: u64, length: u64) -> io::Result<()>;
 
     /// Everything was written: make it durable. Only called when nothing went wrong, and every
-    /// writer was flushed.
+    /// writer was flushed. A restore that is dropped meanwhile waits for it: what shows to others
+    /// that the disks are whole comes after it.
     ///
     /// # Errors
     /// What the place they go to reports; the restore has then failed.

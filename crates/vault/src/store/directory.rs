@@ -25,7 +25,7 @@ const LOCK: &str = ".lock";
 /// Why some paths can't be a vault's.
 const PART_IS_FILE: &str = "a part of its path is a file, not a directory";
 /// What the names of the files that try hard links begin with.
-const PROBE: &str = ".probe-";
+pub(super) const PROBE: &str = ".probe-";
 
 /// The directory of a vault that is written to.
 #[derive(Debug)]
@@ -94,14 +94,21 @@ impl Directory {
         if let Some(lock) = &*lock {
             return self.check_same(lock, &self.path.join(LOCK));
         }
-        self.check_same(&self.opened, &self.path)?;
-        *lock = Some(self.take()?);
+        let taken = self.check_same(&self.opened, &self.path).and_then(|()| self.take());
+        *lock = Some(taken.map_err(|error| match self.path.try_exists() {
+            Ok(false) => self.gone(),
+            _ => error,
+        })?);
         Ok(())
     }
 
     fn take(&self) -> Result<File, StoreError> {
         self.probe(|from, to| fs::hard_link(from, to))?;
-        let lock = open_lock(&self.path, &self.place)?;
+        self.share(open_lock(&self.path, &self.place)?)
+    }
+
+    /// Locks it together with other writers; sweeps before if there are none.
+    fn share(&self, lock: File) -> Result<File, StoreError> {
         if alone(&lock) {
             sweep(&self.path);
             // Taken again, shared, below; a writer that comes between finds nothing of ours yet.
@@ -111,7 +118,17 @@ impl Directory {
             // Some network file systems have no locks. Writers don't need them, only sweeping does.
             tracing::warn!(place = %self.place, %error, "no lock: leftovers of crashed writers aren't swept");
         }
-        Ok(lock)
+        // A writer that had made the directory, and wrote nothing, took both away while this one
+        // waited. The store client would make it again, and for everybody.
+        match self.check_same(&lock, &self.path.join(LOCK)) {
+            Err(StoreError::Replaced { .. }) => Err(self.gone()),
+            same => same.map(|()| lock),
+        }
+    }
+
+    /// The error where nothing was written yet.
+    fn gone(&self) -> StoreError {
+        StoreError::Gone { place: self.place.clone() }
     }
 
     fn check_same(&self, held: &File, path: &Path) -> Result<(), StoreError> {
@@ -273,6 +290,31 @@ mod tests {
         fs::write(path.join("vault.json"), b"").unwrap();
         drop(third);
         assert!(path.join("vault.json").exists());
+    }
+
+    #[test]
+    fn a_directory_that_its_maker_takes_away_is_gone_and_isnt_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("vault");
+        let make = || {
+            let made = create(&path, "file:///test").unwrap();
+            Directory::open(&path, "file:///test", made).unwrap()
+        };
+        let maker = make();
+        let second = Directory::open(&path, "file:///test", MadeFolders::default()).unwrap();
+        drop(maker);
+        let error = second.ready().unwrap_err();
+        assert!(error.to_string().contains("try again"), "{error}");
+
+        // The same where the second has the lock file, and waits until the maker lets it go.
+        let maker = make();
+        maker.ready().unwrap();
+        let second = Directory::open(&path, "file:///test", MadeFolders::default()).unwrap();
+        let lock = open_lock(&path, "file:///test").unwrap();
+        drop(maker);
+        let error = second.share(lock).unwrap_err();
+        assert!(matches!(error, StoreError::Gone { .. }), "{error}");
+        assert!(!path.exists());
     }
 
     #[test]

@@ -82,6 +82,14 @@ pub enum StoreError {
         /// The vault's place.
         place: String,
     },
+    /// The directory went before anything was written to it.
+    #[error(
+        "{place} was deleted, moved or unmounted before anything was written to it (by a stopped 'vault init' that had made it?): try again"
+    )]
+    Gone {
+        /// The vault's place.
+        place: String,
+    },
     /// An object longer than any that is ours.
     #[error(
         "{place}: {path} has {bytes} bytes, and at most {bytes_max} are possible: it is damaged or not ours"
@@ -138,7 +146,9 @@ impl StoreError {
             | Self::Denied { .. }
             | Self::NoHardLinks { .. }
             | Self::Settings { .. } => Remedy::Refuse,
-            Self::Full { .. } | Self::Failed { .. } | Self::Replaced { .. } => Remedy::Stop,
+            Self::Full { .. } | Self::Failed { .. } | Self::Replaced { .. } | Self::Gone { .. } => {
+                Remedy::Stop
+            }
             Self::NotFound { .. } | Self::Long { .. } | Self::Short { .. } => Remedy::Repair,
         }
     }
@@ -166,6 +176,7 @@ impl StoreError {
             | Self::Short { path, .. } => Some(path),
             Self::NoPlace { .. }
             | Self::Replaced { .. }
+            | Self::Gone { .. }
             | Self::NoHardLinks { .. }
             | Self::Settings { .. } => None,
         }

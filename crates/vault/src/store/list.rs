@@ -7,6 +7,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use object_store::ObjectMeta;
 use tidegate_model::Micros;
 
+use super::directory::PROBE;
 use super::walk::{Unreadable, Walk, WalkedFile};
 use super::{Store, StoreError};
 
@@ -63,7 +64,7 @@ impl Store {
     }
 
     /// The names of the folders and of the objects right in `folder` (empty for the vault's own),
-    /// each in order.
+    /// each in order. What a writer left unfinished, staging files and probes, is no object.
     ///
     /// # Errors
     /// What the store reports.
@@ -72,9 +73,10 @@ impl Store {
         let listed = self.0.reads.list_with_delimiter(prefix.as_ref()).await;
         let listed = listed.map_err(|error| self.error(folder, &error))?;
         let last = |path: &object_store::path::Path| path.filename().map(str::to_owned);
+        let objects = listed.objects.iter().filter_map(|object| last(&object.location));
         let mut names = Names {
             folders: listed.common_prefixes.iter().filter_map(last).collect(),
-            objects: listed.objects.iter().filter_map(|object| last(&object.location)).collect(),
+            objects: objects.filter(|name| !name.starts_with(PROBE)).collect(),
         };
         names.folders.sort_unstable();
         names.objects.sort_unstable();

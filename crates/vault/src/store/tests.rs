@@ -60,7 +60,7 @@ async fn a_directory_that_went_away_isnt_written_again() {
     let store = Store::open(&Location::directory(&path), Access::Create).unwrap();
     std::fs::rename(&path, dir.path().join("elsewhere")).unwrap();
     let error = store.put_new("log/x", vec![Bytes::from_static(b"1")]).await.unwrap_err();
-    assert!(matches!(error, StoreError::Replaced { .. }), "{error}");
+    assert!(matches!(error, StoreError::Gone { .. }), "{error}");
     assert!(!path.exists());
 }
 

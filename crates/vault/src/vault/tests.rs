@@ -94,6 +94,19 @@ async fn an_interrupted_making_is_completed_by_another() {
 }
 
 #[tokio::test]
+async fn what_a_killed_maker_left_is_in_nobodys_way() {
+    let dir = tempfile::tempdir().unwrap();
+    for left in [".lock", ".probe-77", ".probe-77.link", "vault.json#1"] {
+        std::fs::write(dir.path().join(left), b"").unwrap();
+    }
+    let store = Store::open(&Location::directory(dir.path()), Access::Create).unwrap();
+    init(&store).await.unwrap();
+    open(&store, "secret").await.unwrap();
+    let names = store.names("").await.unwrap();
+    assert_eq!(names.objects, [".lock", "vault.json"]);
+}
+
+#[tokio::test]
 async fn each_way_not_to_open_has_its_error() {
     let store = memory("errors");
     let absent = open(&store, "secret").await.unwrap_err();

@@ -276,6 +276,66 @@ fn a_restore_that_is_dropped_in_the_middle_writes_nothing_more() {
     });
 }
 
+/// A sink that takes its time for what no thread of the crew does.
+#[derive(Default)]
+struct Slow {
+    began: tokio::sync::Notify,
+    busy: AtomicBool,
+    zeroed: AtomicUsize,
+}
+
+impl Slow {
+    fn takes_its_time(&self) {
+        self.busy.store(true, Ordering::SeqCst);
+        self.began.notify_one();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        self.busy.store(false, Ordering::SeqCst);
+    }
+}
+
+impl Sink for Slow {
+    fn write(&self, _disk: DiskNumber, _offset: u64, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn zero(&self, _disk: DiskNumber, _offset: u64, _length: u64) -> io::Result<()> {
+        self.takes_its_time();
+        self.zeroed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        self.takes_its_time();
+        Ok(())
+    }
+}
+
+#[test]
+fn a_restore_that_is_dropped_waits_until_its_sink_makes_nothing_zero_or_durable() {
+    const ZEROS: u64 = 8;
+    run(async {
+        let mut vault = TestVault::new();
+        let mut with_zeros = TestMachine::new("db-0", 1, TestLog::new(&vault, 2));
+        with_zeros.does(Op::Disk(disk(0, 2 * ZEROS * BLOCK)));
+        for at in 0..ZEROS {
+            with_zeros.writes(extent(0, 2 * at * BLOCK, BLOCK), 1);
+        }
+        with_zeros.store(&mut vault).await;
+        let (without, _) = noisy(&mut vault, 2, BLOCK).await;
+        for machine in [with_zeros, without] {
+            let plan = plan(&vault, &machine).await;
+            let (sink, reader) = (Arc::new(Slow::default()), vault.reader());
+            tokio::select! {
+                biased;
+                () = sink.began.notified() => {}
+                done = plan.run(&reader, sink.clone(), FEW, &|_| ()) => drop(done),
+            }
+            assert!(!sink.busy.load(Ordering::SeqCst));
+            assert!((sink.zeroed.load(Ordering::SeqCst) as u64) < ZEROS, "it went on to its end");
+        }
+    });
+}
+
 #[test]
 fn a_sink_that_fails_or_panics_ends_the_restore() {
     run(async {
