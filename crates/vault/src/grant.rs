@@ -18,8 +18,9 @@ use futures::{StreamExt, TryStreamExt};
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
-use crate::log::{LogReader, Stated, Survey};
+use crate::log::{LogReader, PackPlace, Stated, Survey};
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
+use crate::pack::PackSummary;
 use crate::store::Put;
 pub use error::GrantError;
 
@@ -338,17 +339,18 @@ impl<'a> Chain<'a> {
         first: PackNumber,
     ) -> Result<Option<Lsn>, GrantError> {
         let backwards = survey.counted_from(first).into_iter().rev().collect();
-        let mut packs = pin!(self.reader.packs(survey, backwards));
+        let complete = |_: &PackPlace, summary: PackSummary| {
+            let here = summary.machines.iter();
+            here.filter(|entry| entry.name == *self.machine && entry.epoch == self.epoch.epoch)
+                .map(|entry| entry.complete_lsn)
+                .max()
+                .filter(|lsn| *lsn != Lsn::NONE)
+        };
+        let mut packs = pin!(self.reader.summaries(survey, backwards, complete));
         // Several are read at once: in a log of many machines the last that names this one may lie
         // far back.
-        while let Some((_, pack)) = packs.next().await {
-            let pack = pack?;
-            let here = pack.index.machines.iter();
-            let complete = here
-                .filter(|entry| entry.name == *self.machine && entry.epoch == self.epoch.epoch)
-                .map(|entry| entry.complete_lsn)
-                .max();
-            if let Some(complete) = complete.filter(|lsn| *lsn != Lsn::NONE) {
+        while let Some((_, complete)) = packs.next().await {
+            if let Some(complete) = complete? {
                 return Ok(Some(complete));
             }
         }
