@@ -1,6 +1,6 @@
 //! A server holds no more memory than it printed at its start: not with a store that takes nothing
-//! and more streams than its buffers can hold, and not with peers that say nothing, don't read, or
-//! send nothing but records without data.
+//! and more streams than its buffers can hold, not with peers that say nothing, don't read, or
+//! send nothing but records without data, and not with machines that all come again at once.
 //!
 //! What counts is what the kernel counted: the most that was ever resident, from the first
 //! instruction on.
@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use support::azurite::Azurite;
 use support::process::{Running, Server};
-use support::refusals::LIMIT;
+use support::random::Rng;
+use support::refusals::{LIMIT, vault_of};
 use support::site::Site;
 use support::store_proxy::{Packs, StoreProxy};
 use support::{peer, tls};
-use tidegate_model::{Disk, DiskNumber, Extent};
-use tidegate_wire::RecordKind;
+use tidegate_model::{Disk, DiskNumber, Epoch, Extent, Lsn};
+use tidegate_wire::{Hello, RecordKind};
 
 const MIB: u64 = 1 << 20;
 /// The least that a server of two cores accepts, about.
@@ -179,6 +180,75 @@ fn forty_peers_that_say_nothing_or_do_not_read_cost_no_more_than_was_printed() {
     site.verify();
 }
 
+#[test]
+fn machines_that_all_come_again_cost_no_more_than_was_printed_whatever_lies_behind_them() {
+    /// More than may search at once.
+    const MACHINES: u64 = 8;
+    /// More than all that search read ahead.
+    const PACKS: u64 = 96;
+    /// At so many records a pack closes.
+    const PACK_RECORDS: u64 = 8 << 10;
+    let site = Site::with_vault();
+    let server = serve(&site);
+    let machines: Vec<(PathBuf, Hello)> = (0..MACHINES)
+        .map(|number| format!("m-{number}"))
+        .map(|name| {
+            let identity = site.enroll(&name, "machine");
+            let hello = peer::hello(&vault_of(&identity), &name);
+            let entered = peer::enter_as(server.address, &identity, hello.clone(), Lsn::NONE);
+            let (mut client, mut session) = entered;
+            let mut bytes = Vec::new();
+            peer::say(&mut session, a_disk(), &mut bytes);
+            client.write_all(&bytes).expect("the server reads");
+            peer::wait_until_committed(&mut client, &mut session);
+            (identity, Hello { epoch: Epoch(1), committed: session.committed(), ..hello })
+        })
+        .collect();
+    let other = site.enroll("other", "machine");
+    let (mut client, mut session) = peer::enter(server.address, &other, "other");
+    let (mut bytes, mut rng) = (Vec::new(), Rng::new(1));
+    peer::say(&mut session, a_disk(), &mut bytes);
+    for _ in 0..PACKS * PACK_RECORDS {
+        // Here and there, so that indexes stay long.
+        let offset = rng.below(1 << 27) << 12;
+        let extent = Extent { disk: DiskNumber::default(), offset, length: 64 << 10 };
+        peer::say(&mut session, RecordKind::Zero(extent), &mut bytes);
+        if bytes.len() >= 64 << 10 {
+            client.write_all(&bytes).expect("the server reads");
+            bytes.clear();
+        }
+    }
+    client.write_all(&bytes).expect("the server reads");
+    peer::wait_until_committed(&mut client, &mut session);
+    drop(client);
+    server.stop().success();
+
+    let server = site.server_at("127.0.0.1:0").args(["--memory", MEMORY, "--cores", CORES]).serve();
+    let before = server.peak_memory_bytes().expect("the server runs");
+    let address = server.address;
+    let again: Vec<_> = machines
+        .into_iter()
+        .map(|(identity, hello)| {
+            std::thread::spawn(move || {
+                let told = hello.committed;
+                let (client, session) = peer::enter_as(address, &identity, hello, told);
+                assert_eq!(session.committed(), told);
+                client
+            })
+        })
+        .collect();
+    let again: Vec<tls::Client> =
+        again.into_iter().map(|enters| enters.join().expect("it gets its epoch again")).collect();
+    let rise = server.peak_memory_bytes().expect("the server runs") - before;
+    let searches = server.memory_term_bytes("grants") + server.memory_term_bytes("store client");
+    eprintln!("{} KiB more than before, of {} KiB", rise >> 10, searches >> 10);
+    // The whole has room for what nobody uses now: it must come out of what is there for it.
+    assert!(rise <= searches, "{rise} bytes more than before, and {searches} are there for them");
+    assert_within_its_bound(&server, "when all machines came again");
+    drop(again);
+    server.stop().success();
+}
+
 /// Sends records without data, which need no credit, as fast as they are taken, and reads nothing.
 /// The connection is left open.
 #[track_caller]
@@ -193,8 +263,7 @@ fn flood(
     client.sock.set_write_timeout(Some(STALLED)).expect("a limit can be set");
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        let disk = Disk { number: DiskNumber::default(), bytes: 1 << 40, name: "flood".into() };
-        peer::say(&mut session, RecordKind::Disk(disk), &mut bytes);
+        peer::say(&mut session, a_disk(), &mut bytes);
         for number in 0..RECORDS {
             let extent =
                 Extent { disk: DiskNumber::default(), offset: number << 17, length: 64 << 10 };
@@ -210,4 +279,8 @@ fn flood(
         }
         client
     })
+}
+
+fn a_disk() -> RecordKind {
+    RecordKind::Disk(Disk { number: DiskNumber::default(), bytes: 1 << 40, name: "disk".into() })
 }

@@ -6,6 +6,7 @@
 
 use tidegate_model::limits::{FRAME_BYTES_DEFAULT, FRAME_BYTES_MAX, PACK_CLOSE_BYTES_DEFAULT};
 use tidegate_model::{Counted, Remedy};
+use tidegate_vault::pack::SEALED_INDEX_BYTES_MAX;
 
 use crate::compressor::COMPRESSOR_BYTES;
 use crate::logs::PACK_PLACES_BYTES;
@@ -22,9 +23,16 @@ const CONNECTION_BYTES: usize = 256 << 10;
 /// Connections beside those that have a session: health checks, handshakes, sessions that are about
 /// to take over or have just been taken over.
 const EXTRA_CONNECTIONS: usize = 32;
-/// The store client: its threads, connections, what a put copies on its way out, and what each of the
-/// few grants at once has: 1 MiB of indexes, and a stretch of a log's listing.
-const STORE_BYTES: usize = 32 << 20;
+/// The store client: its threads, connections, what a put copies on its way out, an answer on its way
+/// in.
+const STORE_BYTES: usize = 24 << 20;
+/// Grants of epochs that may be under way at once: each lists a log and reads indexes, and after an
+/// outage all machines want one.
+pub const GRANTS_MAX: usize = 4;
+/// What each has of its own: the first bytes of packs on their way, and a stretch of a log's listing.
+pub const GRANT_BYTES: usize = 1 << 20;
+/// All of them, with the room for the indexes that they look through: one of the longest, or many.
+const GRANTS_BYTES: usize = GRANTS_MAX * GRANT_BYTES + SEALED_INDEX_BYTES_MAX;
 /// Sessions: one for each so many bytes of the bound.
 const BYTES_PER_SESSION: usize = 2 << 20;
 const SESSIONS_MIN: usize = 16;
@@ -219,6 +227,7 @@ impl MemoryPlan {
             term("executors", shards * EXECUTOR_BYTES),
             term("compressors", shards * COMPRESSOR_BYTES),
             term("store client", STORE_BYTES),
+            term("grants", GRANTS_BYTES),
             term("connections", self.connections * CONNECTION_BYTES),
             term("indexes", shards * index_bytes(self.packs_in_flight_per_shard)),
             term("records of units", shards * units_in_flight(shards) * UNIT_RECORD_BYTES_MAX),
@@ -278,6 +287,7 @@ fn long_buffers(
 fn fixed(shards: usize, sessions: usize, small: usize, large: usize) -> usize {
     PROGRAM_BYTES
         + STORE_BYTES
+        + GRANTS_BYTES
         + (shards + 1) * PACK_PLACES_BYTES
         + shards
             * (EXECUTOR_BYTES

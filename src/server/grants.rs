@@ -1,16 +1,43 @@
 //! Epochs are granted by the vault: asked on the store's threads, awaited on the shard.
+//!
+//! Memory: so many at once as the plan has room for ([`GRANTS_MAX`]), and the indexes that they look
+//! through in the one room of their reader.
+
+use std::sync::Arc;
 
 use futures::channel::oneshot;
 use tidegate_model::{LogId, LogName, Remedy};
+use tidegate_pipeline::{GRANT_BYTES, GRANTS_MAX};
+use tidegate_vault::Vault;
 use tidegate_vault::grant::{self, Grant, GrantError, GrantRequest};
-use tidegate_vault::log::LogReader;
+use tidegate_vault::log::{INDEX_ROOM_BYTES, LogReader, SEARCH_BYTES};
+use tidegate_vault::pack::SEALED_INDEX_BYTES_MAX;
 use tidegate_wire::{Begins, Hello, Refusal, RefusalCode};
+use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
 use super::host::{Host, wall_clock};
 
-/// The end of a chain is found in a few indexes, each read once.
-const CACHE_BYTES: usize = 1 << 20;
+/// Searches read summaries, which aren't kept.
+const CACHE_BYTES: usize = 0;
+
+const _: () = assert!(SEARCH_BYTES <= GRANT_BYTES, "the plan has what a search takes");
+const _: () = assert!(INDEX_ROOM_BYTES <= SEALED_INDEX_BYTES_MAX, "and what they share");
+
+/// What all grants share. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Grants {
+    reader: LogReader,
+    turns: Arc<Semaphore>,
+}
+
+impl Grants {
+    /// Grants of this vault.
+    pub(super) fn of(vault: &Vault) -> Self {
+        let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
+        Self { reader, turns: Arc::new(Semaphore::new(GRANTS_MAX)) }
+    }
+}
 
 /// The vault didn't answer in time.
 pub(super) fn too_slow() -> Refusal {
@@ -49,11 +76,10 @@ pub(super) async fn grant(host: &Host, hello: &Hello) -> Result<Grant, Refusal> 
         now: wall_clock(),
     };
     let (sender, receiver) = oneshot::channel();
-    let (vault, grants) = (shared.vault.clone(), shared.grants.clone());
+    let Grants { reader, turns } = shared.grants.clone();
     shared.store.spawn(async move {
         let mut sender = sender;
-        let _turn = grants.acquire().await;
-        let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
+        let _turn = turns.acquire().await;
         let granted = tokio::select! {
             granted = grant::grant(&reader, &request) => granted,
             // Nobody waits any more. A session that was granted all the same does no harm: the next

@@ -15,6 +15,7 @@ use tidegate_vault::Vault;
 
 use super::directory::Directory;
 use super::front::Arrival;
+use super::grants::Grants;
 use super::latency::Latencies;
 use super::uploads::{PutGate, UploadFailure};
 
@@ -67,8 +68,8 @@ pub(crate) struct Shared {
     pub store: tokio::runtime::Handle,
     /// How many puts may be under way at once.
     pub puts: PutGate,
-    /// Grants that may be under way at once.
-    pub grants: Arc<tokio::sync::Semaphore>,
+    /// What grants of epochs share.
+    pub grants: Grants,
     /// How long a put is tried again.
     pub store_patience: Duration,
     /// A pack closes so long after its first record had come whole.
@@ -102,8 +103,6 @@ pub(crate) struct SharedParts {
     pub on_failure: Box<dyn Fn() + Send + Sync>,
 }
 
-/// Each lists a log and reads indexes: after an outage all machines want one at once.
-const GRANTS_MAX: usize = 8;
 /// Connections that wait for their shard's attention.
 const ARRIVALS_MAX: usize = 1024;
 
@@ -119,6 +118,7 @@ impl Shared {
             load_permille: AtomicU64::new(0),
             packs_permille: AtomicU32::new(0),
         };
+        let grants = Grants::of(&parts.vault);
         Self {
             block_bytes: parts.vault.description().block_bytes,
             vault: parts.vault,
@@ -137,7 +137,7 @@ impl Shared {
             is_governed: parts.is_governed,
             plan,
             store: parts.store,
-            grants: Arc::new(tokio::sync::Semaphore::new(GRANTS_MAX)),
+            grants,
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,
             times: Arc::default(),

@@ -47,7 +47,18 @@ pub fn first_frame(vault: &str, machine: &str) -> Vec<u8> {
 /// A machine with a session of its own, and its end of the protocol.
 #[track_caller]
 pub fn enter(server: SocketAddr, identity: &Path, machine: &str) -> (tls::Client, agent::Session) {
-    let mut session = agent::Session::new(hello(&vault_of(identity), machine), Lsn::NONE);
+    enter_as(server, identity, hello(&vault_of(identity), machine), Lsn::NONE)
+}
+
+/// The same with its hello, and the last LSN that it has ever sent of the epoch that it claims.
+#[track_caller]
+pub fn enter_as(
+    server: SocketAddr,
+    identity: &Path,
+    hello: Hello,
+    ever_sent: Lsn,
+) -> (tls::Client, agent::Session) {
+    let mut session = agent::Session::new(hello, ever_sent);
     let mut bytes = request("test");
     session.hello(&mut bytes);
     let mut client = tls::client(server, Some(identity));
@@ -55,6 +66,21 @@ pub fn enter(server: SocketAddr, identity: &Path, machine: &str) -> (tls::Client
     let welcome = welcome(&mut client);
     session.hear(Message::Welcome(welcome)).expect("it is a good welcome");
     (client, session)
+}
+
+/// Reads until all that was sent is committed.
+#[track_caller]
+pub fn wait_until_committed(client: &mut tls::Client, session: &mut agent::Session) {
+    let (mut decoder, mut buffer) = (Decoder::new(Side::Agent), [0; 4096]);
+    while session.committed() < session.sent() {
+        let count = client.read(&mut buffer).expect("it answers");
+        assert!(count > 0, "it closed at {} of {}", session.committed(), session.sent());
+        let mut bytes = &buffer[..count];
+        while let Some(item) = decoder.next(&mut bytes).expect("a server's frames can be read") {
+            let Item::Message(message) = item else { panic!("not {item:?} from a server") };
+            session.hear(message).expect("it is in turn");
+        }
+    }
 }
 
 /// Reads up to the welcome, byte by byte, so that nothing behind it is taken.

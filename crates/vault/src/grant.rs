@@ -18,8 +18,9 @@ use futures::{StreamExt, TryStreamExt};
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
-use crate::log::{LogReader, Stated, Survey};
+use crate::log::{LogReader, PackPlace, Stated, Survey};
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
+use crate::pack::PackSummary;
 use crate::store::Put;
 pub use error::GrantError;
 
@@ -136,7 +137,13 @@ async fn resume(
 ) -> Result<Option<Grant>, GrantError> {
     let chain = Chain::of(reader, request, epoch);
     let newest = chain.newest_session().await?;
-    let mut committed = chain.end_of(newest.as_ref()).await?;
+    // The agent forgot nothing beyond what it states. Where the vault is known to have that, what it
+    // has besides is only sent again if it isn't found.
+    let reach = match request.acknowledged <= chain.start(newest.as_ref()).committed {
+        true => Reach::Tail,
+        false => Reach::Log,
+    };
+    let mut committed = chain.end_of(newest.as_ref(), reach).await?;
     if committed < request.acknowledged {
         committed = committed.max(chain.end_of_all().await?);
     }
@@ -165,8 +172,13 @@ async fn begin(
     let parent = match (request.parent, newest) {
         (Some(parent), _) => Some(named_parent(reader, request, parent).await?),
         (None, Some(newest)) => {
-            let end = Chain::of(reader, request, &newest).end().await?;
-            Some(Point { epoch: newest.epoch, lsn: end })
+            let chain = Chain::of(reader, request, &newest);
+            let lsn = match request.begins {
+                Begins::Continue => chain.end().await?,
+                // Nothing stands on it: a machine that begins anew waits for no search.
+                Begins::Copy => chain.start(chain.newest_session().await?.as_ref()).committed,
+            };
+            Some(Point { epoch: newest.epoch, lsn })
         }
         (None, None) => None,
     };
@@ -219,6 +231,26 @@ pub async fn chain_end(
     Chain { reader, machine, epoch, known: None }.end().await
 }
 
+/// How far back an end is searched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    /// In the log's last stretch: ten seconds' reads.
+    Tail,
+    /// To where the session begins, however long that takes.
+    Log,
+}
+
+/// Where the search for a chain's end begins.
+struct Start<'a> {
+    log: &'a LogName,
+    /// No pack of the log before this one completes more than is `committed`.
+    first: PackNumber,
+    /// Up to here the chain is known to be in the vault.
+    committed: Lsn,
+    /// What is known of how far the log was committed.
+    stated: Stated,
+}
+
 /// The chain of an epoch.
 struct Chain<'a> {
     reader: &'a LogReader,
@@ -238,7 +270,7 @@ impl<'a> Chain<'a> {
 
     /// Its end, by the log of the newest session.
     async fn end(&self) -> Result<Lsn, GrantError> {
-        self.end_of(self.newest_session().await?.as_ref()).await
+        self.end_of(self.newest_session().await?.as_ref(), Reach::Log).await
     }
 
     async fn newest_session(&self) -> Result<Option<SessionRecord>, GrantError> {
@@ -258,26 +290,42 @@ impl<'a> Chain<'a> {
             of_epoch.map(|session| (&session.log, session)).collect();
         let mut end = Lsn::NONE;
         for session in newest.into_values().map(Some).chain([None]) {
-            end = end.max(self.end_of(session).await?);
+            end = end.max(self.end_of(session, Reach::Log).await?);
         }
         Ok(end)
     }
 
-    /// Reads a session's log backwards, to the last pack that completes a record, or to those of
-    /// which it is known what they complete.
-    async fn end_of(&self, session: Option<&SessionRecord>) -> Result<Lsn, GrantError> {
+    /// What is known of a session, or of the epoch's first, without reading its log.
+    fn start<'b>(&'b self, session: Option<&'b SessionRecord>) -> Start<'b> {
         let first = (&self.epoch.log, self.epoch.pack, Lsn::NONE);
-        let (log, mut first, mut committed) =
+        let (log, first, committed) =
             session.map_or(first, |session| (&session.log, session.pack, session.committed));
-        let mut stated = Stated::default();
-        if let Some((_, known)) = self.known.filter(|(of, _)| *of == log) {
-            (first, committed) = (first.max(known.stored), committed.max(known.committed));
-            stated = Stated::by_writer(known.stored);
+        match self.known.filter(|(of, _)| *of == log) {
+            Some((_, known)) => Start {
+                log,
+                first: first.max(known.stored),
+                committed: committed.max(known.committed),
+                stated: Stated::by_writer(known.stored),
+            },
+            None => Start { log, first, committed, stated: Stated::default() },
         }
+    }
+
+    /// Reads a session's log backwards, to the last pack that completes a record, or to those of
+    /// which it is known what they complete, or as far as `reach` goes.
+    async fn end_of(
+        &self,
+        session: Option<&SessionRecord>,
+        reach: Reach,
+    ) -> Result<Lsn, GrantError> {
+        let Start { log, first, committed, stated } = self.start(session);
         let mut stretch = Some(self.reader.tail(log, first, stated).await?);
         while let Some(survey) = stretch {
             if let Some(complete) = self.last_complete(&survey, first).await? {
                 return Ok(max(complete, committed));
+            }
+            if reach == Reach::Tail {
+                break;
             }
             stretch = self.reader.before(&survey, first).await?;
         }
@@ -291,17 +339,18 @@ impl<'a> Chain<'a> {
         first: PackNumber,
     ) -> Result<Option<Lsn>, GrantError> {
         let backwards = survey.counted_from(first).into_iter().rev().collect();
-        let mut packs = pin!(self.reader.packs(survey, backwards));
+        let complete = |_: &PackPlace, summary: PackSummary| {
+            let here = summary.machines.iter();
+            here.filter(|entry| entry.name == *self.machine && entry.epoch == self.epoch.epoch)
+                .map(|entry| entry.complete_lsn)
+                .max()
+                .filter(|lsn| *lsn != Lsn::NONE)
+        };
+        let mut packs = pin!(self.reader.summaries(survey, backwards, complete));
         // Several are read at once: in a log of many machines the last that names this one may lie
         // far back.
-        while let Some((_, pack)) = packs.next().await {
-            let pack = pack?;
-            let here = pack.index.machines.iter();
-            let complete = here
-                .filter(|entry| entry.name == *self.machine && entry.epoch == self.epoch.epoch)
-                .map(|entry| entry.complete_lsn)
-                .max();
-            if let Some(complete) = complete.filter(|lsn| *lsn != Lsn::NONE) {
+        while let Some((_, complete)) = packs.next().await {
+            if let Some(complete) = complete? {
                 return Ok(Some(complete));
             }
         }

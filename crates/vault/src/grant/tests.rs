@@ -114,29 +114,37 @@ async fn counted(vault: &TestVault, request: &GrantRequest) -> (Grant, u32) {
     (granted, objects.heads.load(Ordering::SeqCst))
 }
 
+/// Packs of another machine behind those of one whose epoch is in the vault up to LSN 3, more than a
+/// stretch.
+async fn buried(vault: &mut TestVault) -> TestMachine {
+    let mut machine = machine(vault).await;
+    let other = ("db-2".parse().unwrap(), Epoch(1));
+    for lsn in 1..=STRETCH_PACKS + 100 {
+        machine.log.add(vault, &other, lsn, &Op::Time, None);
+        machine.log.store(vault, false).await;
+    }
+    machine
+}
+
 #[test]
 fn packs_of_other_machines_arent_read_where_the_end_is_known() {
     run(async {
         let mut vault = TestVault::new();
-        let mut machine = machine(&mut vault).await;
-        let other = ("db-2".parse().unwrap(), Epoch(1));
-        for lsn in 1..=STRETCH_PACKS + 100 {
-            machine.log.add(&vault, &other, lsn, &Op::Time, None);
-            machine.log.store(&mut vault, false).await;
-        }
+        let machine = buried(&mut vault).await;
         let end = Grant { epoch: Epoch(1), committed: Lsn(3) };
-        let mut request = request(&machine.log, 5, 1);
+        let mut request = GrantRequest { acknowledged: Lsn(3), ..request(&machine.log, 5, 1) };
         let (granted, heads) = counted(&vault, &request).await;
         println!("{heads} packs are read without knowing the end");
         assert_eq!(granted, end);
         assert!(u64::from(heads) > STRETCH_PACKS);
         let known = KnownEnd { epoch: Epoch(1), committed: Lsn(3), stored: machine.log.number() };
-        let asked = GrantRequest { known: Some(known), acknowledged: Lsn(3), ..request.clone() };
+        let asked = GrantRequest { known: Some(known), ..request.clone() };
         vault.delete(&layout::session(&machine.of.0, Epoch(1), 1)).await;
         let (granted, heads) = counted(&vault, &asked).await;
         println!("{heads} packs are read where it is known");
         assert_eq!((granted, heads), (end, 0));
-        // Nor for a new incarnation, whose epoch stands on the end of this one.
+        // Nor for a new incarnation, whose copy stands on nothing, and says where it came from.
+        request.acknowledged = Lsn::NONE;
         (request.incarnation, request.claimed) = (Incarnation::from_bytes([6; 16]), Epoch::NONE);
         request.known = Some(known);
         let (granted, heads) = counted(&vault, &request).await;
@@ -145,6 +153,46 @@ fn packs_of_other_machines_arent_read_where_the_end_is_known() {
         let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(2)).await;
         let parent = Some(Point { epoch: Epoch(1), lsn: Lsn(3) });
         assert_eq!(record.unwrap().unwrap().parent, parent);
+    });
+}
+
+#[test]
+fn a_new_incarnation_waits_for_no_search_however_much_lies_behind_the_old_one() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = buried(&mut vault).await;
+        let elsewhere = TestLog::new(&vault, 2);
+        let (granted, heads) = counted(&vault, &request(&elsewhere, 6, 0)).await;
+        assert_eq!((granted, heads), (Grant { epoch: Epoch(2), committed: Lsn(0) }, 0));
+        // Nor where something there is damaged, which nothing of it stands on.
+        let newest = machine.log.place(STRETCH_PACKS + 101).path();
+        vault.put(&newest, b"nonsense".to_vec()).await;
+        let (granted, heads) = counted(&vault, &request(&elsewhere, 7, 0)).await;
+        assert_eq!((granted.epoch, heads), (Epoch(3), 0));
+    });
+}
+
+#[test]
+fn what_the_agent_knows_to_be_there_bounds_the_search_only_where_the_vault_knows_it_too() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = buried(&mut vault).await;
+        let elsewhere = TestLog::new(&vault, 2);
+        // It was told of LSN 3, and nothing but the log says that it is there.
+        let told = GrantRequest { acknowledged: Lsn(3), ..request(&elsewhere, 5, 1) };
+        let (granted, heads) = counted(&vault, &told).await;
+        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(3) });
+        assert!(u64::from(heads) > STRETCH_PACKS, "{heads}");
+        // So it is with what the vault has lost: the agent isn't told that it is there.
+        let beyond = GrantRequest { acknowledged: Lsn(9), ..request(&elsewhere, 5, 1) };
+        assert_eq!(counted(&vault, &beyond).await.0.committed, Lsn(3));
+        // It wasn't told of anything: all that it has sent it still has, and sends again.
+        for session in 1..=2 {
+            vault.delete(&layout::session(&machine.of.0, Epoch(1), session)).await;
+        }
+        let (granted, heads) = counted(&vault, &request(&elsewhere, 5, 1)).await;
+        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(0) });
+        assert!((1..=STRETCH_PACKS + 16).contains(&u64::from(heads)), "{heads}");
     });
 }
 
@@ -218,11 +266,13 @@ fn a_session_in_which_nothing_came_ends_where_it_began() {
 }
 
 #[test]
-fn a_new_incarnation_gets_an_epoch_upon_the_newest_ones_end() {
+fn a_new_incarnation_gets_an_epoch_that_says_where_it_came_from() {
     run(async {
         let mut vault = TestVault::new();
         let machine = machine(&mut vault).await;
         let log = TestLog::new(&vault, 2);
+        // What the newest session found is known without a search.
+        grant(&vault.reader(), &request(&log, 5, 1)).await.unwrap();
         let granted = grant(&vault.reader(), &request(&log, 6, 0)).await.unwrap();
         assert_eq!(granted, Grant { epoch: Epoch(2), committed: Lsn(0) });
         let name = machine.of.0;

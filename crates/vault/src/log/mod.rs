@@ -7,7 +7,7 @@
 //!
 //! Invariants: what comes out of here was authenticated and stands at the place that was asked
 //! for. Memory is bounded: the cache by its size, what is on its way by [`INDEXES_AHEAD`] and
-//! the [`buffers::Buffers`] that its reader has. Decoding runs on tokio's blocking threads, so that every core helps.
+//! the [`buffers::Buffers`] that its reader has, what searches read by [`INDEX_ROOM_BYTES`]. Decoding runs on tokio's blocking threads, so that every core helps.
 
 pub mod buffers;
 mod cache;
@@ -24,5 +24,5 @@ mod tests;
 pub use counted::{Counted, Stated};
 pub use error::LogError;
 pub use place::PackPlace;
-pub use reader::{CACHE_BYTES_DEFAULT, LogReader, PackRead};
-pub use survey::{INDEXES_AHEAD, STRETCH_PACKS, Survey, stated_by};
+pub use reader::{CACHE_BYTES_DEFAULT, INDEX_ROOM_BYTES, LogReader, PackRead};
+pub use survey::{INDEXES_AHEAD, SEARCH_BYTES, STRETCH_PACKS, Survey, stated_by};

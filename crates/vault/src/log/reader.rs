@@ -1,16 +1,21 @@
 //! Reads headers and indexes of packs: authenticated, and of the place that was asked for.
+//!
+//! Of the sealed indexes that are read for their summaries a reader and its clones have no more than
+//! [`INDEX_ROOM_BYTES`] in memory at once, however many search: each waits for room when it knows what
+//! it needs, and then for nothing but the store. Whole indexes are their callers' to bound.
 
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tidegate_model::{LogId, PackNumber};
+use tokio::sync::Semaphore;
 
 use super::cache::ByteCache;
 use super::{LogError, PackPlace};
 use crate::pack::{
-    Envelope, FrameEntry, HEADER_BYTES, PackError, PackHeader, PackIndex, PackKind, Record,
-    open_index,
+    Envelope, FrameEntry, HEADER_BYTES, PackError, PackHeader, PackIndex, PackKind, PackSummary,
+    Record, SEALED_INDEX_BYTES_MAX, open_index, open_summary,
 };
 use crate::seal::{KeyRing, LogCiphers};
 use crate::store::{Store, StoreError};
@@ -18,7 +23,11 @@ use crate::vault::Vault;
 
 /// What is read of a pack at first. Holds the header and the compressed index of a pack of whole
 /// blocks several times over; a pack of small writes takes a second request.
-const HEAD_BYTES_GUESS: u64 = 64 << 10;
+pub(super) const HEAD_BYTES_GUESS: u32 = 64 << 10;
+
+/// Memory for the sealed indexes that are read for their summaries: the longest that there can be
+/// fits, alone. Of usual ones, 8 KiB each, more than a thousand do, so that no search waits for another.
+pub const INDEX_ROOM_BYTES: usize = SEALED_INDEX_BYTES_MAX;
 
 /// Memory for indexes unless the caller says otherwise: those of some 2,000 packs of whole blocks,
 /// so that references into 32 GiB of history are followed without reading an index twice.
@@ -43,6 +52,11 @@ impl PackRead {
     #[must_use]
     pub fn frame_error(&self, entry: &FrameEntry, cause: PackError) -> LogError {
         LogError::Frame { place: self.place.clone(), frame: entry.number, cause }
+    }
+
+    fn summary(&self) -> PackSummary {
+        let PackIndex { last, committed_packs, ref machines, .. } = self.index;
+        PackSummary { last, committed_packs, machines: machines.clone() }
     }
 
     fn memory_bytes(&self) -> usize {
@@ -71,6 +85,8 @@ struct Inner {
     store: Store,
     ring: KeyRing,
     cache: Mutex<ByteCache<(LogId, PackNumber), Arc<PackRead>>>,
+    /// Bytes of [`INDEX_ROOM_BYTES`] that are free.
+    room: Semaphore,
 }
 
 impl LogReader {
@@ -78,7 +94,8 @@ impl LogReader {
     #[must_use]
     pub fn new(store: Store, ring: KeyRing, cache_bytes: usize) -> Self {
         let cache = Mutex::new(ByteCache::new(cache_bytes));
-        Self(Arc::new(Inner { store, ring, cache }))
+        let room = Semaphore::new(INDEX_ROOM_BYTES);
+        Self(Arc::new(Inner { store, ring, cache, room }))
     }
 
     /// A reader of an open vault.
@@ -108,22 +125,14 @@ impl LogReader {
         place: &PackPlace,
         stored_bytes: Option<u64>,
     ) -> Result<Found, LogError> {
-        let cached = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place.key());
-        if let Some(pack) = cached {
-            check_size(place, &pack.header, stored_bytes)?;
+        if let Some(pack) = self.cached(place, stored_bytes)? {
             return Ok(Found::Pack(pack));
         }
         let (header, index) = self.head(place, stored_bytes).await?;
         if header.kind == PackKind::Tombstone {
             return Ok(Found::Tombstone);
         }
-        let ciphers = match self.ciphers_of(place, &header) {
-            // A changed bit, and no key that is missing: the digest needs none.
-            Err(_) if header.digest_with(&index) != header.digest => {
-                return Err(LogError::Pack { place: place.clone(), cause: PackError::Digest });
-            }
-            ciphers => ciphers?,
-        };
+        let ciphers = self.index_ciphers(place, &header, &index)?;
         let owned = place.clone();
         let opened = tokio::task::spawn_blocking(move || {
             let mut index = index;
@@ -160,6 +169,44 @@ impl LogReader {
         }
     }
 
+    /// What the pack at `place` says of its log and its machines; it isn't kept.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub(super) async fn summary(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<PackSummary, LogError> {
+        if let Some(pack) = self.cached(place, stored_bytes)? {
+            return Ok(pack.summary());
+        }
+        let (header, first) = self.header(place, stored_bytes).await?;
+        let room = self.0.room.acquire_many(header.index_bytes).await;
+        let _room = room.map_err(|error| LogError::Stopped(error.to_string()))?;
+        let mut index = self.sealed_index(place, &header, first).await?;
+        if header.kind == PackKind::Tombstone {
+            return Err(LogError::Tombstone(place.clone()));
+        }
+        let ciphers = self.index_ciphers(place, &header, &index)?;
+        // On this thread: most take less time than to wake another, and what is expanded at once
+        // is bounded by the few threads that a runtime has.
+        open_summary(&header, &mut index, &ciphers)
+            .map_err(|cause| LogError::Pack { place: place.clone(), cause })
+    }
+
+    fn cached(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<Option<Arc<PackRead>>, LogError> {
+        let cached = self.0.cache.lock().unwrap_or_else(PoisonError::into_inner).get(place.key());
+        if let Some(pack) = &cached {
+            check_size(place, &pack.header, stored_bytes)?;
+        }
+        Ok(cached)
+    }
+
     /// What opens the frames of a pack.
     ///
     /// # Errors
@@ -175,12 +222,40 @@ impl LogReader {
         })
     }
 
+    /// What opens an index. Without a key for it, one that was changed is told from one that is
+    /// whole.
+    fn index_ciphers(
+        &self,
+        place: &PackPlace,
+        header: &PackHeader,
+        index: &[u8],
+    ) -> Result<LogCiphers, LogError> {
+        match self.ciphers_of(place, header) {
+            // A changed bit, and no key that is missing: the digest needs none.
+            Err(_) if header.digest_with(index) != header.digest => {
+                Err(LogError::Pack { place: place.clone(), cause: PackError::Digest })
+            }
+            ciphers => ciphers,
+        }
+    }
+
     /// Header and sealed index, compared with their place and each other.
     async fn head(
         &self,
         place: &PackPlace,
         stored_bytes: Option<u64>,
     ) -> Result<(PackHeader, BytesMut), LogError> {
+        let (header, first) = self.header(place, stored_bytes).await?;
+        let index = self.sealed_index(place, &header, first).await?;
+        Ok((header, index))
+    }
+
+    /// The header, compared with its place, and the first bytes of the object.
+    async fn header(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+    ) -> Result<(PackHeader, Bytes), LogError> {
         let refuse = |cause| LogError::Pack { place: place.clone(), cause };
         let first = self.first_bytes(place, stored_bytes).await?;
         let header = match PackHeader::decode(&first) {
@@ -192,12 +267,22 @@ impl LogReader {
         };
         self.check_place(place, &header).map_err(refuse)?;
         check_size(place, &header, stored_bytes)?;
+        Ok((header, first))
+    }
+
+    /// The sealed index that belongs to a header, of which `first` may have a part.
+    async fn sealed_index(
+        &self,
+        place: &PackPlace,
+        header: &PackHeader,
+        first: Bytes,
+    ) -> Result<BytesMut, LogError> {
         let index = self.index(place, &first, header.index_bytes, header.object_bytes).await?;
         // A tombstone has nothing else that would tell a changed bit; a pack's index does.
         if header.kind == PackKind::Tombstone && header.digest_with(&index) != header.digest {
-            return Err(refuse(PackError::Digest));
+            return Err(LogError::Pack { place: place.clone(), cause: PackError::Digest });
         }
-        Ok((header, index))
+        Ok(index)
     }
 
     /// What is wrong with a pack whose header states a format that we don't know.
@@ -240,7 +325,8 @@ impl LogReader {
         stored_bytes: Option<u64>,
     ) -> Result<Bytes, LogError> {
         let path = place.path();
-        let end = stored_bytes.unwrap_or(HEAD_BYTES_GUESS).min(HEAD_BYTES_GUESS);
+        let guess = u64::from(HEAD_BYTES_GUESS);
+        let end = stored_bytes.unwrap_or(guess).min(guess);
         if end == 0 {
             return Ok(Bytes::new());
         }

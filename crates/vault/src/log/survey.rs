@@ -12,15 +12,22 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use tidegate_model::{LogName, PackNumber};
 
 use super::counted::{Counted, Stated, judge};
-use super::reader::Found;
+use super::reader::{Found, HEAD_BYTES_GUESS};
 use super::{LogError, LogReader, PackPlace, PackRead};
 use crate::layout;
-use crate::pack::HEADER_BYTES;
+use crate::pack::{HEADER_BYTES, PackSummary};
 use crate::store::StoreError;
 
 /// Indexes on their way at once. With an average index of 8 KiB and at most 7 MiB each they hold
 /// little; eight of them hide a store's latency behind decoding.
 pub const INDEXES_AHEAD: usize = 8;
+/// What who looks for something near a log's end has in memory, beside the indexes that all who look
+/// share room for: the first bytes of packs on their way, and a stretch.
+pub const SEARCH_BYTES: usize = INDEXES_AHEAD * HEAD_BYTES_GUESS as usize + STRETCH_BYTES;
+/// A stretch's listing, which packs of it count, and those that are still to be read: some 100 bytes
+/// a pack.
+const STRETCH_BYTES: usize = 512 << 10;
+const _: () = assert!(STRETCH_BYTES as u64 / STRETCH_PACKS >= 128);
 /// How many packs that a listing lacks are asked for by name before they are called lost: the
 /// listing of a log that is written to may be older in one place than in another.
 const MISSING_ASKED_MAX: usize = 1024;
@@ -30,8 +37,6 @@ pub const STRETCH_PACKS: u64 = 4096;
 /// A tail begins so many packs before what is wanted of it, so that its newest packs, which state what
 /// was stored when they closed, state more than lies before it. A shard has fewer packs on their way.
 const UNDER_WAY_MAX: u64 = 256;
-/// So many of a tail's newest packs are asked: those that a crash damaged are few.
-const ASKED_MAX: usize = 16;
 
 /// A log, or a stretch of one, as it is stored.
 #[derive(Debug, Clone)]
@@ -132,7 +137,7 @@ impl LogReader {
         survey.state(stated);
         self.ask_newest(&mut survey).await?;
         if survey.stated.packs() < from.0 {
-            // Only where the newest packs are damaged: then all must be known to tell what counts.
+            // Only where none of all these is whole: then all must be known to tell what counts.
             return self.survey(log).await;
         }
         self.judge(&mut survey).await?;
@@ -217,11 +222,11 @@ impl LogReader {
 
     /// Reads the newest packs until one states that all before the stretch was stored.
     async fn ask_newest(&self, survey: &mut Survey) -> Result<(), LogError> {
-        let newest = survey.stored.keys().rev().take(ASKED_MAX).copied().map(PackNumber);
-        let mut packs = pin!(self.packs(survey, newest.collect()));
+        let newest = survey.stored.keys().rev().copied().map(PackNumber).collect();
+        let mut packs = pin!(self.summaries(survey, newest, summary_states));
         while survey.stated.packs() < survey.from.0 {
             match packs.next().await {
-                Some((_, Ok(pack))) => survey.state(stated_by(&pack)),
+                Some((_, Ok(stated))) => survey.state(stated),
                 // Told by who reads it.
                 Some((_, Err(error))) if error.is_damage() => {}
                 Some((_, Err(error))) => return Err(error),
@@ -235,10 +240,10 @@ impl LogReader {
     pub(super) async fn judge(&self, survey: &mut Survey) -> Result<(), LogError> {
         self.find_tombstone(survey).await?;
         let leftovers = survey.counted.leftovers.clone();
-        let packs: Vec<_> = self.packs(survey, leftovers).collect().await;
-        for (place, pack) in packs {
-            match pack {
-                Ok(pack) => survey.state(stated_by(&pack)),
+        let packs: Vec<_> = self.summaries(survey, leftovers, summary_states).collect().await;
+        for (place, stated) in packs {
+            match stated {
+                Ok(stated) => survey.state(stated),
                 Err(error) if error.is_damage() => survey.damaged.push((place, error)),
                 Err(error) => return Err(error),
             }
@@ -290,14 +295,10 @@ impl LogReader {
         survey: &Survey,
         numbers: Vec<PackNumber>,
     ) -> impl Stream<Item = (PackPlace, Result<Arc<PackRead>, LogError>)> + use<> {
-        let (reader, log) = (self.clone(), survey.log.clone());
-        let sizes: Vec<_> = numbers
-            .into_iter()
-            .map(|number| (number, survey.stored.get(&number.0).copied()))
-            .collect();
-        stream::iter(sizes)
-            .map(move |(number, bytes)| {
-                let (reader, place) = (reader.clone(), PackPlace { log: log.clone(), number });
+        let reader = self.clone();
+        stream::iter(sized(survey, numbers))
+            .map(move |(place, bytes)| {
+                let reader = reader.clone();
                 async move {
                     let pack = reader.sized_pack(&place, bytes).await;
                     (place, pack)
@@ -305,10 +306,45 @@ impl LogReader {
             })
             .buffered(INDEXES_AHEAD)
     }
+
+    /// The same for what is `told` of each pack by its summary, which isn't kept. What is on its way
+    /// has room that other searches wait for: who reads this waits for nothing else meanwhile.
+    pub(crate) fn summaries<T, F: Fn(&PackPlace, PackSummary) -> T + Clone>(
+        &self,
+        survey: &Survey,
+        numbers: Vec<PackNumber>,
+        told: F,
+    ) -> impl Stream<Item = (PackPlace, Result<T, LogError>)> + use<T, F> {
+        let reader = self.clone();
+        stream::iter(sized(survey, numbers))
+            .map(move |(place, bytes)| {
+                let (reader, told) = (reader.clone(), told.clone());
+                async move {
+                    let summary = reader.summary(&place, bytes).await;
+                    let told = summary.map(|summary| told(&place, summary));
+                    (place, told)
+                }
+            })
+            .buffered(INDEXES_AHEAD)
+    }
+}
+
+/// The places of packs of a surveyed log, and their sizes as far as they are known.
+fn sized(
+    survey: &Survey,
+    numbers: Vec<PackNumber>,
+) -> impl Iterator<Item = (PackPlace, Option<u64>)> + use<> {
+    let size = |number: PackNumber| (number, survey.stored.get(&number.0).copied());
+    let (sizes, log): (Vec<_>, _) = (numbers.into_iter().map(size).collect(), survey.log.clone());
+    sizes.into_iter().map(move |(number, bytes)| (PackPlace { log: log.clone(), number }, bytes))
 }
 
 /// What a pack says of how far its log was committed.
 #[must_use]
 pub fn stated_by(pack: &PackRead) -> Stated {
     Stated::by_pack(pack.place.number, pack.index.committed_packs, pack.index.last)
+}
+
+fn summary_states(place: &PackPlace, summary: PackSummary) -> Stated {
+    Stated::by_pack(place.number, summary.committed_packs, summary.last)
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use futures::StreamExt;
 use tidegate_model::{Checksum, Epoch, PackNumber};
 
 use super::buffers::Buffers;
 use super::frames::{RUN_BYTES_MAX, runs};
 use super::reader::Found;
 use super::*;
-use crate::pack::{Content, Expander, HEADER_BYTES, PackError};
+use crate::pack::{Content, Expander, HEADER_BYTES, PackError, PackSummary};
 use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
 /// Bytes that don't compress, different for each seed.
@@ -33,19 +34,24 @@ async fn pack_of(vault: &mut TestVault, frames: u64, bytes: u64) -> TestMachine 
     machine
 }
 
+/// A pack of many small writes, whose index is longer than what is read first.
+async fn many_writes(vault: &mut TestVault, machine: &mut TestMachine) {
+    for seed in 0..6000_u64 {
+        let length = 1 + seed % 9;
+        let offset = seed * 7 % (BLOCK - 9);
+        let bytes = noise(seed, usize::try_from(length).unwrap());
+        machine.does(Op::Write(extent(0, offset, length), bytes));
+    }
+    machine.store(vault).await;
+}
+
 #[test]
 fn an_index_longer_than_the_first_read_is_read_to_its_end() {
     run(async {
         let mut vault = TestVault::new();
         let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
         machine.does(Op::Disk(disk(0, BLOCK)));
-        for seed in 0..6000_u64 {
-            let length = 1 + seed % 9;
-            let offset = seed * 7 % (BLOCK - 9);
-            let bytes = noise(seed, usize::try_from(length).unwrap());
-            machine.does(Op::Write(extent(0, offset, length), bytes));
-        }
-        machine.store(&mut vault).await;
+        many_writes(&mut vault, &mut machine).await;
         let pack = vault.reader().pack(&machine.log.place(0)).await.unwrap();
         assert!(pack.header.index_bytes > 64 << 10, "{}", pack.header.index_bytes);
         assert_eq!(pack.index.records.len(), 6001);
@@ -114,6 +120,57 @@ fn two_frames_that_changed_places_are_refused() {
             .unwrap_err()
             .to_string();
         assert!(error.contains("another frame"), "{error}");
+    });
+}
+
+#[test]
+fn a_summary_says_what_the_index_says() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = pack_of(&mut vault, 2, BLOCK).await;
+        many_writes(&mut vault, &mut machine).await;
+        // And one in which there is nothing.
+        let mut log = TestLog::new(&vault, 2);
+        log.store(&mut vault, true).await;
+        for place in [machine.log.place(0), machine.log.place(1), log.place(0)] {
+            let pack = vault.reader().pack(&place).await.unwrap();
+            let index = &pack.index;
+            let summary = vault.reader().summary(&place, Some(pack.header.object_bytes)).await;
+            let expected = PackSummary {
+                last: index.last,
+                committed_packs: index.committed_packs,
+                machines: index.machines.clone(),
+            };
+            assert_eq!(summary.unwrap(), expected);
+            let changed = vault.reader().summary(&place, Some(1)).await.unwrap_err();
+            assert!(changed.is_damage(), "{changed}");
+            let mut bytes = vault.get(&place.path()).await;
+            bytes[HEADER_BYTES + 9] ^= 1;
+            vault.put(&place.path(), bytes).await;
+            let error = vault.reader().summary(&place, None).await.unwrap_err();
+            assert!(matches!(error, LogError::Pack { cause: PackError::Digest, .. }), "{error}");
+        }
+    });
+}
+
+#[test]
+fn searches_that_need_more_room_than_there_is_wait_and_end() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        many_writes(&mut vault, &mut machine).await;
+        let (reader, place) = (vault.reader(), machine.log.place(0));
+        let index_bytes = vault.reader().pack(&place).await.unwrap().header.index_bytes as usize;
+        let survey = reader.survey(&machine.log.name).await.unwrap();
+        let searches = INDEX_ROOM_BYTES / index_bytes / INDEXES_AHEAD + 2;
+        let searched = (0..searches).map(|_| {
+            let packs = vec![PackNumber(0); 2 * INDEXES_AHEAD];
+            let found = reader.summaries(&survey, packs, |_, summary| summary.machines.len());
+            found.map(|(_, machines)| machines.unwrap()).collect::<Vec<_>>()
+        });
+        let found = futures::future::join_all(searched).await;
+        assert_eq!(found, vec![vec![1; 2 * INDEXES_AHEAD]; searches]);
     });
 }
 

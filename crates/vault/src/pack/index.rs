@@ -33,6 +33,17 @@ pub struct PackIndex {
     pub(super) kept: Vec<u32>,
 }
 
+/// What a search for a log's or a machine's end needs of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackSummary {
+    /// As [`PackIndex::last`].
+    pub last: bool,
+    /// As [`PackIndex::committed_packs`].
+    pub committed_packs: u64,
+    /// As [`PackIndex::machines`].
+    pub machines: Vec<MachineEntry>,
+}
+
 /// A machine in a pack.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineEntry {

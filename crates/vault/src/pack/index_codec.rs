@@ -1,6 +1,8 @@
 //! The index as bytes: sections of fixed-size entries, compressed, sealed.
 //! docs/formats/pack.md, "Index".
 
+use std::io::Read;
+
 use tidegate_model::limits::{
     BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FRAME_BYTES_MAX, PACK_FRAMES_MAX, PACK_LOGS_MAX,
     PACK_MACHINES_MAX, PACK_RECORDS_MAX, PACK_TEXT_BYTES_MAX,
@@ -8,12 +10,13 @@ use tidegate_model::limits::{
 use tidegate_model::{
     Epoch, FrameNumber, LogId, LogName, Lsn, Micros, Name, PackNumber, Reader, RunId, Writer,
 };
+use zstd::stream::read::Decoder;
 
 use super::PackKind;
 use super::error::{PackError, reserved};
 use super::frame::{Codec, Expander, FRAME_HEADER_BYTES};
 use super::header::PackHeader;
-use super::index::{Content, FrameEntry, MachineEntry, PackIndex, Record, TargetLog};
+use super::index::{Content, FrameEntry, MachineEntry, PackIndex, PackSummary, Record, TargetLog};
 use super::record_codec::{self, RECORD_BYTES};
 use crate::seal::{LogCiphers, TAG_BYTES};
 
@@ -34,7 +37,7 @@ const INDEX_BYTES_MAX: usize = PREAMBLE_BYTES
     + PACK_RECORDS_MAX as usize * RECORD_BYTES
     + PACK_TEXT_BYTES_MAX as usize;
 /// Longest index once sealed: it is kept raw when it doesn't shrink.
-pub(super) const SEALED_INDEX_BYTES_MAX: usize = ENVELOPE_BYTES + INDEX_BYTES_MAX + TAG_BYTES;
+pub const SEALED_INDEX_BYTES_MAX: usize = ENVELOPE_BYTES + INDEX_BYTES_MAX + TAG_BYTES;
 
 /// Highest pack that a reference may name: no log gets there, and the numbers after it are numbers.
 const TARGET_PACK_MAX: PackNumber = PackNumber(u64::MAX / 2);
@@ -199,6 +202,52 @@ pub fn open_index(
     sealed: &mut [u8],
     ciphers: &LogCiphers,
 ) -> Result<PackIndex, PackError> {
+    let opened = unseal(header, sealed, ciphers)?;
+    let mut plain = Vec::new();
+    Expander::default().expand(opened.codec, opened.content, opened.plain_bytes, &mut plain)?;
+    decode(&plain, header)
+}
+
+/// The same, but expands no more of it than what a [`PackSummary`] has: where records are many, they
+/// are nearly all that an index takes.
+///
+/// # Errors
+/// As [`open_index`]; rules that the other sections break aren't found.
+pub fn open_summary(
+    header: &PackHeader,
+    sealed: &mut [u8],
+    ciphers: &LogCiphers,
+) -> Result<PackSummary, PackError> {
+    let opened = unseal(header, sealed, ciphers)?;
+    let refuse = |_| PackError::Decompress { expected: opened.plain_bytes };
+    let mut expanded: Box<dyn Read + '_> = match opened.codec {
+        Codec::Raw => Box::new(opened.content),
+        Codec::Zstd => Box::new(Decoder::with_buffer(opened.content).map_err(refuse)?),
+    };
+    let mut plain = vec![0; PREAMBLE_BYTES];
+    expanded.read_exact(&mut plain).map_err(refuse)?;
+    let preamble = Preamble::decode(&mut Reader::new(&plain))?;
+    plain.resize(preamble.machines as usize * MACHINE_BYTES, 0);
+    expanded.read_exact(&mut plain).map_err(refuse)?;
+    Ok(PackSummary {
+        last: preamble.last,
+        committed_packs: preamble.committed_packs,
+        machines: decode_machines(&mut Reader::new(&plain), preamble.machines)?,
+    })
+}
+
+/// An index that was decrypted where it lay, and not expanded yet.
+struct Unsealed<'a> {
+    codec: Codec,
+    plain_bytes: u32,
+    content: &'a [u8],
+}
+
+fn unseal<'a>(
+    header: &PackHeader,
+    sealed: &'a mut [u8],
+    ciphers: &LogCiphers,
+) -> Result<Unsealed<'a>, PackError> {
     if header.kind != PackKind::Pack {
         return Err(PackError::Elsewhere("a tombstone"));
     }
@@ -221,10 +270,8 @@ pub fn open_index(
     if plain_bytes as usize > INDEX_BYTES_MAX {
         return Err(PackError::Field("the index states an impossible size"));
     }
-    let mut plain = Vec::new();
     let content = reader.bytes(reader.left())?;
-    Expander::default().expand(codec, content, plain_bytes, &mut plain)?;
-    decode(&plain, header)
+    Ok(Unsealed { codec, plain_bytes, content })
 }
 
 /// Reads the sections; each count was held to its limit before anything is reserved for it.
@@ -240,8 +287,7 @@ fn decode(plain: &[u8], header: &PackHeader) -> Result<PackIndex, PackError> {
     if plain.len() != expected {
         return Err(PackError::Field("the index's length doesn't fit its counts"));
     }
-    let machines =
-        (0..preamble.machines).map(|_| decode_machine(&mut reader)).collect::<Result<_, _>>()?;
+    let machines = decode_machines(&mut reader, preamble.machines)?;
     let logs = (0..preamble.logs).map(|_| decode_log(&mut reader)).collect::<Result<_, _>>()?;
     let frames = decode_frames(&mut reader, preamble.frames, header)?;
     let texts = &plain[expected - preamble.text_bytes as usize..];
@@ -263,6 +309,10 @@ fn decode(plain: &[u8], header: &PackHeader) -> Result<PackIndex, PackError> {
     check_records(&index, header)?;
     place_kept(&mut index)?;
     Ok(index)
+}
+
+fn decode_machines(reader: &mut Reader<'_>, count: u32) -> Result<Vec<MachineEntry>, PackError> {
+    (0..count).map(|_| decode_machine(reader)).collect()
 }
 
 fn decode_frames(

@@ -25,8 +25,10 @@ pub use frame::{
     SEALED_FRAME_BYTES_MAX, open_frame,
 };
 pub use header::{Envelope, HEADER_BYTES, PackHeader, PackKind};
-pub use index::{Content, FrameEntry, MachineEntry, PackIndex, Record, Target, TargetLog};
-pub use index_codec::open_index;
+pub use index::{
+    Content, FrameEntry, MachineEntry, PackIndex, PackSummary, Record, Target, TargetLog,
+};
+pub use index_codec::{SEALED_INDEX_BYTES_MAX, open_index, open_summary};
 pub use record_codec::RECORD_BYTES;
 pub use writer::{ClosedPack, PackClose, PackWriter, RecordHead};
 
