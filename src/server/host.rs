@@ -1,8 +1,8 @@
 //! One shard on its executor: the pinned core's share of streams, units, packs and commits.
 //!
 //! Two task queues: streams (sessions, news, commits), and units, with few shares, so that a core
-//! full of compression still answers; when they take turns is told in `turns`. Whatever this shard decides is
-//! decided by [`tidegate_pipeline::Shard`]; here it is carried out.
+//! full of compression still answers; `turns` tells when they take turns. Whatever this shard decides
+//! is decided by [`tidegate_pipeline::Shard`]; here it is carried out.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
