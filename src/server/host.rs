@@ -23,7 +23,7 @@ use tidegate_vault::grant::KnownEnd;
 use tidegate_wire::{Refusal, RefusalCode, SlowReason};
 use tracing::info;
 
-use super::credit::Pool;
+use super::credit::{self, Pool};
 use super::front;
 use super::line::{Line, Turn};
 use super::session;
@@ -303,6 +303,11 @@ impl Host {
     /// How much of the large buffers is free.
     pub(crate) fn large_pool(&self) -> Pool {
         session::pool_of(&self.shared.large)
+    }
+
+    /// Whether enough units wait for a core.
+    pub(crate) fn is_crowded(&self) -> bool {
+        credit::is_crowded(self.shared.units.len(), self.shared.shards.len())
     }
 
     /// What a session that waits is waiting for.

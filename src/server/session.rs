@@ -195,7 +195,8 @@ impl Session {
         }
         let packed = post.packed_bytes.take();
         if packed > 0 {
-            let grant = self.intake.window.returned(packed, self.intake.host.large_pool());
+            let host = &self.intake.host;
+            let grant = self.intake.window.returned(packed, host.large_pool(), host.is_crowded());
             if grant > 0 {
                 self.intake.protocol.credit(grant as u64, &mut self.output);
             }
