@@ -21,7 +21,8 @@ use super::credit::Window;
 use super::host::{Host, Post, now};
 use super::line::Turn;
 
-/// A unit that isn't full is sent on its way so long after it was begun.
+/// A unit that isn't full is sent on its way so long after it was begun, give or take a half: all
+/// streams' units at the same moments, for a core that sleeps is woken once by all of them.
 const LINGER: Duration = Duration::from_millis(10);
 /// A long one is, so long after it got its buffer, unless units wait for a core anyway: a slow stream
 /// must not wait for its acknowledgements.
@@ -346,7 +347,7 @@ impl Intake {
         if self.builder.is_empty() || self.write.is_some() {
             return Poll::Pending;
         }
-        let timer = self.linger.get_or_insert_with(|| Timer::new(LINGER));
+        let timer = self.linger.get_or_insert_with(|| Timer::new(lingering(now())));
         std::task::ready!(Pin::new(timer).poll(context));
         self.close_unit(false, context);
         Poll::Ready(())
@@ -370,6 +371,28 @@ impl Intake {
             if let Either::Left(_) = select(taken_over, dispatched).await {
                 return;
             }
+        }
+    }
+}
+
+/// How long a unit lingers that was begun at `now`: until the first of the moments at which all do
+/// that is half of [`LINGER`] away.
+fn lingering(now: Micros) -> Duration {
+    let interval = u64::try_from(LINGER.as_micros()).unwrap_or(u64::MAX);
+    let since = (now.0 + interval / 2) % interval;
+    Duration::from_micros(interval / 2 + (interval - since))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_linger_about_as_long_and_end_at_common_moments() {
+        for now in [0, 1, 4_999, 5_000, 5_001, 9_999, 123_456_789] {
+            let micros = u64::try_from(lingering(Micros(now)).as_micros()).unwrap();
+            assert!((5_000..=15_000).contains(&micros), "{now}: {micros}");
+            assert_eq!((now + micros) % 10_000, 0, "{now}");
         }
     }
 }
