@@ -101,7 +101,7 @@ impl Server {
             return Err(ServerError::Logs);
         }
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-        refill::refill(&shared.vault, &known, &logs).await?;
+        refill::refill(shared.grants.reader(), &known, &logs).await?;
         let mut server = Self { shared, executors: Vec::new(), listener: None };
         match server.run(&known, &logs, socket) {
             Ok(()) => Ok(server),
