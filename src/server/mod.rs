@@ -23,6 +23,7 @@ mod limits;
 mod line;
 mod link;
 mod listener;
+mod quiet;
 mod refill;
 mod report;
 mod session;
