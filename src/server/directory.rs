@@ -296,7 +296,7 @@ mod tests {
         let directory = Directory::new(2, 9);
         let note = |shard, epoch, lsn| {
             let stream =
-                Stream { machine: name("a"), epoch: Epoch(epoch), id: 1 };
+                Stream { machine: name("a"), epoch: Epoch(epoch), id: 1, committed: Lsn(0) };
             let totals = StreamTotals::default();
             let news = Committed { stream: Arc::new(stream), lsn: Some(Lsn(lsn)), totals };
             directory.note_committed(shard, &[news], PackNumber(0));
@@ -327,7 +327,7 @@ mod tests {
         directory.note_recorded(&name("a"), recorded(3, 5));
         directory.note_recorded(&name("idle"), recorded(0, 0));
         let commit = |lsn, stored| {
-            let stream = Stream { machine: name("a"), epoch: Epoch(1), id: 1 };
+            let stream = Stream { machine: name("a"), epoch: Epoch(1), id: 1, committed: Lsn(0) };
             let totals = StreamTotals::default();
             let news = Committed { stream: Arc::new(stream), lsn: Some(Lsn(lsn)), totals };
             directory.note_committed(place.shard, &[news], PackNumber(stored));

@@ -17,7 +17,7 @@ use glommio::timer::Timer;
 use glommio::{Shares, TaskQueueHandle};
 use tidegate_model::{Lsn, Micros, Name, PackNumber};
 use tidegate_pipeline::{
-    Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit,
+    Admission, Committed, Fault, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit,
     Worker,
 };
 use tidegate_vault::grant::KnownEnd;
@@ -47,8 +47,8 @@ pub(crate) struct Post {
     /// What was committed since the session last looked.
     pub committed: Cell<Option<Lsn>>,
     pub totals: RefCell<StreamTotals>,
-    /// A record whose bytes weren't those that the agent had sent.
-    pub spoiled: Cell<Option<Lsn>>,
+    /// Why its stream must end.
+    pub fault: Cell<Option<Fault>>,
     /// The session must end, for this reason.
     pub end: RefCell<Option<Refusal>>,
     pub waker: RefCell<Option<Waker>>,
@@ -366,7 +366,7 @@ impl Host {
             let posts = self.posts.borrow();
             let Some(post) = posts.get(&home.stream.id) else { continue };
             post.packed_bytes.set(post.packed_bytes.get() + home.payload_bytes);
-            post.spoiled.set(post.spoiled.get().or(home.spoiled));
+            post.fault.set(post.fault.get().or(home.fault));
             post.wake();
         }
         let shard = self.shard.borrow();

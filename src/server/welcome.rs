@@ -225,7 +225,12 @@ fn open(
     };
     protocol.grant(&welcome, &mut output);
     decoder.set_record_bytes_max(shared.record_bytes_max);
-    let stream = Stream { machine: hello.machine, epoch: grant.epoch, id: place.session };
+    let stream = Stream {
+        machine: hello.machine,
+        epoch: grant.epoch,
+        id: place.session,
+        committed: grant.committed,
+    };
     let window = Window::new(shared.record_bytes_max, session::pool_of(&shared.large));
     Opening { link, protocol, decoder, input, output, stream: Arc::new(stream), window, post }
 }
