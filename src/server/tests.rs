@@ -72,7 +72,7 @@ async fn shards_end_though_another_never_started() {
     (1..taken).for_each(|shard| assert!(logs.add(&name(u16::try_from(shard).unwrap())).is_some()));
     let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
     let mut server = Server { shared: shared.clone(), executors: Vec::new(), listener: None };
-    assert!(matches!(server.run(&known, &logs, None), Err(ServerError::Logs)));
+    assert!(matches!(server.run(&known, &logs, None).await, Err(ServerError::Logs)));
     assert_eq!(server.executors.len(), 1);
     server.end().await.unwrap();
     assert_eq!(Arc::strong_count(&shared), 1, "an executor still has it");
