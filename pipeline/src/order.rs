@@ -40,6 +40,11 @@ impl Order {
         Ok(())
     }
 
+    /// Nothing of this stream is checked any more.
+    pub(crate) fn forget(&mut self, stream: &Stream) {
+        self.0.remove(&stream.id);
+    }
+
     fn next_of(&mut self, stream: &Arc<Stream>) -> &mut Next {
         if !self.0.contains_key(&stream.id) {
             // Who is alone in holding a stream waits for no more of its units.
@@ -47,5 +52,35 @@ impl Order {
         }
         let begin = || (stream.clone(), (stream.committed.next(), 0));
         &mut self.0.entry(stream.id).or_insert_with(begin).1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_model::{Epoch, Micros};
+
+    use super::*;
+    use crate::unit::{Blanks, Entry, EntryKind, UnitBuilder};
+
+    fn unit(id: u64) -> Unit {
+        let machine = "m".parse().unwrap();
+        let stream = Stream { machine, epoch: Epoch(1), id, committed: Lsn::NONE };
+        let mut builder = UnitBuilder::new(Arc::new(stream), 4096, Blanks::new(1));
+        let entry = Entry { lsn: Lsn(1), time: Micros(1), kind: EntryKind::Time };
+        builder.add(entry, || Micros(1));
+        builder.close(false).unwrap()
+    }
+
+    #[test]
+    fn streams_of_which_nothing_comes_any_more_take_no_memory() {
+        let mut order = Order::default();
+        let lasting = unit(99);
+        assert_eq!(order.check(&lasting), Ok(()));
+        for id in 0..9 {
+            assert_eq!(order.check(&unit(id)), Ok(()));
+            assert_eq!(order.0.len(), 2, "that which lasts, and the newest");
+        }
+        order.forget(&lasting.stream);
+        assert_eq!(Arc::strong_count(&lasting.stream), 1);
     }
 }

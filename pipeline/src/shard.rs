@@ -294,6 +294,7 @@ impl Shard {
             unit.fault = Some(gap);
         }
         if unit.fault.is_some() {
+            self.order.forget(&unit.stream);
             // Who is alone in holding a stream waits for no more of its units.
             self.ended.retain(|stream| Arc::strong_count(stream) > 1);
             self.ended.push(unit.stream.clone());
