@@ -1,16 +1,17 @@
-//! What waits its turn in a server that is behind isn't lost: all that is acknowledged is there.
+//! What waits its turn in a server that is behind isn't lost: all that is acknowledged is there. Nor
+//! does it come into the log behind what its machine sends on another connection.
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use support::azurite::Azurite;
 use support::peer;
-use support::refusals::LIMIT;
+use support::refusals::{LIMIT, vault_of};
 use support::site::Site;
 use support::store_proxy::{Packs, StoreProxy};
-use tidegate_model::{Bookmark, BookmarkKind, Disk, DiskNumber, Extent};
-use tidegate_wire::{Decoder, Message, RecordKind, Side};
+use tidegate_model::{Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Lsn};
+use tidegate_wire::{Decoder, Hello, Message, RecordKind, RefusalCode, Side, agent};
 
 const BLOCK: u64 = 64 << 10;
 /// Records without bytes that fill a unit.
@@ -18,6 +19,26 @@ const UNIT_RECORDS: u64 = 96;
 /// Two units each, the full one and the bookmark's: more than a server of one core has on their way
 /// at once, in packs that wait for the store too.
 const GROUPS: u64 = 100;
+
+/// All the groups of a machine, as it sends them.
+fn groups(session: &mut agent::Session) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let bytes_of_disk = GROUPS * UNIT_RECORDS * BLOCK;
+    let disk = Disk { number: DiskNumber::default(), bytes: bytes_of_disk, name: "disk".into() };
+    peer::say(session, RecordKind::Disk(disk), &mut bytes);
+    for group in 0..GROUPS {
+        // The disk's record is one of the first unit's.
+        for number in u64::from(group == 0)..UNIT_RECORDS {
+            let offset = (group * UNIT_RECORDS + number) * BLOCK;
+            let extent = Extent { disk: DiskNumber::default(), offset, length: BLOCK };
+            peer::say(session, RecordKind::Zero(extent), &mut bytes);
+        }
+        let kind = if group == 0 { BookmarkKind::CopyEnd } else { BookmarkKind::CrashConsistent };
+        let bookmark = Bookmark { kind, clean: true, name: String::new() };
+        peer::say(session, RecordKind::Bookmark(bookmark), &mut bytes);
+    }
+    bytes
+}
 
 #[test]
 fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept() {
@@ -32,21 +53,7 @@ fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept(
     client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
     client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
 
-    let mut bytes = Vec::new();
-    let bytes_of_disk = GROUPS * UNIT_RECORDS * BLOCK;
-    let disk = Disk { number: DiskNumber::default(), bytes: bytes_of_disk, name: "disk".into() };
-    peer::say(&mut session, RecordKind::Disk(disk), &mut bytes);
-    for group in 0..GROUPS {
-        // The disk's record is one of the first unit's.
-        for number in u64::from(group == 0)..UNIT_RECORDS {
-            let offset = (group * UNIT_RECORDS + number) * BLOCK;
-            let extent = Extent { disk: DiskNumber::default(), offset, length: BLOCK };
-            peer::say(&mut session, RecordKind::Zero(extent), &mut bytes);
-        }
-        let kind = if group == 0 { BookmarkKind::CopyEnd } else { BookmarkKind::CrashConsistent };
-        let bookmark = Bookmark { kind, clean: true, name: String::new() };
-        peer::say(&mut session, RecordKind::Bookmark(bookmark), &mut bytes);
-    }
+    let bytes = groups(&mut session);
     client.write_all(&bytes).expect("the server, or the kernel between, takes them");
 
     let mut decoder = Decoder::new(Side::Agent);
@@ -67,4 +74,42 @@ fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept(
     let newest = format!("1:{last}");
     let points = points["points"].as_array().expect("it has points");
     assert!(points.iter().any(|point| point["point"] == newest.as_str()), "{newest}: {points:?}");
+}
+
+#[test]
+fn what_had_no_place_yet_when_its_agent_came_on_another_connection_never_gets_one() {
+    let store = Azurite::start("takeover");
+    let way = StoreProxy::before(&store);
+    let site = Site::behind(&way, "site");
+    site.init();
+    let identity = site.enroll("db", "machine");
+    let server = site.serve_with(&["--cores", "1", "--memory", "256MiB"]);
+    way.packs(Packs::Hold);
+    let hello = peer::hello(&vault_of(&identity), "db");
+    let (mut client, mut session) =
+        peer::enter_as(server.address, &identity, hello.clone(), Lsn::NONE);
+    client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
+    client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
+    let bytes = groups(&mut session);
+    client.write_all(&bytes).expect("the server, or the kernel between, takes them");
+    let mut decoder = Decoder::new(Side::Agent);
+    peer::await_message(&mut client, &mut decoder, |message| matches!(message, Message::Slow(_)));
+
+    // Nothing was committed: it would send all of it again.
+    let again = Hello { epoch: Epoch(1), ..hello };
+    let other = peer::enter_as(server.address, &identity, again.clone(), session.sent());
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest);
+    assert_eq!(peer::refusal_in(&rest).code, RefusalCode::TakenOver);
+    way.packs(Packs::Pass);
+    drop(other);
+    let ended = server.stop().success();
+
+    // What had its place is in the log, and what waited behind it isn't.
+    let received = ended.stderr.split_once("received=").expect("it says how the session ended").1;
+    let received = received.split_whitespace().next().and_then(|lsn| lsn.parse().ok());
+    let server = site.server_at("127.0.0.1:0").args(["--cores", "1", "--memory", "256MiB"]).serve();
+    let (_client, back) = peer::enter_as(server.address, &identity, again, session.sent());
+    let (received, end) = (Lsn(received.expect("it is an LSN")), back.committed());
+    assert!(Lsn::NONE < end && end < received, "{end} of {received} are in the vault");
 }

@@ -63,6 +63,14 @@ fn what_a_vault_does_not_have_is_answered_with_what_it_has() {
     refuses(site.command(&["points", "bd"]), &["no machine bd", "it has only db"]);
     let before = ["before 2001-01-01T00:00:00Z", &point, "ask for that or a later one"];
     refuses(site.recover("db", "2001-01-01T00:00:00Z", &to), &before);
+    // Nothing is refused, at three in the morning, that can only mean the newest.
+    let output = site.recover("db", "2999-01-01T00:00:00Z", &to).run().success();
+    let output = output.says(&["2999-01-01T00:00:00Z lies in the future", "newest clean point"]);
+    assert_eq!(output.json()["at_in_future"], true, "{output}");
+    let output = site.recover("db", "latest", &site.path("latest")).run().success();
+    assert!(!output.stderr.contains("future"), "{output}");
+    assert_eq!(output.json()["at_in_future"], false, "{output}");
+    fs::remove_file(&to).unwrap();
     let beyond = ["1:99999", "ends at LSN", "'tidegate points' lists"];
     refuses(site.recover("db", "1:99999", &to), &beyond);
     refuses(site.recover("db", "7:1", &to), &["there is no epoch 7", "'tidegate points' lists"]);

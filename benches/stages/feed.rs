@@ -119,6 +119,8 @@ struct Line {
     times: Arc<StageTimes>,
     large: BufferPool,
     blanks: Blanks,
+    /// Streams so far: the next one's id.
+    streams: u64,
     so_far: Round,
     now: Micros,
     homes: Vec<Homecoming>,
@@ -171,6 +173,7 @@ impl Line {
             times,
             large: host.large.clone(),
             blanks,
+            streams: 0,
             so_far: Round::default(),
             now: START,
             homes: Vec::new(),
@@ -180,8 +183,12 @@ impl Line {
 
     /// Sends the data as `streams` machines, in turns, and waits until all is committed.
     fn feed(&mut self, data: &Data, streams: u64) {
-        let mut senders: Vec<Sender<'_>> =
-            (0..streams).map(|id| Sender::new(data, id, self.blanks.clone())).collect();
+        let ids = self.streams..self.streams + streams;
+        self.streams = ids.end;
+        let mut senders: Vec<Sender<'_>> = (0..)
+            .zip(ids)
+            .map(|(machine, id)| Sender::new(data, machine, id, self.blanks.clone()))
+            .collect();
         let ahead = AHEAD * (self.threads.len() + 1);
         while senders.iter().any(|sender| !sender.is_done()) {
             for sender in &mut senders {
@@ -298,9 +305,9 @@ struct Sender<'a> {
 }
 
 impl<'a> Sender<'a> {
-    fn new(data: &'a Data, id: u64, blanks: Blanks) -> Self {
-        let machine = format!("machine-{id}").parse().expect("a name");
-        let stream = Arc::new(Stream { machine, epoch: Epoch(1), id });
+    fn new(data: &'a Data, machine: u64, id: u64, blanks: Blanks) -> Self {
+        let machine = format!("machine-{machine}").parse().expect("a name");
+        let stream = Arc::new(Stream { machine, epoch: Epoch(1), id, committed: Lsn::NONE });
         Self { data, builder: UnitBuilder::new(stream, data.record_bytes, blanks), next: 0 }
     }
 

@@ -21,6 +21,7 @@ mod known;
 mod ledger;
 mod logs;
 mod memory;
+mod order;
 mod packer;
 mod probe;
 mod process;
@@ -45,5 +46,5 @@ pub use sequence::Sequence;
 pub use shard::{Admission, Homecoming, Shard, ShardSetup};
 pub use stats::{Stage, StageTimes, StreamTotals};
 pub use unit::{
-    Blanks, Entry, EntryKind, Stream, Unit, UnitBuilder, frame_bytes_for, frame_bytes_max,
+    Blanks, Entry, EntryKind, Fault, Stream, Unit, UnitBuilder, frame_bytes_for, frame_bytes_max,
 };

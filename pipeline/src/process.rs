@@ -21,7 +21,7 @@ use crate::logs::Logs;
 use crate::probe::{Probe, Verdict};
 use crate::split::{self, Cut};
 use crate::stats::{Stage, StageTimes, UnitClock};
-use crate::unit::{Entry, EntryKind, Outcome, OutcomeKind, Place, SealedFrame, Unit};
+use crate::unit::{Entry, EntryKind, Fault, Outcome, OutcomeKind, Place, SealedFrame, Unit};
 
 /// What every worker of a server is made from.
 #[derive(Clone)]
@@ -101,7 +101,7 @@ impl Worker {
                 EntryKind::Write { extent, at, checksum } => {
                     let write = Write { entry, extent: *extent, at: *at, checksum: *checksum };
                     if !self.decide_write(unit, place, &write, &mut kept, clock) {
-                        unit.spoiled = Some(entry.lsn);
+                        unit.fault = Some(Fault::Spoiled(entry.lsn));
                         break;
                     }
                 }

@@ -12,14 +12,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tidegate_model::{FrameNumber, LogId, Lsn, Micros, PackId, PackNumber};
+use tidegate_model::{FrameNumber, LogId, Micros, PackId, PackNumber};
 use tidegate_vault::pack::PackWriter;
 
 use crate::buffers::BufferPool;
 use crate::ledger::{Committed, Ledger};
 use crate::logs::{LogSlot, Logs};
+use crate::order::Order;
 use crate::packer::{CloseRequest, FullPack, Packer, Wait};
-use crate::unit::{Blanks, Place, Stream, Unit};
+use crate::unit::{Blanks, Fault, Place, Stream, Unit};
 
 /// What a shard is made from.
 pub struct ShardSetup {
@@ -66,9 +67,8 @@ pub struct Homecoming {
     pub stream: Arc<Stream>,
     /// Bytes of payload that it had brought: credit that returns.
     pub payload_bytes: usize,
-    /// The record whose bytes weren't those that the agent had sent. The stream must end: nothing
-    /// of it counts from this record on.
-    pub spoiled: Option<Lsn>,
+    /// Why the stream must end, if it must.
+    pub fault: Option<Fault>,
 }
 
 /// The order of one log.
@@ -87,7 +87,9 @@ pub struct Shard {
     flush: bool,
     /// A unit that has come home waits for a pack buffer.
     needs_buffer: bool,
-    /// Streams that had a spoiled record, as long as anything of them may still come.
+    /// What comes of each stream comes in order.
+    order: Order,
+    /// Streams that had to end, as long as anything of them may still come.
     ended: Vec<Arc<Stream>>,
     blanks: Blanks,
     pack_ids: Box<dyn FnMut() -> PackId + Send>,
@@ -128,6 +130,7 @@ impl Shard {
             homeward: VecDeque::new(),
             flush: false,
             needs_buffer: false,
+            order: Order::default(),
             ended: Vec::new(),
             blanks: setup.blanks,
             pack_ids: setup.pack_ids,
@@ -268,23 +271,30 @@ impl Shard {
     fn pack_first(&mut self, now: Micros, home: &mut Vec<Homecoming>) {
         let Some(Some(mut unit)) = self.homeward.pop_front() else { return };
         self.home_frame = self.home_frame.next();
-        self.end_spoiled(&mut unit);
+        self.end_faulty(&mut unit);
         self.packer.add(&mut unit, now);
         self.blanks.give_back(&mut unit);
         self.flush |= unit.flush;
         home.push(Homecoming {
             stream: unit.stream,
             payload_bytes: unit.filled,
-            spoiled: unit.spoiled,
+            fault: unit.fault,
         });
     }
 
-    /// Nothing of a stream counts behind a spoiled record, or an LSN would be acknowledged with one
-    /// missing before it: units of it that were under way by then are abandoned.
-    fn end_spoiled(&mut self, unit: &mut Unit) {
+    /// Nothing of a stream counts behind a spoiled record or a missing one, or an LSN would be
+    /// acknowledged with one missing before it: units of it that were under way by then are abandoned.
+    fn end_faulty(&mut self, unit: &mut Unit) {
         if self.ended.contains(&unit.stream) {
             unit.abandon();
-        } else if unit.spoiled.is_some() {
+            return;
+        }
+        if let Err(gap) = self.order.check(unit) {
+            unit.abandon();
+            unit.fault = Some(gap);
+        }
+        if unit.fault.is_some() {
+            self.order.forget(&unit.stream);
             // Who is alone in holding a stream waits for no more of its units.
             self.ended.retain(|stream| Arc::strong_count(stream) > 1);
             self.ended.push(unit.stream.clone());

@@ -65,6 +65,22 @@ pub struct Stream {
     pub epoch: Epoch,
     /// Tells this session's stream from every other of its shard.
     pub id: u64,
+    /// What the vault had of the epoch when the session began: the next is the stream's first.
+    pub committed: Lsn,
+}
+
+/// Why a stream must end: nothing of it counts from there on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The bytes of this record aren't those that the agent sent.
+    Spoiled(Lsn),
+    /// A record came where another was next: something was lost within the program.
+    Gap {
+        /// What was next.
+        expected: Lsn,
+        /// What came.
+        found: Lsn,
+    },
 }
 
 /// One record as it came.
@@ -170,8 +186,7 @@ pub struct Unit {
     pub(crate) outcomes: Vec<Outcome>,
     pub(crate) frame: Option<SealedFrame>,
     pub(crate) totals: StreamTotals,
-    /// The record whose bytes aren't those that the agent sent.
-    pub(crate) spoiled: Option<Lsn>,
+    pub(crate) fault: Option<Fault>,
 }
 
 impl Unit {
@@ -348,7 +363,7 @@ impl UnitBuilder {
                 outcomes,
                 frame: None,
                 totals: StreamTotals::default(),
-                spoiled: None,
+                fault: None,
             }
         })
     }

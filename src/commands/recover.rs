@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_model::{Counted, ExactBytes, HumanBytes, Remedy};
+use tidegate_model::{Counted, ExactBytes, HumanBytes, Micros, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{At, ChooseError, MachinePoints, RecoveryPoint, readable_time};
@@ -30,6 +30,8 @@ struct Recovered {
     lsn: u64,
     time: String,
     clean: bool,
+    /// Whether the moment that was asked for hasn't come yet: then this is the newest clean point.
+    at_in_future: bool,
     disks: usize,
     bytes_total: u64,
     bytes_written: u64,
@@ -46,13 +48,14 @@ pub(super) async fn run(args: RecoverArgs, output: Output, stop: Stop) -> Result
     let written = super::unless_stopped(&stop, write(args, &output)).await?;
     // No stop comes between this and the result: what has its name is told as recovered.
     written.target.name()?;
-    let Written { plan, chosen, restored, means, .. } = written;
+    let Written { plan, chosen, at_in_future, restored, means, .. } = written;
     let recovered = Recovered {
         machine,
         epoch: chosen.point.epoch.0,
         lsn: chosen.point.lsn.0,
         time: readable_time(chosen.time),
         clean: chosen.clean,
+        at_in_future,
         disks: plan.disks().len(),
         bytes_total: plan.disks().iter().map(|disk| disk.bytes).sum(),
         bytes_written: restored.bytes_written,
@@ -79,6 +82,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output, stop: Stop) -> Result
 struct Written {
     plan: RestorePlan,
     chosen: RecoveryPoint,
+    at_in_future: bool,
     target: Arc<Target>,
     restored: Restored,
     means: Means,
@@ -100,6 +104,14 @@ async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
     for gap in points.gaps.iter().filter(|gap| gap.epoch > chosen.point.epoch) {
         eprintln!("tidegate: warning: a later copy isn't offered: {gap}");
     }
+    let at_in_future = is_in_future(at, super::now(), &points);
+    if at_in_future {
+        eprintln!(
+            "tidegate: warning: {} lies in the future: the newest clean point is taken. Is the \
+             year, the day or the zone mistyped?",
+            args.at
+        );
+    }
     // Said before anything is written.
     eprintln!(
         "recovering {} to {} ({}{})",
@@ -120,7 +132,14 @@ async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
     let restored = plan.run(&reader, target.clone(), means, &told).await;
     bar.finish_and_clear();
     let restored = restored.map_err(|error| not_written(error, &target))?;
-    Ok(Written { plan, chosen, target, restored, means })
+    Ok(Written { plan, chosen, at_in_future, target, restored, means })
+}
+
+/// Whether a time was asked for that hasn't come yet, by this host's clock and by the machine's own,
+/// as far as its points tell it.
+fn is_in_future(at: At, now: Micros, points: &MachinePoints) -> bool {
+    let At::Time(time) = at else { return false };
+    time > now && points.points.iter().all(|point| point.time < time)
 }
 
 /// The threads and the memory of a recovery.

@@ -177,10 +177,13 @@ impl Place {
 }
 
 fn sync_folder_of(path: &Path) -> io::Result<()> {
-    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The directory that has a file's name; of a single name it is the current one.
+fn folder_of(path: &Path) -> &Path {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
 }
 
 fn is_there(path: &Path) -> Failure {
@@ -281,5 +284,18 @@ fn advice(error: &io::Error) -> (&'static str, Remedy) {
             ("a part of its path is a file: name another place", Remedy::Refuse)
         }
         _ => ("see the kernel's log (dmesg) for what is wrong with it", Remedy::Stop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_has_a_directory_to_make_durable() {
+        for (path, folder) in [("disk.img", "."), ("a/disk.img", "a"), ("/disk.img", "/")] {
+            assert_eq!(folder_of(Path::new(path)), Path::new(folder), "{path}");
+            assert!(folder == "a" || sync_folder_of(Path::new(path)).is_ok(), "{path}");
+        }
     }
 }

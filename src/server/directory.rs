@@ -8,8 +8,11 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidegate_model::{Epoch, Incarnation, Lsn, Name};
+use tidegate_model::{Epoch, Incarnation, Lsn, Name, PackNumber};
 use tidegate_pipeline::Committed;
+use tidegate_vault::grant::KnownEnd;
+
+use super::quiet::QUIET_PACKS;
 
 /// Most machines that are remembered; beyond, a machine's shard is found anew each time.
 const MACHINES_MAX: usize = 1 << 16;
@@ -34,6 +37,28 @@ struct Seat {
     sessions: Vec<u64>,
     /// The newest epoch of which the shard's log has something, and up to where it is committed.
     committed: Option<(Epoch, Lsn)>,
+    /// The first pack of that log that wasn't known to be stored when this last moved.
+    stored: PackNumber,
+    /// The record of its newest session, if this server created it.
+    recorded: Option<Recorded>,
+}
+
+/// What the record of a session says that was granted here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    pub epoch: Epoch,
+    pub incarnation: Incarnation,
+    /// The session's number.
+    pub session: u64,
+    pub committed: Lsn,
+}
+
+/// A machine that has committed nothing for long, though more than its newest session's record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Quiet {
+    pub machine: Name,
+    pub recorded: Recorded,
+    pub end: KnownEnd,
 }
 
 /// A session's place; give it back with [`Directory::leave`].
@@ -91,7 +116,14 @@ impl Directory {
         let session = state.next_session;
         state.next_session += 1;
         state.sessions_per_shard[usize::from(shard)] += 1;
-        let empty = || Seat { shard, incarnation, sessions: Vec::new(), committed: None };
+        let empty = || Seat {
+            shard,
+            incarnation,
+            sessions: Vec::new(),
+            committed: None,
+            stored: PackNumber(0),
+            recorded: None,
+        };
         let seat = state.machines.entry(machine.clone()).or_insert_with(empty);
         seat.incarnation = incarnation;
         seat.sessions.push(session);
@@ -123,17 +155,51 @@ impl Directory {
         sessions.iter().copied().filter(|session| *session < place.session).collect()
     }
 
-    /// Notes what a shard has committed.
-    pub(crate) fn note_committed(&self, shard: u16, news: &[Committed]) {
+    /// Notes what a shard has committed, with all packs of its log before `stored`.
+    pub(crate) fn note_committed(&self, shard: u16, news: &[Committed], stored: PackNumber) {
         let mut state = self.lock();
         for Committed { stream, lsn, .. } in news {
             let Some(lsn) = *lsn else { continue };
             let seat = state.machines.get_mut(&stream.machine);
             // A machine that was forgotten may be on another shard by now.
             if let Some(seat) = seat.filter(|seat| seat.shard == shard) {
-                seat.committed = seat.committed.max(Some((stream.epoch, lsn)));
+                let committed = seat.committed.max(Some((stream.epoch, lsn)));
+                if committed > seat.committed {
+                    (seat.committed, seat.stored) = (committed, stored);
+                }
             }
         }
+    }
+
+    /// Notes the record of a session that was granted here, unless a newer one is known.
+    pub(crate) fn note_recorded(&self, machine: &Name, recorded: Recorded) {
+        let mut state = self.lock();
+        let Some(seat) = state.machines.get_mut(machine) else { return };
+        let number = |recorded: &Recorded| (recorded.epoch, recorded.session);
+        if seat.recorded.as_ref().map(number) < Some(number(&recorded)) {
+            seat.recorded = Some(recorded);
+        }
+    }
+
+    /// The record of this session isn't its machine's newest any more, and that isn't known here.
+    pub(crate) fn forget_recorded(&self, machine: &Name, session: u64) {
+        let mut state = self.lock();
+        let Some(seat) = state.machines.get_mut(machine) else { return };
+        seat.recorded = seat.recorded.filter(|recorded| recorded.session != session);
+    }
+
+    /// Machines of a shard whose last commit lies long before `stored`, before which all packs of its
+    /// log are committed and noted; `most` of them.
+    pub(crate) fn quiet(&self, shard: u16, stored: PackNumber, most: usize) -> Vec<Quiet> {
+        let state = self.lock();
+        let quiet = state.machines.iter().filter_map(|(machine, seat)| {
+            let (recorded, (epoch, committed)) = (seat.recorded?, seat.committed?);
+            let is_due = seat.shard == shard && seat.stored.0 + QUIET_PACKS <= stored.0;
+            let is_news = recorded.epoch == epoch && recorded.committed < committed;
+            let end = KnownEnd { epoch, committed, stored };
+            (is_due && is_news).then(|| Quiet { machine: machine.clone(), recorded, end })
+        });
+        quiet.take(most).collect()
     }
 
     /// The newest epoch of which the log of the machine's shard has something, as far as that is
@@ -229,10 +295,11 @@ mod tests {
     fn what_a_machines_shard_committed_is_remembered() {
         let directory = Directory::new(2, 9);
         let note = |shard, epoch, lsn| {
-            let stream = Stream { machine: name("a"), epoch: Epoch(epoch), id: 1 };
+            let stream =
+                Stream { machine: name("a"), epoch: Epoch(epoch), id: 1, committed: Lsn(0) };
             let totals = StreamTotals::default();
             let news = Committed { stream: Arc::new(stream), lsn: Some(Lsn(lsn)), totals };
-            directory.note_committed(shard, &[news]);
+            directory.note_committed(shard, &[news], PackNumber(0));
             directory.committed(&name("a"))
         };
         assert_eq!(note(0, 1, 5), None, "nobody has come");
@@ -244,6 +311,56 @@ mod tests {
         directory.enter(&name("a"), life(2), |_| 0.0).unwrap();
         assert_eq!(note(0, 2, 1), Some((Epoch(2), Lsn(1))));
         assert_eq!(note(0, 1, 6), Some((Epoch(2), Lsn(1))), "the rest of the old epoch");
+    }
+
+    #[test]
+    fn a_machine_is_quiet_once_each_time_that_it_stops_committing_and_an_idle_one_never() {
+        let directory = Directory::new(2, 9);
+        let place = directory.enter(&name("a"), life(1), |_| 0.0).unwrap();
+        directory.enter(&name("idle"), life(1), |_| 0.0).unwrap();
+        let recorded = |session, committed| Recorded {
+            epoch: Epoch(1),
+            incarnation: life(1),
+            session,
+            committed: Lsn(committed),
+        };
+        directory.note_recorded(&name("a"), recorded(3, 5));
+        directory.note_recorded(&name("idle"), recorded(0, 0));
+        let commit = |lsn, stored| {
+            let stream = Stream { machine: name("a"), epoch: Epoch(1), id: 1, committed: Lsn(0) };
+            let totals = StreamTotals::default();
+            let news = Committed { stream: Arc::new(stream), lsn: Some(Lsn(lsn)), totals };
+            directory.note_committed(place.shard, &[news], PackNumber(stored));
+        };
+        let quiet = |stored| directory.quiet(place.shard, PackNumber(stored), 9);
+        let due = |session, before, lsn, stored| Quiet {
+            machine: name("a"),
+            recorded: recorded(session, before),
+            end: KnownEnd { epoch: Epoch(1), committed: Lsn(lsn), stored: PackNumber(stored) },
+        };
+        commit(5, 10);
+        assert_eq!(quiet(10 + QUIET_PACKS), [], "its session's record says so already");
+        commit(6, 20);
+        assert_eq!(quiet(19 + QUIET_PACKS), []);
+        assert_eq!(quiet(20 + QUIET_PACKS), [due(3, 5, 6, 20 + QUIET_PACKS)]);
+        assert_eq!(directory.quiet(1, PackNumber(20 + QUIET_PACKS), 9), [], "of another shard");
+        directory.note_recorded(&name("a"), recorded(4, 6));
+        assert_eq!(quiet(20 + 9 * QUIET_PACKS), [], "it is recorded");
+        // It goes on, and again; what a session before it sends again is no news.
+        commit(7, 10 * QUIET_PACKS);
+        commit(6, 11 * QUIET_PACKS);
+        assert_eq!(quiet(11 * QUIET_PACKS), [due(4, 6, 7, 11 * QUIET_PACKS)]);
+        // Another server has it.
+        directory.forget_recorded(&name("a"), 4);
+        assert_eq!(quiet(12 * QUIET_PACKS), []);
+        // Until it is back; an answer that comes late is no newer.
+        directory.note_recorded(&name("a"), recorded(9, 6));
+        directory.note_recorded(&name("a"), recorded(8, 7));
+        directory.forget_recorded(&name("a"), 8);
+        assert_eq!(quiet(12 * QUIET_PACKS), [due(9, 6, 7, 12 * QUIET_PACKS)]);
+        let next = Recorded { epoch: Epoch(2), ..recorded(0, 0) };
+        directory.note_recorded(&name("a"), next);
+        assert_eq!(quiet(12 * QUIET_PACKS), [], "of the epoch before");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Epochs are granted by the vault: asked on the store's threads, awaited on the shard.
 //!
 //! Memory: so many at once as the plan has room for ([`GRANTS_MAX`]), and the indexes that they look
-//! through in the one room of their reader.
+//! through in the one room of their reader. Before the first of them the refill has all of that.
 
 use std::sync::Arc;
 
@@ -36,6 +36,11 @@ impl Grants {
     pub(super) fn of(vault: &Vault) -> Self {
         let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
         Self { reader, turns: Arc::new(Semaphore::new(GRANTS_MAX)) }
+    }
+
+    /// What they read the vault's logs with.
+    pub(super) const fn reader(&self) -> &LogReader {
+        &self.reader
     }
 }
 

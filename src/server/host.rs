@@ -17,7 +17,8 @@ use glommio::timer::Timer;
 use glommio::{Shares, TaskQueueHandle};
 use tidegate_model::{Lsn, Micros, Name, PackNumber};
 use tidegate_pipeline::{
-    Admission, Committed, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit, Worker,
+    Admission, Committed, Fault, FullPack, Homecoming, Shard, ShardSetup, StreamTotals, Unit,
+    Worker,
 };
 use tidegate_vault::grant::KnownEnd;
 use tidegate_wire::{Refusal, RefusalCode, SlowReason};
@@ -26,6 +27,7 @@ use tracing::info;
 use super::credit::{self, Pool};
 use super::front;
 use super::line::{Line, Turn};
+use super::quiet::Looks;
 use super::session;
 use super::shared::{News, Shared};
 use super::turns::{self, Taken};
@@ -45,8 +47,8 @@ pub(crate) struct Post {
     /// What was committed since the session last looked.
     pub committed: Cell<Option<Lsn>>,
     pub totals: RefCell<StreamTotals>,
-    /// A record whose bytes weren't those that the agent had sent.
-    pub spoiled: Cell<Option<Lsn>>,
+    /// Why its stream must end.
+    pub fault: Cell<Option<Fault>>,
     /// The session must end, for this reason.
     pub end: RefCell<Option<Refusal>>,
     pub waker: RefCell<Option<Waker>>,
@@ -81,6 +83,7 @@ pub(crate) struct Host {
     /// Wakes the task that waits for the open pack's age.
     keeper: RefCell<Option<Waker>>,
     stopping: Cell<bool>,
+    looks: Looks,
     /// Where sessions read and decrypt: one buffer for all, since each handles what it read before it
     /// waits.
     scratch: RefCell<Vec<u8>>,
@@ -107,6 +110,7 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
         line: Rc::default(),
         keeper: RefCell::default(),
         stopping: Cell::new(false),
+        looks: Looks::default(),
         scratch: RefCell::new(vec![0; session::READ_BYTES]),
         taken: Taken::default(),
         homes: RefCell::default(),
@@ -337,7 +341,9 @@ impl Host {
         let mut latencies = self.latencies.borrow_mut();
         self.shard.borrow_mut().stored(number, now(), &mut committed, &mut latencies);
         latencies.drain(..).for_each(|micros| self.shared.latencies.commit.record(micros));
-        self.shared.directory.note_committed(self.number, &committed);
+        let all_before = self.shard.borrow().committed_packs();
+        self.shared.directory.note_committed(self.number, &committed, all_before);
+        self.looks.look(&self.shared, self.number, all_before);
         for news in committed.drain(..) {
             let posts = self.posts.borrow();
             let Some(post) = posts.get(&news.stream.id) else { continue };
@@ -365,7 +371,7 @@ impl Host {
             let posts = self.posts.borrow();
             let Some(post) = posts.get(&home.stream.id) else { continue };
             post.packed_bytes.set(post.packed_bytes.get() + home.payload_bytes);
-            post.spoiled.set(post.spoiled.get().or(home.spoiled));
+            post.fault.set(post.fault.get().or(home.fault));
             post.wake();
         }
         let shard = self.shard.borrow();

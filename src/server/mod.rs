@@ -23,6 +23,7 @@ mod limits;
 mod line;
 mod link;
 mod listener;
+mod quiet;
 mod refill;
 mod report;
 mod session;
@@ -101,9 +102,9 @@ impl Server {
             return Err(ServerError::Logs);
         }
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-        refill::refill(&shared.vault, &known, &logs).await?;
+        refill::refill(shared.grants.reader(), &known, &logs).await?;
         let mut server = Self { shared, executors: Vec::new(), listener: None };
-        match server.run(&known, &logs, socket) {
+        match server.run(&known, &logs, socket).await {
             Ok(()) => Ok(server),
             Err(error) => {
                 if let Err(error) = server.end().await {
@@ -115,13 +116,13 @@ impl Server {
     }
 
     /// Starts the shards, then listens. What it started before an error runs on.
-    fn run(
+    async fn run(
         &mut self,
         known: &Arc<KnownBlocks>,
         logs: &Logs,
         socket: Option<TcpListener>,
     ) -> Result<(), ServerError> {
-        start_executors(&self.shared, known, logs, &mut self.executors)?;
+        start_executors(&self.shared, known, logs, &mut self.executors).await?;
         self.listener = socket.map(|socket| listen(&self.shared, socket)).transpose()?;
         Ok(())
     }
@@ -259,7 +260,7 @@ async fn claim_run(shared: &Shared) -> Result<(), ServerError> {
 
 /// Starts the shards into `executors`: those before one that can't be started are there after an
 /// error, too.
-fn start_executors(
+async fn start_executors(
     shared: &Arc<Shared>,
     known: &Arc<KnownBlocks>,
     logs: &Logs,
@@ -287,10 +288,9 @@ fn start_executors(
             .map_err(ServerError::Compressor)?;
         let shared = shared.clone();
         let number = setup.shard;
-        let executor = turns::executor(shard, core)
-            .spawn(move || host::run(shared, number, setup, worker))
-            .map_err(ServerError::executor)?;
-        executors.push(executor);
+        let run = move || host::run(shared, number, setup, worker);
+        let executor = turns::start(turns::executor(shard, core), run).await;
+        executors.push(executor.map_err(ServerError::executor)?);
     }
     Ok(())
 }

@@ -2,35 +2,38 @@
 //! until the table is full or the vault is through.
 //!
 //! Only packs that count are looked at: a block may be referred to only where it is committed.
+//!
+//! Memory: what grants have in the plan, for it ends before there is one. Their room for sealed
+//! indexes, and of what each has of its own a search's part and the blocks of one pack.
 
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
-use tidegate_model::{FrameNumber, LogName, Micros, PackNumber, RunId};
-use tidegate_pipeline::{Known, KnownBlocks, LogSlot, Logs, PACKS_REMEMBERED_MAX};
-use tidegate_vault::Vault;
-use tidegate_vault::log::{LogError, LogReader, PackRead, Stated, Survey};
-use tidegate_vault::pack::Content;
+use tidegate_model::{LogName, Micros, PackNumber, RunId};
+use tidegate_pipeline::{
+    GRANT_BYTES, GRANTS_MAX, Known, KnownBlocks, LogSlot, Logs, PACKS_REMEMBERED_MAX,
+};
+use tidegate_vault::log::{LogError, LogReader, SEARCH_BYTES, Stated, Survey};
+use tidegate_vault::pack::{BLOCKS_BYTES_MAX, PackBlock, PackBlocks, PackHeader};
 use tracing::{info, warn};
 
 use super::settings::ServerError;
+
+const _: () = assert!(SEARCH_BYTES + BLOCKS_BYTES_MAX <= GRANTS_MAX * GRANT_BYTES);
 
 /// The table is filled to this part, so that the newest blocks aren't forgotten for old ones.
 const FILL_PERCENT: usize = 80;
 /// Packs are read in groups of so many, from the newest group back.
 const GROUP: usize = 64;
-/// Indexes are read once: they needn't be kept.
-const CACHE_BYTES: usize = 1 << 20;
 
-/// Fills `known`, and makes the logs known to which its entries point.
+/// Fills `known`, and makes the logs known to which its entries point. `reader` is the grants'.
 pub(super) async fn refill(
-    vault: &Vault,
+    reader: &LogReader,
     known: &KnownBlocks,
     logs: &Logs,
 ) -> Result<(), ServerError> {
-    let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES);
     let mut names = reader.logs().await?;
-    let started = run_starts(vault).await?;
+    let started = run_starts(reader).await?;
     names.sort_by_key(|log| std::cmp::Reverse(started.get(&log.id.run).copied()));
     let most = known.capacity() / 100 * FILL_PERCENT;
     let (mut blocks, mut packs) = (0, 0);
@@ -40,7 +43,7 @@ pub(super) async fn refill(
         }
         let Some(slot) = logs.add(log) else { break };
         let mut filler = Filler { known, logs, slot, blocks: 0, packs: 0 };
-        filler.fill(&reader, log, most - blocks, PACKS_REMEMBERED_MAX - packs).await?;
+        filler.fill(reader, log, most - blocks, PACKS_REMEMBERED_MAX - packs).await?;
         blocks += filler.blocks;
         packs += filler.packs;
     }
@@ -49,8 +52,8 @@ pub(super) async fn refill(
 }
 
 /// When each run began.
-async fn run_starts(vault: &Vault) -> Result<BTreeMap<RunId, Micros>, ServerError> {
-    let runs = tidegate_vault::meta::list_runs(vault.store(), vault.ring()).await?;
+async fn run_starts(reader: &LogReader) -> Result<BTreeMap<RunId, Micros>, ServerError> {
+    let runs = tidegate_vault::meta::list_runs(reader.store(), reader.ring()).await?;
     // Without their times the logs of a damaged run come last; `verify` tells of the damage.
     runs.damaged.iter().for_each(|error| warn!(%error, "passed over a damaged run"));
     Ok(runs.whole.into_iter().map(|run| (run.run, run.started)).collect())
@@ -93,10 +96,15 @@ impl Filler<'_> {
         survey: &Survey,
         group: &[PackNumber],
     ) -> Result<(), LogError> {
-        let mut read = Box::pin(reader.packs(survey, group.to_vec()));
-        while let Some((place, found)) = read.next().await {
-            match found {
-                Ok(pack) => self.add(&pack),
+        let (known, logs, slot) = (self.known, self.logs, self.slot);
+        let add = |header: &PackHeader, found: PackBlocks| add(known, logs, slot, header, &found);
+        let mut read = Box::pin(reader.blocks(survey, group.to_vec(), add));
+        while let Some((place, added)) = read.next().await {
+            match added {
+                Ok(blocks) => {
+                    self.blocks += blocks;
+                    self.packs += 1;
+                }
                 Err(error) if error.is_damage() => {
                     // Its blocks are merely not known; `verify` tells of the damage.
                     warn!(%place, %error, "passed over a damaged pack");
@@ -106,20 +114,20 @@ impl Filler<'_> {
         }
         Ok(())
     }
+}
 
-    fn add(&mut self, pack: &PackRead) {
-        let (header, index) = (&pack.header, &pack.index);
-        self.logs.place_pack(self.slot, header.first_frame, header.number);
-        let end = index.frames.last().map_or(header.first_frame, |frame| frame.number.next());
-        for (place, frame) in (0..).zip(&index.frames) {
-            for (ordinal, record) in (0..).zip(index.kept_of(place)) {
-                let Content::Kept { name: Some(name), .. } = record.content else { continue };
-                let frame: FrameNumber = frame.number;
-                self.known.insert(name, Known { log: self.slot, frame, ordinal });
-                self.blocks += 1;
-            }
-        }
-        self.logs.commit(self.slot, end);
-        self.packs += 1;
+/// Adds a pack's blocks; gives how many.
+fn add(
+    known: &KnownBlocks,
+    logs: &Logs,
+    log: LogSlot,
+    header: &PackHeader,
+    found: &PackBlocks,
+) -> usize {
+    logs.place_pack(log, header.first_frame, header.number);
+    for PackBlock { name, frame, ordinal } in found.blocks.iter().copied() {
+        known.insert(name, Known { log, frame, ordinal });
     }
+    logs.commit(log, found.frames_end);
+    found.blocks.len()
 }

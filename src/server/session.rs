@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use glommio::timer::Timer;
 use tidegate_model::Remedy;
-use tidegate_pipeline::{Stream, UnitBuilder};
+use tidegate_pipeline::{Fault, Stream, UnitBuilder};
 use tidegate_wire::{Decoder, Refusal, RefusalCode, Slow, SlowReason, Totals, server};
 use tracing::{debug, info, warn};
 
@@ -187,11 +187,8 @@ impl Session {
     fn read_post(&mut self, context: &mut Context<'_>) -> Result<(), Refusal> {
         let post = self.post.clone();
         *post.waker.borrow_mut() = Some(context.waker().clone());
-        if let Some(lsn) = post.spoiled.take() {
-            let cause =
-                format!("the bytes of LSN {lsn} don't fit the checksum that came with them");
-            let advice = "it is sent again; if this happens often, test the machine's memory";
-            return Err(Refusal::new(RefusalCode::Corrupt, Remedy::Retry, &cause, advice));
+        if let Some(fault) = post.fault.take() {
+            return Err(faulty(fault));
         }
         let packed = post.packed_bytes.take();
         if packed > 0 {
@@ -240,6 +237,24 @@ impl Session {
             Poll::Pending => Ok(()),
         }
     }
+}
+
+fn faulty(fault: Fault) -> Refusal {
+    let (code, cause, advice) = match fault {
+        Fault::Spoiled(lsn) => (
+            RefusalCode::Corrupt,
+            format!("the bytes of LSN {lsn} don't fit the checksum that came with them"),
+            "it is sent again; if this happens often, test the machine's memory",
+        ),
+        Fault::Gap { expected, found } => (
+            RefusalCode::Internal,
+            format!(
+                "the server lost records: LSN {found} came to the log where {expected} was next"
+            ),
+            "they are sent again; this is a fault in the server: please report it",
+        ),
+    };
+    Refusal::new(code, Remedy::Retry, &cause, advice)
 }
 
 /// Why a session waits, as far as its shard can tell.

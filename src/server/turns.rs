@@ -8,11 +8,14 @@
 //! shard's sessions after each [`TURN_BYTES`].
 
 use std::cell::Cell;
+use std::future::Future;
+use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::channel::oneshot;
 use glommio::timer::Timer;
-use glommio::{Latency, LocalExecutorBuilder, Placement};
+use glommio::{ExecutorJoinHandle, GlommioError, Latency, LocalExecutorBuilder, Placement};
 
 /// The latency of every queue.
 pub(super) const LATENCY: Latency = Latency::NotImportant;
@@ -37,6 +40,26 @@ pub(super) fn executor(shard: usize, core: usize) -> LocalExecutorBuilder {
         .preempt_timer(NEVER)
         .io_memory(IO_BYTES)
         .ring_depth(RING_DEPTH)
+}
+
+/// Starts an executor, and returns when it runs. One that can't have its core or its ring ends in its
+/// own thread, where nobody would notice while the others wait for it.
+pub(super) async fn start<F: Future<Output = ()> + 'static>(
+    executor: LocalExecutorBuilder,
+    run: impl FnOnce() -> F + Send + 'static,
+) -> Result<ExecutorJoinHandle<()>, GlommioError<()>> {
+    let (begun, begins) = oneshot::channel();
+    let thread = executor.spawn(move || {
+        // Who starts it is gone only when the process ends.
+        let _ = begun.send(());
+        run()
+    })?;
+    match begins.await {
+        Ok(()) => Ok(thread),
+        Err(_) => Err(thread.join().err().unwrap_or_else(|| {
+            GlommioError::IoError(io::Error::other("its thread has ended before it ran"))
+        })),
+    }
 }
 
 /// Ready when the reactor has had its turn: a timer that is due at once, but only the reactor finds
@@ -72,5 +95,19 @@ impl Taken {
         *pause = None;
         self.0.set(0);
         Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_executor_that_cant_run_is_told_of_at_its_start() {
+        let core = super::super::settings::cores(1).unwrap()[0];
+        // More than any ring has, which shows only in the executor's own thread.
+        let deep = executor(0, core).ring_depth(1 << 20);
+        assert!(start(deep, || async {}).await.is_err());
+        start(executor(0, core), || async {}).await.unwrap().join().unwrap();
     }
 }

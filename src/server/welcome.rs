@@ -20,7 +20,7 @@ use tokio::io::DuplexStream;
 use tracing::{debug, info};
 
 use super::credit::Window;
-use super::directory::{NoPlace, Place};
+use super::directory::{NoPlace, Place, Recorded};
 use super::front::{Arrival, Begun, EARLY_BYTES_MAX, out_of_turn, refuse};
 use super::grants;
 use super::host::{Host, Post};
@@ -132,6 +132,10 @@ async fn run(
     }
     match await_grant(&host, &mut link, &mut begun, &post).await {
         Ok(grant) => {
+            let Grant { epoch, committed, session } = grant;
+            let incarnation = begun.hello.incarnation;
+            let recorded = Recorded { epoch, incarnation, session, committed };
+            host.shared.directory.note_recorded(&machine, recorded);
             let opening = open(&host, link, begun, place, &grant, post);
             info!(%machine, epoch = %grant.epoch, committed = %grant.committed, "a session begins");
             session::serve(host.clone(), opening).await;
@@ -221,7 +225,12 @@ fn open(
     };
     protocol.grant(&welcome, &mut output);
     decoder.set_record_bytes_max(shared.record_bytes_max);
-    let stream = Stream { machine: hello.machine, epoch: grant.epoch, id: place.session };
+    let stream = Stream {
+        machine: hello.machine,
+        epoch: grant.epoch,
+        id: place.session,
+        committed: grant.committed,
+    };
     let window = Window::new(shared.record_bytes_max, session::pool_of(&shared.large));
     Opening { link, protocol, decoder, input, output, stream: Arc::new(stream), window, post }
 }

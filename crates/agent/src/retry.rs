@@ -6,6 +6,16 @@
 use std::time::Duration;
 
 use tidegate_model::limits::{AGENT_PATIENCE_AT_START_SECONDS, AGENT_PATIENCE_SECONDS};
+use tidegate_wire::limits::{KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES, USER_TIMEOUT};
+
+/// The longest delay: it keeps a thousand agents from knocking more than a hundred times a second.
+const DELAY_MAX_SECONDS: u64 = 10;
+const _: () = {
+    let noticed = KEEPALIVE_IDLE.as_secs() + KEEPALIVE_PROBES as u64 * KEEPALIVE_INTERVAL.as_secs();
+    // Between two tries lies a delay at most.
+    assert!(AGENT_PATIENCE_AT_START_SECONDS > noticed + DELAY_MAX_SECONDS);
+    assert!(AGENT_PATIENCE_AT_START_SECONDS > USER_TIMEOUT.as_secs() + DELAY_MAX_SECONDS);
+};
 
 /// When to try again, and how long.
 #[derive(Debug, Clone)]
@@ -13,8 +23,8 @@ pub struct RetryPolicy {
     /// Gives up when the vault committed nothing for this long, after it had accepted the agent
     /// once.
     pub patience: Duration,
-    /// Gives up when no server accepted the agent within this time from its start: a mistyped
-    /// address should not cost minutes.
+    /// Gives up when no server accepted the agent within this time from its start: longer than a
+    /// server needs to notice that an agent before it is gone.
     pub patience_at_start: Duration,
     /// The first delay, before jitter; each further one is twice the one before.
     pub delay_min: Duration,
@@ -25,14 +35,13 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// The first delay is about the time in which a server that was killed is back; the longest
-    /// keeps a thousand agents from knocking more than a hundred times a second.
+    /// The first delay is about the time in which a server that was killed is back.
     fn default() -> Self {
         Self {
             patience: Duration::from_secs(AGENT_PATIENCE_SECONDS),
             patience_at_start: Duration::from_secs(AGENT_PATIENCE_AT_START_SECONDS),
             delay_min: Duration::from_millis(250),
-            delay_max: Duration::from_secs(10),
+            delay_max: Duration::from_secs(DELAY_MAX_SECONDS),
             seed: 0,
         }
     }

@@ -71,8 +71,9 @@ pub const STORE_PATIENCE_SECONDS: u64 = 300;
 /// Seconds for which an agent bears with a vault that commits nothing of its: longer than the
 /// server with its store, whose complaint says more, and enough to replace a server by hand.
 pub const AGENT_PATIENCE_SECONDS: u64 = 600;
-/// The same before any server accepted the agent: a mistyped address should not cost minutes.
-pub const AGENT_PATIENCE_AT_START_SECONDS: u64 = 20;
+/// The same before any server accepted the agent: a mistyped address should not cost minutes, but one
+/// that is started anew after its host was lost finds its place taken for 30 seconds.
+pub const AGENT_PATIENCE_AT_START_SECONDS: u64 = 45;
 /// Longest patience that can be asked for, a day: whoever waits longer wants to know why.
 pub const PATIENCE_SECONDS_MAX: u64 = 86_400;
 

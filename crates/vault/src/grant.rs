@@ -9,6 +9,7 @@
 //! a session record that nobody uses names a log in which there is nothing of that machine.
 
 mod error;
+mod quiet;
 
 use std::cmp::max;
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
 use crate::pack::PackSummary;
 use crate::store::Put;
 pub use error::GrantError;
+pub use quiet::{QuietEnd, record_end};
 
 /// How often another may be first before this gives up: each time some other grant of the same
 /// machine succeeded, which a single agent can't cause.
@@ -72,6 +74,8 @@ pub struct Grant {
     pub epoch: Epoch,
     /// What the vault has of it: the agent sends what follows.
     pub committed: Lsn,
+    /// The session's number; 0 for the epoch's first.
+    pub session: u64,
 }
 
 /// What a request comes to.
@@ -158,7 +162,8 @@ async fn resume(
     };
     let put =
         meta::create_session(reader.store(), reader.ring(), &request.machine, &record).await?;
-    Ok((put == Put::Created).then_some(Grant { epoch: epoch.epoch, committed }))
+    let granted = Grant { epoch: epoch.epoch, committed, session: record.number };
+    Ok((put == Put::Created).then_some(granted))
 }
 
 /// Creates `epoch`; `None` when another was first.
@@ -195,7 +200,7 @@ async fn begin(
         granted: request.now,
     };
     let put = meta::create_epoch(reader.store(), reader.ring(), &machine, &record).await?;
-    Ok((put == Put::Created).then_some(Grant { epoch, committed: Lsn::NONE }))
+    Ok((put == Put::Created).then_some(Grant { epoch, committed: Lsn::NONE, session: 0 }))
 }
 
 /// The parent that the agent names, if the vault has it. A copy only tells where it came from; what

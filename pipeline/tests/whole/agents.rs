@@ -30,7 +30,7 @@ pub struct Account {
     pub begin: Lsn,
     pub acked: Lsn,
     pub totals: StreamTotals,
-    /// The first record that was spoiled on its way.
+    /// The first record that was spoiled or lost on its way.
     pub spoiled: Option<Lsn>,
     /// Whether the shard has found that.
     pub has_ended: bool,
@@ -121,6 +121,15 @@ impl World {
         }
     }
 
+    /// What the session has gathered gets lost before it has its place in the log.
+    pub fn lose_unit(&mut self, machine: usize) {
+        let session = &mut self.sessions[machine];
+        drop(session.builder.close(false));
+        let lost = std::mem::take(&mut session.gathered);
+        let account = self.accounts.get_mut(&session.stream.id).unwrap();
+        account.spoiled = account.spoiled.or(lost.first().copied());
+    }
+
     fn dispatch(&mut self, machine: usize) {
         let session = &mut self.sessions[machine];
         let Some((unit, lsns)) = session.waiting.take() else { return };
@@ -150,7 +159,7 @@ impl World {
         let id = self.streams;
         self.streams += 1;
         let Machine { name, epoch, .. } = &self.machines[machine];
-        let stream = Arc::new(Stream { machine: name.clone(), epoch: *epoch, id });
+        let stream = Arc::new(Stream { machine: name.clone(), epoch: *epoch, id, committed });
         let account = Account {
             machine,
             begin: committed,

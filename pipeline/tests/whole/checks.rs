@@ -1,7 +1,7 @@
 //! What must hold in the world: told at each commit, and found by reading the vault back.
 
 use tidegate_model::Lsn;
-use tidegate_pipeline::{Committed, Homecoming, Stage};
+use tidegate_pipeline::{Committed, Fault, Homecoming, Stage};
 
 use crate::agents::Account;
 use crate::machine::{Disks, Machine, Record, What};
@@ -10,7 +10,8 @@ use crate::vault::{self, Found, Said};
 use crate::world::World;
 
 impl World {
-    /// A unit came home: the first spoiled record of its stream is told, and ends the session.
+    /// A unit came home: the first record of its stream that was spoiled or lost is told, and ends the
+    /// session.
     pub fn is_home(&mut self, shard: usize, home: &Homecoming) {
         let frame = self.run.packed[shard];
         self.run.packed[shard] += 1;
@@ -20,8 +21,9 @@ impl World {
         let log = self.run.names[shard].id;
         if account.has_ended {
             self.run.judge.dropped(log, frame, of, Lsn(1));
-        } else if let Some(lsn) = home.spoiled {
-            assert_eq!(account.spoiled, Some(lsn), "this record was spoiled, and first");
+        } else if let Some(fault) = home.fault {
+            let (Fault::Spoiled(lsn) | Fault::Gap { expected: lsn, .. }) = fault;
+            assert_eq!(account.spoiled, Some(lsn), "this record was spoiled or lost, and first");
             account.has_ended = true;
             let machine = account.machine;
             self.run.judge.dropped(log, frame, of, lsn);

@@ -83,6 +83,31 @@ fn a_unit_that_is_spoiled_from_its_first_byte_leaves_no_open_pack() {
 }
 
 #[test]
+fn nothing_counts_behind_a_record_that_was_lost_on_its_way_and_others_go_on() {
+    // The first of a session, one within, and the last but one.
+    for lost in [1, 3, 4] {
+        // None of them needs a buffer, which could be full.
+        let records = (0..5).map(|number| What::Disk(disk_of(number, 1 << 20))).collect();
+        let blocks = disk_of_blocks([5; 4].map(noise).to_vec());
+        let machines = vec![Machine::that_sends(0, records), Machine::that_sends(1, blocks)];
+        let mut world = World::of(roomy(2, 5), machines);
+        while world.sessions[0].next < Lsn(lost) {
+            world.send(0);
+        }
+        world.close_unit(0, false);
+        world.send(0);
+        world.lose_unit(0);
+        send_all(&mut world, 0);
+        send_all(&mut world, 1);
+        settle(&mut world);
+        assert_eq!(world.acked, [Lsn(lost - 1), Lsn(5)]);
+        assert_eq!(world.spoils, 1);
+        // Its next session sends what was lost, and all is well.
+        world.finish();
+    }
+}
+
+#[test]
 fn names_of_disks_never_overfill_a_packs_texts() {
     let disk = |number: usize| {
         let mut disk = disk_of(number % 64, 1 << 20);

@@ -24,6 +24,11 @@ fn request(log: &TestLog, incarnation: u8, claimed: u32) -> GrantRequest {
     }
 }
 
+/// The epoch, and what the vault has of it.
+fn told(grant: Grant) -> (u32, u64) {
+    (grant.epoch.0, grant.committed.0)
+}
+
 /// A machine whose epoch 1 is in the vault up to LSN 3, in two packs.
 async fn machine(vault: &mut TestVault) -> TestMachine {
     let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
@@ -47,13 +52,13 @@ fn the_first_epoch_of_a_machine_stands_on_nothing() {
         let vault = TestVault::new();
         let log = TestLog::new(&vault, 1);
         let granted = grant(&vault.reader(), &request(&log, 5, 0)).await.unwrap();
-        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(0) });
+        assert_eq!((told(granted), granted.session), ((1, 0), 0));
         let name = "db-1".parse().unwrap();
         let epochs = meta::list_epochs(&vault.store(), &vault.ring, &name).await.unwrap();
         assert_eq!((epochs.whole.len(), epochs.whole[0].parent), (1, None));
         // The answer was lost, and the agent asks again: it gets the same epoch.
         let again = grant(&vault.reader(), &request(&log, 5, 0)).await.unwrap();
-        assert_eq!(again, granted);
+        assert_eq!((told(again), again.session), ((1, 0), 1));
         assert_eq!(sessions(&vault).await.len(), 1);
         let mut continuing = request(&log, 6, 0);
         continuing.machine = "db-2".parse().unwrap();
@@ -71,7 +76,7 @@ fn a_reconnect_goes_on_where_the_vault_ends() {
         let log = TestLog::new(&vault, 2);
         for number in 1..3 {
             let granted = grant(&vault.reader(), &request(&log, 5, 1)).await.unwrap();
-            assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(3) });
+            assert_eq!((told(granted), granted.session), ((1, 3), number));
             let sessions = sessions(&vault).await;
             let last = sessions.last().unwrap();
             assert_eq!((last.number, last.committed, &last.log), (number, Lsn(3), &log.name));
@@ -118,11 +123,7 @@ async fn counted(vault: &TestVault, request: &GrantRequest) -> (Grant, u32) {
 /// stretch.
 async fn buried(vault: &mut TestVault) -> TestMachine {
     let mut machine = machine(vault).await;
-    let other = ("db-2".parse().unwrap(), Epoch(1));
-    for lsn in 1..=STRETCH_PACKS + 100 {
-        machine.log.add(vault, &other, lsn, &Op::Time, None);
-        machine.log.store(vault, false).await;
-    }
+    bury(vault, &mut machine, STRETCH_PACKS + 100).await;
     machine
 }
 
@@ -131,18 +132,18 @@ fn packs_of_other_machines_arent_read_where_the_end_is_known() {
     run(async {
         let mut vault = TestVault::new();
         let machine = buried(&mut vault).await;
-        let end = Grant { epoch: Epoch(1), committed: Lsn(3) };
+        let end = (1, 3);
         let mut request = GrantRequest { acknowledged: Lsn(3), ..request(&machine.log, 5, 1) };
         let (granted, heads) = counted(&vault, &request).await;
         println!("{heads} packs are read without knowing the end");
-        assert_eq!(granted, end);
+        assert_eq!(told(granted), end);
         assert!(u64::from(heads) > STRETCH_PACKS);
         let known = KnownEnd { epoch: Epoch(1), committed: Lsn(3), stored: machine.log.number() };
         let asked = GrantRequest { known: Some(known), ..request.clone() };
         vault.delete(&layout::session(&machine.of.0, Epoch(1), 1)).await;
         let (granted, heads) = counted(&vault, &asked).await;
         println!("{heads} packs are read where it is known");
-        assert_eq!((granted, heads), (end, 0));
+        assert_eq!((told(granted), heads), (end, 0));
         // Nor for a new incarnation, whose copy stands on nothing, and says where it came from.
         request.acknowledged = Lsn::NONE;
         (request.incarnation, request.claimed) = (Incarnation::from_bytes([6; 16]), Epoch::NONE);
@@ -163,7 +164,7 @@ fn a_new_incarnation_waits_for_no_search_however_much_lies_behind_the_old_one() 
         let machine = buried(&mut vault).await;
         let elsewhere = TestLog::new(&vault, 2);
         let (granted, heads) = counted(&vault, &request(&elsewhere, 6, 0)).await;
-        assert_eq!((granted, heads), (Grant { epoch: Epoch(2), committed: Lsn(0) }, 0));
+        assert_eq!((told(granted), heads), ((2, 0), 0));
         // Nor where something there is damaged, which nothing of it stands on.
         let newest = machine.log.place(STRETCH_PACKS + 101).path();
         vault.put(&newest, b"nonsense".to_vec()).await;
@@ -179,9 +180,9 @@ fn what_the_agent_knows_to_be_there_bounds_the_search_only_where_the_vault_knows
         let machine = buried(&mut vault).await;
         let elsewhere = TestLog::new(&vault, 2);
         // It was told of LSN 3, and nothing but the log says that it is there.
-        let told = GrantRequest { acknowledged: Lsn(3), ..request(&elsewhere, 5, 1) };
-        let (granted, heads) = counted(&vault, &told).await;
-        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(3) });
+        let asked = GrantRequest { acknowledged: Lsn(3), ..request(&elsewhere, 5, 1) };
+        let (granted, heads) = counted(&vault, &asked).await;
+        assert_eq!(told(granted), (1, 3));
         assert!(u64::from(heads) > STRETCH_PACKS, "{heads}");
         // So it is with what the vault has lost: the agent isn't told that it is there.
         let beyond = GrantRequest { acknowledged: Lsn(9), ..request(&elsewhere, 5, 1) };
@@ -191,8 +192,97 @@ fn what_the_agent_knows_to_be_there_bounds_the_search_only_where_the_vault_knows
             vault.delete(&layout::session(&machine.of.0, Epoch(1), session)).await;
         }
         let (granted, heads) = counted(&vault, &request(&elsewhere, 5, 1)).await;
-        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(0) });
+        assert_eq!(told(granted), (1, 0));
         assert!((1..=STRETCH_PACKS + 16).contains(&u64::from(heads)), "{heads}");
+    });
+}
+
+/// Packs of another machine behind those of one.
+async fn bury(vault: &mut TestVault, machine: &mut TestMachine, packs: u64) {
+    let other = ("db-2".parse().unwrap(), Epoch(1));
+    for lsn in 1..=packs {
+        machine.log.add(vault, &other, lsn, &Op::Time, None);
+        machine.log.store(vault, false).await;
+    }
+}
+
+/// What the writer of the machine's log would record of it now, its newest session being this.
+fn quiet(machine: &TestMachine, session: u64, committed: u64) -> QuietEnd {
+    let stored = machine.log.number();
+    QuietEnd {
+        machine: machine.of.0.clone(),
+        incarnation: Incarnation::from_bytes([5; 16]),
+        session,
+        end: KnownEnd { epoch: Epoch(1), committed: Lsn(committed), stored },
+        log: machine.log.name.clone(),
+        now: Micros(8),
+    }
+}
+
+#[test]
+fn an_end_that_was_recorded_bounds_the_search_however_deep_it_is_buried() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        bury(&mut vault, &mut machine, 100).await;
+        let end = quiet(&machine, 0, 3);
+        let put = record_end(&vault.store(), &vault.ring, &end).await;
+        assert_eq!(put.unwrap(), Put::Created);
+        bury(&mut vault, &mut machine, STRETCH_PACKS + 200).await;
+        let (mut elsewhere, mut first) = (TestLog::new(&vault, 2), 2);
+        let told_of =
+            |lsn, log: &TestLog| GrantRequest { acknowledged: Lsn(lsn), ..request(log, 5, 1) };
+        let (granted, heads) = counted(&vault, &told_of(3, &elsewhere)).await;
+        assert_eq!((told(granted), granted.session), ((1, 3), first));
+        // Its tail is looked at all the same: a session that ended may have left something there.
+        assert!(u64::from(heads) <= STRETCH_PACKS + 16, "{heads}");
+        // Another server has the machine now, and the old one's word comes too late.
+        let late = QuietEnd { session: 1, ..end };
+        assert_eq!(record_end(&vault.store(), &vault.ring, &late).await.unwrap(), Put::Exists);
+        elsewhere.store(&mut vault, true).await;
+        (elsewhere, first) = (TestLog::new(&vault, 3), first + 1);
+        let (granted, heads) = counted(&vault, &told_of(3, &elsewhere)).await;
+        assert_eq!((told(granted), granted.session), ((1, 3), first));
+        assert!(heads < 16, "{heads}");
+    });
+}
+
+#[test]
+fn what_came_behind_an_end_that_was_recorded_is_found() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        bury(&mut vault, &mut machine, 10).await;
+        record_end(&vault.store(), &vault.ring, &quiet(&machine, 0, 3)).await.unwrap();
+        machine.writes(extent(0, 0, BLOCK), 2);
+        machine.store(&mut vault).await;
+        bury(&mut vault, &mut machine, 200).await;
+        let told_of =
+            GrantRequest { acknowledged: Lsn(4), ..request(&TestLog::new(&vault, 2), 5, 1) };
+        let (granted, heads) = counted(&vault, &told_of).await;
+        assert_eq!(told(granted), (1, 4));
+        assert!(heads <= 201 + 16, "{heads}");
+    });
+}
+
+#[test]
+fn an_end_that_was_recorded_doesnt_hide_that_something_behind_it_was_lost() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        record_end(&vault.store(), &vault.ring, &quiet(&machine, 0, 3)).await.unwrap();
+        machine.writes(extent(0, 0, BLOCK), 2);
+        let lost = machine.log.number();
+        machine.store(&mut vault).await;
+        bury(&mut vault, &mut machine, 20).await;
+        vault.delete(&machine.log.place(lost.0).path()).await;
+        let told_of =
+            GrantRequest { acknowledged: Lsn(4), ..request(&TestLog::new(&vault, 2), 5, 1) };
+        assert_eq!(
+            told(counted(&vault, &told_of).await.0),
+            (1, 3),
+            "it isn't told that 4 is there"
+        );
     });
 }
 
@@ -215,7 +305,7 @@ fn what_was_under_way_when_the_end_was_known_is_looked_at() {
         vault.put(&path, bytes).await;
         let asked = GrantRequest { known: Some(known), ..request(&machine.log, 5, 1) };
         let (granted, _) = counted(&vault, &asked).await;
-        assert_eq!(granted, Grant { epoch: Epoch(1), committed: Lsn(5) });
+        assert_eq!(told(granted), (1, 5));
     });
 }
 
@@ -245,7 +335,7 @@ fn only_the_newest_session_must_be_readable() {
         again().await.unwrap();
         let path = |number| layout::session(&"db-1".parse().unwrap(), Epoch(1), number);
         vault.put(&path(1), b"nonsense".to_vec()).await;
-        assert_eq!(again().await.unwrap(), Grant { epoch: Epoch(1), committed: Lsn(3) });
+        assert_eq!(told(again().await.unwrap()), (1, 3));
         vault.put(&path(3), b"nonsense".to_vec()).await;
         let error = again().await.unwrap_err();
         assert!(error.to_string().contains(&path(3)), "{error}");
@@ -274,7 +364,7 @@ fn a_new_incarnation_gets_an_epoch_that_says_where_it_came_from() {
         // What the newest session found is known without a search.
         grant(&vault.reader(), &request(&log, 5, 1)).await.unwrap();
         let granted = grant(&vault.reader(), &request(&log, 6, 0)).await.unwrap();
-        assert_eq!(granted, Grant { epoch: Epoch(2), committed: Lsn(0) });
+        assert_eq!(told(granted), (2, 0));
         let name = machine.of.0;
         let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(2)).await;
         let record = record.unwrap().unwrap();

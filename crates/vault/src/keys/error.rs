@@ -47,6 +47,16 @@ pub enum KeyError {
         /// How many slots were tried.
         tried: usize,
     },
+    /// There is no slot of the credential's kind.
+    #[error(
+        "the vault isn't opened by a {kind}: none of the slots of {path} is for one; use another credential ('tidegate vault key list' shows the slots)"
+    )]
+    NoneOfKind {
+        /// The object.
+        path: String,
+        /// A passphrase, a key file, a recovery key.
+        kind: &'static str,
+    },
     /// A slot was opened, and yet what it leads to doesn't open.
     #[error(
         "{path} is damaged: slot {slot} opens, but {what} doesn't; restore that object from a copy"

@@ -90,7 +90,7 @@ fn a_wrong_credential_is_told_with_what_was_tried() {
     let wrong = document.clone().unlock(&passphrase("wrong")).unwrap_err().to_string();
     assert!(wrong.contains("wrong passphrase") && wrong.contains("1 slot of"), "{wrong}");
     let wrong = document.clone().unlock(&key_file(1)).unwrap_err();
-    assert!(matches!(wrong, KeyError::Wrong { tried: 0, kind: "key file", .. }), "{wrong}");
+    assert!(matches!(wrong, KeyError::NoneOfKind { kind: "key file", .. }), "{wrong}");
     let mistyped = GOLDEN_RECOVERY.trim_end().to_owned() + "0";
     let wrong = document.clone().unlock(&passphrase(&mistyped)).unwrap_err();
     assert!(matches!(wrong, KeyError::RecoveryText(_)), "{wrong}");

@@ -107,7 +107,11 @@ impl KeyDocument {
                 return self.open_contents(id, keys);
             }
         }
-        Err(KeyError::Wrong { path, kind: secret.kind().noun(), tried })
+        let kind = secret.kind().noun();
+        Err(match tried {
+            0 => KeyError::NoneOfKind { path, kind },
+            tried => KeyError::Wrong { path, kind, tried },
+        })
     }
 
     fn open_contents(self, slot: u32, keys: MasterKeys) -> Result<Unlocked, KeyError> {

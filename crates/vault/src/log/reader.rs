@@ -1,6 +1,6 @@
 //! Reads headers and indexes of packs: authenticated, and of the place that was asked for.
 //!
-//! Of the sealed indexes that are read for their summaries a reader and its clones have no more than
+//! Of the sealed indexes of which only a part is expanded a reader and its clones have no more than
 //! [`INDEX_ROOM_BYTES`] in memory at once, however many search: each waits for room when it knows what
 //! it needs, and then for nothing but the store. Whole indexes are their callers' to bound.
 
@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use tidegate_model::{LogId, PackNumber};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache::ByteCache;
 use super::{LogError, PackPlace};
 use crate::pack::{
-    Envelope, FrameEntry, HEADER_BYTES, PackError, PackHeader, PackIndex, PackKind, PackSummary,
-    Record, SEALED_INDEX_BYTES_MAX, open_index, open_summary,
+    Envelope, FrameEntry, HEADER_BYTES, PackBlocks, PackError, PackHeader, PackIndex, PackKind,
+    PackSummary, Record, SEALED_INDEX_BYTES_MAX, open_blocks, open_index, open_summary,
 };
 use crate::seal::{KeyRing, LogCiphers};
 use crate::store::{Store, StoreError};
@@ -25,7 +25,7 @@ use crate::vault::Vault;
 /// blocks several times over; a pack of small writes takes a second request.
 pub(super) const HEAD_BYTES_GUESS: u32 = 64 << 10;
 
-/// Memory for the sealed indexes that are read for their summaries: the longest that there can be
+/// Memory for the sealed indexes of which only a part is expanded: the longest that there can be
 /// fits, alone. Of usual ones, 8 KiB each, more than a thousand do, so that no search waits for another.
 pub const INDEX_ROOM_BYTES: usize = SEALED_INDEX_BYTES_MAX;
 
@@ -181,9 +181,34 @@ impl LogReader {
         if let Some(pack) = self.cached(place, stored_bytes)? {
             return Ok(pack.summary());
         }
+        self.opened(place, stored_bytes, open_summary).await
+    }
+
+    /// What is `told` of the blocks that the pack at `place` keeps; it isn't kept.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub(super) async fn kept_blocks<T>(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+        told: impl FnOnce(&PackHeader, PackBlocks) -> T,
+    ) -> Result<T, LogError> {
+        let open = |header: &PackHeader, index: &mut [u8], ciphers: &LogCiphers| {
+            open_blocks(header, index, ciphers).map(|blocks| told(header, blocks))
+        };
+        self.opened(place, stored_bytes, open).await
+    }
+
+    /// What `open` makes of the sealed index of the pack at `place`, which has its room until then.
+    async fn opened<T>(
+        &self,
+        place: &PackPlace,
+        stored_bytes: Option<u64>,
+        open: impl FnOnce(&PackHeader, &mut [u8], &LogCiphers) -> Result<T, PackError>,
+    ) -> Result<T, LogError> {
         let (header, first) = self.header(place, stored_bytes).await?;
-        let room = self.0.room.acquire_many(header.index_bytes).await;
-        let _room = room.map_err(|error| LogError::Stopped(error.to_string()))?;
+        let _room = self.room(header.index_bytes).await?;
         let mut index = self.sealed_index(place, &header, first).await?;
         if header.kind == PackKind::Tombstone {
             return Err(LogError::Tombstone(place.clone()));
@@ -191,8 +216,14 @@ impl LogReader {
         let ciphers = self.index_ciphers(place, &header, &index)?;
         // On this thread: most take less time than to wake another, and what is expanded at once
         // is bounded by the few threads that a runtime has.
-        open_summary(&header, &mut index, &ciphers)
+        open(&header, &mut index, &ciphers)
             .map_err(|cause| LogError::Pack { place: place.clone(), cause })
+    }
+
+    /// Room for a sealed index, when there is some. Whoever has it asks for no more.
+    async fn room(&self, index_bytes: u32) -> Result<SemaphorePermit<'_>, LogError> {
+        let room = self.0.room.acquire_many(index_bytes).await;
+        room.map_err(|error| LogError::Stopped(error.to_string()))
     }
 
     fn cached(
@@ -295,6 +326,7 @@ impl LogReader {
         let refuse = |cause| LogError::Pack { place: place.clone(), cause };
         let envelope = Envelope::decode(first).map_err(refuse)?;
         let end = HEADER_BYTES as u64 + u64::from(envelope.index_bytes);
+        let _room = self.room(envelope.index_bytes).await?;
         let index = self.index(place, first, envelope.index_bytes, end).await?;
         Ok(if envelope.fits(&index) { PackError::Format(format) } else { PackError::Digest })
     }

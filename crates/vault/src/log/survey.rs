@@ -15,7 +15,7 @@ use super::counted::{Counted, Stated, judge};
 use super::reader::{Found, HEAD_BYTES_GUESS};
 use super::{LogError, LogReader, PackPlace, PackRead};
 use crate::layout;
-use crate::pack::{HEADER_BYTES, PackSummary};
+use crate::pack::{HEADER_BYTES, PackBlocks, PackHeader, PackSummary};
 use crate::store::StoreError;
 
 /// Indexes on their way at once. With an average index of 8 KiB and at most 7 MiB each they hold
@@ -322,6 +322,26 @@ impl LogReader {
                 async move {
                     let summary = reader.summary(&place, bytes).await;
                     let told = summary.map(|summary| told(&place, summary));
+                    (place, told)
+                }
+            })
+            .buffered(INDEXES_AHEAD)
+    }
+
+    /// The same for what is `told` of the blocks that each pack keeps, which aren't kept either. Told
+    /// as soon as a pack was read, whatever comes before it.
+    pub fn blocks<T, F: Fn(&PackHeader, PackBlocks) -> T + Clone>(
+        &self,
+        survey: &Survey,
+        numbers: Vec<PackNumber>,
+        told: F,
+    ) -> impl Stream<Item = (PackPlace, Result<T, LogError>)> + use<T, F> {
+        let reader = self.clone();
+        stream::iter(sized(survey, numbers))
+            .map(move |(place, bytes)| {
+                let (reader, told) = (reader.clone(), told.clone());
+                async move {
+                    let told = reader.kept_blocks(&place, bytes, told).await;
                     (place, told)
                 }
             })

@@ -1,6 +1,7 @@
 //! Reading packs of vaults in memory: long indexes, runs of frames, what a cache must not hide.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt;
 use tidegate_model::{Checksum, Epoch, PackNumber};
@@ -9,8 +10,11 @@ use super::buffers::Buffers;
 use super::frames::{RUN_BYTES_MAX, runs};
 use super::reader::Found;
 use super::*;
-use crate::pack::{Content, Expander, HEADER_BYTES, PackError, PackSummary};
-use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
+use crate::pack::{
+    Content, Expander, HEADER_BYTES, PackBlock, PackBlocks, PackError, PackHeader, PackSummary,
+};
+use crate::store::Store;
+use crate::testing::{BLOCK, LateStore, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
 /// Bytes that don't compress, different for each seed.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
@@ -150,6 +154,102 @@ fn a_summary_says_what_the_index_says() {
             let error = vault.reader().summary(&place, None).await.unwrap_err();
             assert!(matches!(error, LogError::Pack { cause: PackError::Digest, .. }), "{error}");
         }
+    });
+}
+
+#[test]
+fn the_blocks_of_a_pack_are_those_that_its_index_names() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = pack_of(&mut vault, 3, 3 * BLOCK).await;
+        // Small writes have no names, but their places among a frame's records.
+        machine.does(Op::Write(extent(0, 9, 9), noise(7, 9)));
+        machine.does(Op::Write(extent(0, BLOCK, BLOCK), noise(8, usize::try_from(BLOCK).unwrap())));
+        machine.marks(tidegate_model::BookmarkKind::CrashConsistent, true);
+        machine.store(&mut vault).await;
+        many_writes(&mut vault, &mut machine).await;
+        machine.does(Op::Time);
+        machine.store(&mut vault).await;
+        let mut counts = Vec::new();
+        for number in 0..4 {
+            let place = machine.log.place(number);
+            let PackRead { header, index, .. } = &*vault.reader().pack(&place).await.unwrap();
+            let mut expected = Vec::new();
+            for (at, entry) in (0..).zip(&index.frames) {
+                for (ordinal, record) in (0..).zip(index.kept_of(at)) {
+                    let Content::Kept { name: Some(name), .. } = record.content else { continue };
+                    expected.push(PackBlock { name, frame: entry.number, ordinal });
+                }
+            }
+            let end = index.frames.last().map_or(header.first_frame, |frame| frame.number.next());
+            let taken = |of: &PackHeader, found: PackBlocks| {
+                assert_eq!((of, found.frames_end), (header, end));
+                found.blocks
+            };
+            let found = vault.reader().kept_blocks(&place, None, taken).await.unwrap();
+            assert_eq!(found, expected);
+            counts.push(found.len());
+        }
+        assert_eq!(counts, [9, 1, 0, 0]);
+    });
+}
+
+/// Starts `reads` of packs over a store that never answers with the rest of a long index; gives how
+/// many bytes of those were asked for when nothing went on any more.
+async fn asked_at_once<F: Future>(vault: &TestVault, read: impl Fn(LogReader) -> F) -> u64 {
+    let objects = LateStore::new(vault.objects.clone(), 0);
+    objects.answers.store(0, Ordering::SeqCst);
+    let store = Store::over(objects.clone(), "memory://test");
+    let reader = LogReader::new(store, vault.ring.clone(), 0);
+    let asked = || {
+        let ranges = objects.ranges.lock().unwrap();
+        ranges.iter().map(|(_, range)| range.end - range.start).sum::<u64>()
+    };
+    // More than there is room for at 64 KiB each, the least that such an index has.
+    let reads = (0..INDEX_ROOM_BYTES >> 15).map(|_| Box::pin(read(reader.clone())));
+    let mut reads = Box::pin(futures::future::join_all(reads));
+    let (mut last, mut quiet) = (0, 0);
+    // The store gives way 255 times at most before it notes what it is asked for.
+    while quiet < 1000 {
+        assert!(futures::poll!(&mut reads).is_pending());
+        tokio::task::yield_now().await;
+        quiet = if asked() == last { quiet + 1 } else { 0 };
+        last = asked();
+    }
+    last
+}
+
+#[test]
+fn sealed_indexes_of_which_only_a_part_is_wanted_never_take_more_than_their_room() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        many_writes(&mut vault, &mut machine).await;
+        let place = machine.log.place(0);
+        let is_bounded = |bytes: u64| {
+            assert!((INDEX_ROOM_BYTES as u64 / 4..=INDEX_ROOM_BYTES as u64).contains(&bytes));
+        };
+        let at = &place;
+        is_bounded(
+            asked_at_once(&vault, |reader| async move { reader.summary(at, None).await.map(drop) })
+                .await,
+        );
+        is_bounded(
+            asked_at_once(
+                &vault,
+                |reader| async move { reader.kept_blocks(at, None, |_, _| ()).await },
+            )
+            .await,
+        );
+        // Of another format, which nobody expands.
+        let mut bytes = vault.get(&place.path()).await;
+        bytes[8] = 2;
+        vault.put(&place.path(), bytes).await;
+        is_bounded(
+            asked_at_once(&vault, |reader| async move { reader.summary(at, None).await.map(drop) })
+                .await,
+        );
     });
 }
 

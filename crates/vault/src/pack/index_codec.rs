@@ -1,8 +1,6 @@
 //! The index as bytes: sections of fixed-size entries, compressed, sealed.
 //! docs/formats/pack.md, "Index".
 
-use std::io::Read;
-
 use tidegate_model::limits::{
     BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, FRAME_BYTES_MAX, PACK_FRAMES_MAX, PACK_LOGS_MAX,
     PACK_MACHINES_MAX, PACK_RECORDS_MAX, PACK_TEXT_BYTES_MAX,
@@ -10,13 +8,12 @@ use tidegate_model::limits::{
 use tidegate_model::{
     Epoch, FrameNumber, LogId, LogName, Lsn, Micros, Name, PackNumber, Reader, RunId, Writer,
 };
-use zstd::stream::read::Decoder;
 
 use super::PackKind;
 use super::error::{PackError, reserved};
 use super::frame::{Codec, Expander, FRAME_HEADER_BYTES};
 use super::header::PackHeader;
-use super::index::{Content, FrameEntry, MachineEntry, PackIndex, PackSummary, Record, TargetLog};
+use super::index::{Content, FrameEntry, MachineEntry, PackIndex, Record, TargetLog};
 use super::record_codec::{self, RECORD_BYTES};
 use crate::seal::{LogCiphers, TAG_BYTES};
 
@@ -76,7 +73,7 @@ impl Preamble {
             .zeros(12);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, PackError> {
+    pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, PackError> {
         let version = reader.u16()?;
         if version != VERSION {
             return Err(PackError::Format(version));
@@ -208,42 +205,14 @@ pub fn open_index(
     decode(&plain, header)
 }
 
-/// The same, but expands no more of it than what a [`PackSummary`] has: where records are many, they
-/// are nearly all that an index takes.
-///
-/// # Errors
-/// As [`open_index`]; rules that the other sections break aren't found.
-pub fn open_summary(
-    header: &PackHeader,
-    sealed: &mut [u8],
-    ciphers: &LogCiphers,
-) -> Result<PackSummary, PackError> {
-    let opened = unseal(header, sealed, ciphers)?;
-    let refuse = |_| PackError::Decompress { expected: opened.plain_bytes };
-    let mut expanded: Box<dyn Read + '_> = match opened.codec {
-        Codec::Raw => Box::new(opened.content),
-        Codec::Zstd => Box::new(Decoder::with_buffer(opened.content).map_err(refuse)?),
-    };
-    let mut plain = vec![0; PREAMBLE_BYTES];
-    expanded.read_exact(&mut plain).map_err(refuse)?;
-    let preamble = Preamble::decode(&mut Reader::new(&plain))?;
-    plain.resize(preamble.machines as usize * MACHINE_BYTES, 0);
-    expanded.read_exact(&mut plain).map_err(refuse)?;
-    Ok(PackSummary {
-        last: preamble.last,
-        committed_packs: preamble.committed_packs,
-        machines: decode_machines(&mut Reader::new(&plain), preamble.machines)?,
-    })
-}
-
 /// An index that was decrypted where it lay, and not expanded yet.
-struct Unsealed<'a> {
-    codec: Codec,
-    plain_bytes: u32,
-    content: &'a [u8],
+pub(super) struct Unsealed<'a> {
+    pub codec: Codec,
+    pub plain_bytes: u32,
+    pub content: &'a [u8],
 }
 
-fn unseal<'a>(
+pub(super) fn unseal<'a>(
     header: &PackHeader,
     sealed: &'a mut [u8],
     ciphers: &LogCiphers,
@@ -311,7 +280,10 @@ fn decode(plain: &[u8], header: &PackHeader) -> Result<PackIndex, PackError> {
     Ok(index)
 }
 
-fn decode_machines(reader: &mut Reader<'_>, count: u32) -> Result<Vec<MachineEntry>, PackError> {
+pub(super) fn decode_machines(
+    reader: &mut Reader<'_>,
+    count: u32,
+) -> Result<Vec<MachineEntry>, PackError> {
     (0..count).map(|_| decode_machine(reader)).collect()
 }
 
@@ -347,6 +319,13 @@ fn decode_frames(
         return Err(PackError::Field("the frames' lengths don't add up to the object's"));
     }
     Ok(frames)
+}
+
+/// How far behind the pack's first possible frame the number of a frame lies, by its entry.
+pub(super) fn frame_behind(entry: &[u8; FRAME_BYTES]) -> Result<u32, PackError> {
+    let mut reader = Reader::new(entry);
+    reader.bytes(12)?;
+    Ok(reader.u32()?)
 }
 
 /// Every number in a record points at something that can exist.

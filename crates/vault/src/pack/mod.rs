@@ -16,6 +16,7 @@ mod frame;
 mod header;
 mod index;
 mod index_codec;
+mod index_part;
 mod record_codec;
 mod writer;
 
@@ -28,7 +29,8 @@ pub use header::{Envelope, HEADER_BYTES, PackHeader, PackKind};
 pub use index::{
     Content, FrameEntry, MachineEntry, PackIndex, PackSummary, Record, Target, TargetLog,
 };
-pub use index_codec::{SEALED_INDEX_BYTES_MAX, open_index, open_summary};
+pub use index_codec::{SEALED_INDEX_BYTES_MAX, open_index};
+pub use index_part::{BLOCKS_BYTES_MAX, PackBlock, PackBlocks, open_blocks, open_summary};
 pub use record_codec::RECORD_BYTES;
 pub use writer::{ClosedPack, PackClose, PackWriter, RecordHead};
 

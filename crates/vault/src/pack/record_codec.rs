@@ -236,3 +236,17 @@ pub(super) fn decode(reader: &mut Reader<'_>, texts: &[u8]) -> Result<Record, Pa
     }
     Ok(Record { machine, lsn, piece, time, content: fields.content(texts)? })
 }
+
+/// Of a record that keeps bytes: the place of its frame in the pack, and its name where it is a whole
+/// block. What else it says isn't looked at.
+pub(super) fn kept(
+    record: &[u8; RECORD_BYTES],
+) -> Result<Option<(u32, Option<BlockName>)>, PackError> {
+    let mut reader = Reader::new(record);
+    let (kind, flags) = (reader.u8()?, reader.u8()?);
+    reader.bytes(10)?;
+    let frame = reader.u32()?;
+    reader.bytes(56)?;
+    let name = BlockName::from_bytes(reader.array()?);
+    Ok((kind == KEPT).then_some((frame, (flags & NAMED != 0).then_some(name))))
+}

@@ -42,6 +42,18 @@ pub enum StoreError {
         /// What was reported.
         cause: String,
     },
+    /// A file may not be so long.
+    #[error(
+        "{place} takes no file so long as {path} ({cause}): raise the limit of this process (ulimit -f), or use a file system that takes longer ones"
+    )]
+    FileTooLong {
+        /// The vault's place.
+        place: String,
+        /// The object.
+        path: String,
+        /// What was reported.
+        cause: String,
+    },
     /// We may not.
     #[error(
         "{place}: no permission for {path} ({cause}); check the rights of this user or account"
@@ -146,9 +158,11 @@ impl StoreError {
             | Self::Denied { .. }
             | Self::NoHardLinks { .. }
             | Self::Settings { .. } => Remedy::Refuse,
-            Self::Full { .. } | Self::Failed { .. } | Self::Replaced { .. } | Self::Gone { .. } => {
-                Remedy::Stop
-            }
+            Self::Full { .. }
+            | Self::FileTooLong { .. }
+            | Self::Failed { .. }
+            | Self::Replaced { .. }
+            | Self::Gone { .. } => Remedy::Stop,
             Self::NotFound { .. } | Self::Long { .. } | Self::Short { .. } => Remedy::Repair,
         }
     }
@@ -169,6 +183,7 @@ impl StoreError {
         match self {
             Self::NotFound { path, .. }
             | Self::Full { path, .. }
+            | Self::FileTooLong { path, .. }
             | Self::Denied { path, .. }
             | Self::Unreachable { path, .. }
             | Self::Failed { path, .. }
@@ -193,9 +208,10 @@ impl StoreError {
         let (place, path, cause) = (place.to_owned(), path.to_owned(), error.to_string());
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotFound { place, path },
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Self::Full { place, path, cause },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { place, path, cause }
+            }
+            io::ErrorKind::FileTooLarge => Self::FileTooLong { place, path, cause },
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 Self::Denied { place, path, cause }
             }
@@ -297,6 +313,12 @@ mod tests {
         let full = io::Error::from(io::ErrorKind::StorageFull);
         let error = StoreError::of_object("file:///v", "log/x", &generic(Layer(full)));
         assert!(error.to_string().contains("make room"), "{error}");
+        assert_eq!(error.remedy(), Remedy::Stop);
+        // Where there is room, and a file may not be so long, making more doesn't help.
+        let long = io::Error::from(io::ErrorKind::FileTooLarge);
+        let error = StoreError::of_object("file:///v", "log/x", &generic(Layer(long)));
+        assert!(error.to_string().contains("ulimit -f"), "{error}");
+        assert!(!error.to_string().contains("full"), "{error}");
         assert_eq!(error.remedy(), Remedy::Stop);
     }
 
