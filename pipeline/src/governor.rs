@@ -27,10 +27,12 @@ const PACKS_MANY: u32 = 600;
 /// Until the link has the first packs of a burst, so much time passes: the usual age of a pack. Where a
 /// burst has lasted no longer, cores and link work one after the other.
 const FILL: Duration = Duration::from_millis(250);
-/// A rung must promise to be faster by this: bytes differ, and so do measurements. While packs fill
-/// their buffers the cores have time to spare, and a little is worth it.
+/// A rung must promise to be faster by this: bytes differ, and so do measurements.
 const GAIN_MIN: f64 = 0.05;
+/// While packs fill their buffers and no unit waits the cores have time to spare, and to climb for a
+/// little is worth it; where that has lasted for so long that it isn't just a burst's end.
 const GAIN_MIN_SPARE: f64 = 0.002;
+const SPARE_AFTER: Duration = Duration::from_secs(2);
 /// A rung to which it climbed and that was too dear isn't tried again for so many tellings of work,
 /// twice as many each time, but for one that comes after four times as many.
 const HOLD_FIRST: u32 = 20;
@@ -51,8 +53,7 @@ pub struct Scarcity {
     pub units_wait: bool,
     /// How much of the buffers for packs is under way to the store, in thousandths.
     pub packs: u32,
-    /// Bytes a second that the link takes; infinite when packs don't wait for it; `None` while nothing
-    /// is known of it.
+    /// Bytes a second that the link takes ([`Link::rate`]); `None` while nothing is known of it.
     pub link: Option<f64>,
 }
 
@@ -131,8 +132,9 @@ impl Governor {
         } else {
             self.lasted / 2
         };
-        if let (Some(link), Some(data), true) = (scarcity.link, self.data, no_rest || packs_many) {
-            let spare = packs_many && !no_rest;
+        let is_scarce = no_rest || (packs_many && has_work);
+        if let (Some(link), Some(data), true) = (scarcity.link, self.data, is_scarce) {
+            let spare = !no_rest && self.lasted >= SPARE_AFTER;
             self.decide(data, link, if spare { GAIN_MIN_SPARE } else { GAIN_MIN });
         }
         self.level()
@@ -158,14 +160,16 @@ impl Governor {
         blend(&mut data.effect.saved, saved);
     }
 
-    /// Takes the rung whose bytes are through soonest, if that is worth a move.
+    /// Takes the rung whose bytes are through soonest, if that is worth a move: up, for `gain_min`.
     fn decide(&mut self, data: Data, link: f64, gain_min: f64) {
         let ends = FILL.as_secs_f64() / (FILL + self.lasted).as_secs_f64();
         let predicted =
             |to: usize| Data { effect: rungs::predict(self.rung, to, data.effect), ..data };
         let time = |to: usize| predicted(to).time(link, ends);
-        let all = 0..=rungs::reach(self.rung).min(self.held.limit()).max(self.rung);
-        let Some(to) = all.min_by(|one, other| time(*one).total_cmp(&time(*other))) else { return };
+        let rungs = 0..=rungs::reach(self.rung).min(self.held.limit()).max(self.rung);
+        let Some(to) = rungs.min_by(|one, other| time(*one).total_cmp(&time(*other))) else {
+            return;
+        };
         let gain_min = if to > self.rung { gain_min } else { GAIN_MIN };
         if time(to) < time(self.rung) * (1.0 - gain_min) {
             self.held.moved(self.rung, to);
