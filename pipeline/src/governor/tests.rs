@@ -306,3 +306,38 @@ fn the_higher_the_level_the_slower_the_link_is_down_to_what_cores_can_pay() {
     assert!(levels.is_sorted(), "{levels:?}");
     assert_eq!((levels[0], *levels.last().unwrap()), (-7, 12), "{levels:?}");
 }
+
+/// What a telling says of a link of 100 MB/s and cores that compress each byte for so long, if so much
+/// of it is left; with the time of each byte in it.
+fn slow_link(compress: f64, left: f64, byte: f64) -> Scarcity {
+    let bytes = TELLING_MS as f64 * 1e6 / byte;
+    let nanos = |each: f64| Duration::from_nanos((each * bytes) as u64);
+    let work = Work {
+        bytes: bytes as u64,
+        left_bytes: (bytes * left) as u64,
+        compress: nanos(compress),
+        rest: nanos(REST),
+    };
+    let elapsed = Duration::from_millis(TELLING_MS);
+    Scarcity { elapsed, work, units_wait: true, packs: 0, link: Some(1e8) }
+}
+
+#[test]
+fn in_a_short_burst_link_and_cores_both_count_and_in_a_long_one_the_slower() {
+    let mut governor = Governor::default();
+    // 4.5 ns a byte on the cores, 3.2 on the link.
+    let cores_scarce = slow_link(3.5, 0.32, 4.5);
+    (0..4).for_each(|_| assert_eq!(governor.hear(&cores_scarce), 1));
+    (0..100).for_each(|_| assert!(governor.hear(&cores_scarce) <= 1));
+    assert!(governor.level() < 1);
+}
+
+#[test]
+fn the_end_of_a_burst_isnt_spare_time_but_a_link_that_stays_full_is() {
+    let mut governor = Governor::default();
+    // 6.6 ns a byte on the link: level 3 would be a little better, and cores are idle.
+    let link_scarce = Scarcity { units_wait: false, packs: 1000, ..slow_link(1.75, 0.66, 6.6) };
+    (0..10).for_each(|_| assert_eq!(governor.hear(&link_scarce), 1));
+    (0..40).for_each(|_| assert!(governor.hear(&link_scarce) >= 1));
+    assert!(governor.level() > 1);
+}
