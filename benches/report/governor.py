@@ -20,14 +20,13 @@ DUE_S = 0.01
 
 def line8(programs):
     scale = programs.scale
-    sent, size = scale.sent_bytes, scale.corpus_bytes
-    due = ("--rate", int(sent / DUE_S))
+    sent, size = dict(zip(LINKS, scale.sent_bytes, strict=True)), scale.corpus_bytes
     results, seconds = {}, {}
     levels = [AUTO, *scale.levels]
     for kind, (link, slow) in itertools.product(scale.kinds, LINKS.items()):
         file = programs.work / kind
         file.write_bytes(data.KINDS[kind](size))
-        args = ("--image", file, *due, *slow)
+        args = ("--image", file, "--rate", int(sent[link] / DUE_S), *slow)
         settings = {level: (*args, f"--level={level}") for level in levels}
         cell = programs.in_turns(settings, runs=min(programs.runs, scale.governor_runs),
                                  seconds=DUE_S)

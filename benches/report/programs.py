@@ -39,9 +39,10 @@ class Scale:
     rate: int
     acknowledged: int
     levels: tuple
-    # What the governor is shown, and how much in each run.
+    # What the governor is shown, and how much in each run: over the fast link and the slow one, so that
+    # each run takes half a second at least.
     kinds: tuple
-    sent_bytes: int
+    sent_bytes: tuple
     # Runs that count, of each setting of the governor.
     governor_runs: int
     # How the benches of Cargo are run.
@@ -56,7 +57,7 @@ class Scale:
 FULL = Scale(
     seconds=2, seconds_at_rate=3, corpus_bytes=64 << 20, streams_many=1000, rate=100_000_000,
     acknowledged=1_000_000, levels=(-7, -5, -3, -1, 1, 2, 3, 5), kinds=tuple(data.KINDS),
-    sent_bytes=150_000_000, governor_runs=3,
+    sent_bytes=(400_000_000, 150_000_000), governor_runs=3,
     cargo=("bench", "--locked", "--quiet"), stages=("--mib", "256"),
     settings="all", soak_bytes=100_000_000_000,
 )

@@ -34,7 +34,7 @@ mod unit;
 
 pub use buffers::{Buffer, BufferPool, BufferWait, PackBuffer};
 pub use compressor::CompressorError;
-pub use governor::{Effort, Governor, Scarcity};
+pub use governor::{Effort, Governor, Link, Scarcity, Work};
 pub use known::{Known, KnownBlocks};
 pub use ledger::Committed;
 pub use logs::{LogSlot, Logs, PACKS_REMEMBERED_MAX};

@@ -1,18 +1,18 @@
 //! Tells the governor what is scarce, and the cores what it decides.
 //!
-//! Every shard tells how many of its packs are under way; the first adds the rest and asks. How busy
-//! the cores are is what the stages took, so that nothing is counted for it on the way of a unit.
+//! Every shard tells how many of its packs are under way; the first adds the rest and asks. What the
+//! cores did is what the stages took, so that nothing is counted for it on the way of a unit.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
-use tidegate_pipeline::{Governor, Scarcity, Stage};
-use tracing::debug;
+use tidegate_pipeline::{Governor, Scarcity, Stage, StageTimes, Work};
+use tracing::{debug, trace};
 
 use super::host::Host;
-use super::shared::Shared;
+use super::shared::{ShardPorts, Shared};
 
 /// How often the governor hears.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -21,7 +21,7 @@ impl Host {
     /// Lets the governor choose the level, for ever; `run` cancels it.
     pub(super) async fn govern(self: Rc<Self>) {
         let mut governor = Governor::default();
-        let (mut last_work, mut last) = (work(&self.shared), Instant::now());
+        let (mut last_work, mut last) = (work(&self.shared.times), Instant::now());
         loop {
             Timer::new(INTERVAL).await;
             let packs = permille(self.packs_under_way(), self.shared.plan.pack_buffers_per_shard);
@@ -29,20 +29,12 @@ impl Host {
             if self.number != 0 {
                 continue;
             }
-            let (done, now) = (work(&self.shared), Instant::now());
-            let cores = u32::try_from(self.shared.shards.len()).unwrap_or(u32::MAX);
-            let could = (now - last).saturating_mul(cores).as_micros().max(1);
-            let busy = done.saturating_sub(last_work).as_micros() * 1000 / could;
+            let (done, now) = (work(&self.shared.times), Instant::now());
+            let scarcity = scarcity(&self.shared, now - last, since(&last_work, &done));
             (last_work, last) = (done, now);
-            let of_shard =
-                |ports: &super::shared::ShardPorts| ports.packs_permille.load(Ordering::Relaxed);
-            let scarcity = Scarcity {
-                busy: u32::try_from(busy).unwrap_or(1000).min(1000),
-                units_wait: !self.shared.units.is_empty(),
-                packs: self.shared.shards.iter().map(of_shard).max().unwrap_or(0),
-            };
             let before = governor.level();
             let level = governor.hear(&scarcity);
+            trace!(level, ?scarcity, "the governor has heard");
             if level != before {
                 debug!(before, level, ?scarcity, "the governor takes another level");
                 self.shared.effort.set_level(level);
@@ -51,10 +43,38 @@ impl Host {
     }
 }
 
-/// What all cores together have spent on units.
-fn work(shared: &Shared) -> Duration {
-    let nanos = Stage::ALL.map(|stage| shared.times.get(stage).0);
-    Duration::from_nanos(nanos.iter().sum())
+fn scarcity(shared: &Shared, elapsed: Duration, work: Work) -> Scarcity {
+    let cores = u32::try_from(shared.shards.len()).unwrap_or(u32::MAX);
+    let of_shard = |ports: &ShardPorts| ports.packs_permille.load(Ordering::Relaxed);
+    Scarcity {
+        elapsed,
+        work: Work { compress: work.compress / cores, rest: work.rest / cores, ..work },
+        units_wait: !shared.units.is_empty(),
+        packs: shared.shards.iter().map(of_shard).max().unwrap_or(0),
+        link: shared.puts.rate(),
+    }
+}
+
+/// What all cores together have done since the start: every unit passes the first stage with all of
+/// its bytes, and the last with what is left of them.
+fn work(times: &StageTimes) -> Work {
+    let nanos = |stage: Stage| Duration::from_nanos(times.get(stage).0);
+    let rest = Stage::ALL.into_iter().filter(|stage| *stage != Stage::Compress).map(nanos).sum();
+    Work {
+        bytes: times.get(Stage::Checksum).1,
+        left_bytes: times.get(Stage::Seal).1,
+        compress: nanos(Stage::Compress),
+        rest,
+    }
+}
+
+fn since(before: &Work, now: &Work) -> Work {
+    Work {
+        bytes: now.bytes.saturating_sub(before.bytes),
+        left_bytes: now.left_bytes.saturating_sub(before.left_bytes),
+        compress: now.compress.saturating_sub(before.compress),
+        rest: now.rest.saturating_sub(before.rest),
+    }
 }
 
 fn permille(part: usize, of: usize) -> u32 {

@@ -1,8 +1,10 @@
-//! The gate through which puts go: it lets as many in as [`PutLimit`] says, in the order of coming.
+//! The gate through which puts go: it lets as many in as [`PutLimit`] says, in the order of coming, and
+//! hears what the way behind it takes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tidegate_pipeline::Link;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Stored;
@@ -15,12 +17,15 @@ const STRAGGLER_AFTER_MIN: Duration = Duration::from_secs(2);
 
 /// The gate.
 pub(crate) struct PutGate {
+    /// Where the link's time begins.
+    begin: Instant,
     permits: Semaphore,
     state: Mutex<State>,
 }
 
 struct State {
     limit: PutLimit,
+    link: Link,
     /// Permits that there are: free, or with a put.
     permits: usize,
 }
@@ -28,6 +33,9 @@ struct State {
 /// A put that is under way.
 pub(super) struct Entered<'a> {
     gate: &'a PutGate,
+    /// When it came to the gate, and whether nobody else was there or behind it.
+    came: Duration,
+    was_alone: bool,
     permit: SemaphorePermit<'a>,
 }
 
@@ -36,7 +44,8 @@ impl PutGate {
     pub(crate) fn new(most: usize) -> Self {
         let limit = PutLimit::new(most);
         let permits = limit.get();
-        Self { permits: Semaphore::new(permits), state: Mutex::new(State { limit, permits }) }
+        let state = State { limit, link: Link::default(), permits };
+        Self { begin: Instant::now(), permits: Semaphore::new(permits), state: Mutex::new(state) }
     }
 
     /// How many puts may be under way, and how many are.
@@ -52,10 +61,17 @@ impl PutGate {
         Some((usual * STRAGGLER_TIMES).max(STRAGGLER_AFTER_MIN))
     }
 
+    /// Bytes a second that the way to the store takes: [`Link::rate`].
+    pub(crate) fn rate(&self) -> Option<f64> {
+        self.state().link.rate()
+    }
+
     /// Enters, when it is its turn.
     pub(super) async fn enter(&self) -> Entered<'_> {
+        let came = self.begin.elapsed();
+        let was_alone = self.state().link.begun(came);
         let permit = self.permits.acquire().await.expect("nobody closes it");
-        Entered { gate: self, permit }
+        Entered { gate: self, came, was_alone, permit }
     }
 
     fn under_way(&self, state: &State) -> usize {
@@ -72,8 +88,11 @@ impl Entered<'_> {
     /// The put has ended, or (without `stored`) failed for good; what it says of the way to the
     /// store counts.
     pub(super) fn leave(self, bytes: usize, stored: Option<&Stored>) {
-        let Self { gate, permit } = self;
+        let Self { gate, came, was_alone, permit } = self;
+        let now = gate.begin.elapsed();
         let mut state = gate.state();
+        let stored_bytes = if stored.is_some() { bytes } else { 0 };
+        state.link.ended(now, stored_bytes, now - came, was_alone);
         let under_way = gate.under_way(&state);
         let failed = stored.is_none_or(|stored| stored.failed);
         let took = stored.map(|stored| stored.took);
