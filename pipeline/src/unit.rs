@@ -196,6 +196,12 @@ impl Unit {
         self.place.map(|place| place.shard)
     }
 
+    /// Bytes of payload in it.
+    #[must_use]
+    pub const fn payload_bytes(&self) -> usize {
+        self.filled
+    }
+
     /// Its stream has ended with an earlier record, so that none of these may count. Bytes that
     /// were kept stay what they are, for others may refer to them: as pieces without an end.
     pub(crate) fn abandon(&mut self) {

@@ -62,8 +62,14 @@ impl Window {
     }
 
     /// `packed` bytes came back, while the cores were `crowded` or not. Gives what to grant now, in
-    /// bytes.
-    pub(crate) fn returned(&mut self, packed: usize, pool: Pool, crowded: bool) -> usize {
+    /// bytes; all there is, if the agent is `told` something anyway.
+    pub(crate) fn returned(
+        &mut self,
+        packed: usize,
+        pool: Pool,
+        crowded: bool,
+        told: bool,
+    ) -> usize {
         self.out = self.out.saturating_sub(packed);
         if pool.free * 8 < pool.count {
             self.size = (self.size / 2).max(self.base);
@@ -80,7 +86,7 @@ impl Window {
         let grant = self.size.saturating_sub(self.out);
         // Many small grants would cost more than they give; but the last bytes must come back, or
         // an agent with a long write would wait for ever.
-        if grant < self.size / 4 && self.out > self.base {
+        if grant < self.size / 4 && self.out > self.base && !told {
             return 0;
         }
         self.out += grant;
@@ -104,11 +110,11 @@ mod tests {
         assert!(!window.is_large());
         let mut out = RECORD as usize;
         for _ in 0..50 {
-            out += window.returned(out / 2, pool(90), false) - out / 2;
+            out += window.returned(out / 2, pool(90), false, false) - out / 2;
         }
         assert_eq!(window.size, 50 * (256 << 10));
         for _ in 0..20 {
-            window.returned(1 << 20, pool(2), false);
+            window.returned(1 << 20, pool(2), false, false);
         }
         assert!(!window.is_large());
     }
@@ -116,7 +122,7 @@ mod tests {
     /// What is on its way of a session that uses all of its credit, when so much came back.
     fn turn(window: &mut Window, crowded: bool) -> usize {
         let back = window.out.min(256 << 10);
-        window.returned(back, pool(90), crowded);
+        window.returned(back, pool(90), crowded, false);
         window.out
     }
 
@@ -142,7 +148,7 @@ mod tests {
                 // All that it had sent was packed.
                 panic!("the agent waits for ever");
             }
-            credit = credit - sent + window.returned(sent, pool(0), true);
+            credit = credit - sent + window.returned(sent, pool(0), true, false);
         }
         assert_eq!(credit, RECORD as usize);
     }

@@ -36,6 +36,10 @@ use super::uploads;
 /// Streams get ten times the time of units when both want all of it.
 const STREAM_SHARES: usize = 1000;
 const UNIT_SHARES: usize = 100;
+/// A worker lets the reactor look after so many bytes: a whole unit, or several small ones.
+const WORK_TURN_BYTES: usize = 192 << 10;
+/// What a unit counts at least: one of records without bytes is work too.
+const UNIT_WORTH_BYTES: usize = 16 << 10;
 /// How often the shard's load is measured.
 const LOAD_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -138,15 +142,20 @@ pub(crate) async fn run(shared: Arc<Shared>, number: u16, setup: ShardSetup, wor
 impl Host {
     /// Works on units, its own and others', whenever the core has nothing more urgent.
     async fn work(self: Rc<Self>, mut worker: Worker) {
+        let mut worked = 0;
         loop {
             let mut unit = poll_fn(|context| self.shared.units.poll_take(context)).await;
+            worked += unit.payload_bytes().max(UNIT_WORTH_BYTES);
             worker.process(&mut unit);
             match unit.home() {
                 Some(home) if home == self.number => self.come_home(unit),
                 Some(home) => self.shared.tell(home, News::Unit(unit)),
                 None => {}
             }
-            turns::reactor().await;
+            if worked >= WORK_TURN_BYTES {
+                worked = 0;
+                turns::reactor().await;
+            }
         }
     }
 

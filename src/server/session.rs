@@ -191,16 +191,18 @@ impl Session {
             return Err(faulty(fault));
         }
         let packed = post.packed_bytes.take();
-        if packed > 0 {
+        let committed = post.committed.take();
+        let more = post.totals.take();
+        let acknowledges = committed.is_some() || more != Default::default();
+        if packed > 0 || acknowledges {
             let host = &self.intake.host;
-            let grant = self.intake.window.returned(packed, host.large_pool(), host.is_crowded());
+            let (pool, crowded) = (host.large_pool(), host.is_crowded());
+            let grant = self.intake.window.returned(packed, pool, crowded, acknowledges);
             if grant > 0 {
                 self.intake.protocol.credit(grant as u64, &mut self.output);
             }
         }
-        let committed = post.committed.take();
-        let more = post.totals.take();
-        if committed.is_some() || more != Default::default() {
+        if acknowledges {
             self.totals.zero_bytes += more.zero_bytes;
             self.totals.deduplicated_bytes += more.deduplicated_bytes;
             self.totals.kept_bytes += more.kept_bytes;

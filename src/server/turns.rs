@@ -4,8 +4,8 @@
 //! and before it ran anything, as when its core is taken away in between; nothing may wake it then
 //! (mended in its pull request 53, which isn't released). So nothing preempts here: the timer never
 //! fires, and no queue's latency matters, whose wake-ups would interrupt whoever runs. The tasks
-//! themselves let the reactor look at its rings, timers and wake-ups: a worker after each unit, a
-//! shard's sessions after each [`TURN_BYTES`].
+//! themselves let the reactor look at its rings, timers and wake-ups: a worker after a unit or several
+//! small ones, a shard's sessions after each [`TURN_BYTES`].
 
 use std::cell::Cell;
 use std::future::Future;
