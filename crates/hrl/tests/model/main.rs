@@ -1,0 +1,98 @@
+//! The journal against a model, over a file system that crashes at every point.
+//!
+//! The model is the list of what was appended, and how much of it was said to be durable. Whatever
+//! happens, the journal gives back exactly what the list has, at least as far as it had said, and never
+//! says that it was closed when something is missing.
+
+#![allow(clippy::unwrap_used)] // also in functions that tests share
+
+mod disk;
+mod run;
+
+use proptest::prelude::*;
+use tidegate_hrl::journal::Ending;
+
+use run::{Action, Run};
+
+fn action() -> impl Strategy<Value = Action> {
+    prop_oneof![
+        12 => (0_u8..3, 0_u64..64, 1_usize..12_000, any::<u8>())
+            .prop_map(|(disk, place, length, fill)| Action::Write { disk, place, length, fill }),
+        2 => (0_u8..3, 1_usize..40).prop_map(|(disk, count)| Action::Many { disk, count }),
+        1 => (0_u8..3, 1_u64..1 << 40).prop_map(|(disk, length)| Action::Zero { disk, length }),
+        1 => (0_usize..1025).prop_map(Action::Bookmark),
+        1 => (0_u8..3, 0_u64..1 << 50).prop_map(|(disk, bytes)| Action::Disk { disk, bytes }),
+        1 => any::<u16>().prop_map(Action::Time),
+        3 => Just(Action::Take),
+        5 => Just(Action::Flush),
+        3 => (0_u8..=100).prop_map(Action::Commit),
+        2 => (0_u8..=100).prop_map(Action::Read),
+        1 => Just(Action::Reopen),
+        3 => (0_u64..40, any::<bool>()).prop_map(|(steps, power)| Action::Crash { steps, power }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_durable_is_given_back_after_any_crash(
+        seed in any::<u64>(),
+        actions in prop::collection::vec(action(), 1..120),
+    ) {
+        let mut run = Run::new(seed);
+        for action in actions {
+            run.act(&action);
+            run.check_bound();
+        }
+        run.crash_now();
+        run.check_everything();
+    }
+
+    #[test]
+    fn a_byte_that_changed_is_told_or_does_not_matter(
+        seed in any::<u64>(),
+        actions in prop::collection::vec(action(), 1..40),
+        file in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        closed in any::<bool>(),
+    ) {
+        let mut run = Run::new(seed);
+        for action in actions {
+            run.act(&action);
+        }
+        run.leave(closed);
+        run.flip_a_byte(&file, &at);
+        run.check_after_damage();
+    }
+}
+
+#[test]
+fn a_journal_that_was_closed_is_clean_and_goes_on_where_it_ended() {
+    let mut run = Run::new(1);
+    for round in 0..5 {
+        run.act(&Action::Many { disk: 0, count: 200 });
+        run.act(&Action::Write { disk: 1, place: 3, length: 9000, fill: round });
+        run.act(&Action::Bookmark(3));
+        run.act(&Action::Reopen);
+        assert_eq!(run.opening.ending, Ending::Clean);
+        run.check_everything();
+    }
+}
+
+#[test]
+fn committed_segments_go_and_a_full_journal_takes_more_when_they_have() {
+    let mut run = Run::new(2);
+    let mut refused = 0;
+    for round in 0..600_u32 {
+        run.act(&Action::Write { disk: 0, place: 1, length: 8000, fill: 7 });
+        run.act(&Action::Flush);
+        run.check_bound();
+        if run.refused > refused {
+            refused = run.refused;
+            run.act(&Action::Commit(if round % 2 == 0 { 100 } else { 60 }));
+        }
+    }
+    assert!(refused > 3, "its bound was met {refused} times");
+    run.check_everything();
+}
