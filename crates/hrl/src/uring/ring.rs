@@ -184,3 +184,79 @@ impl std::fmt::Debug for Ring {
         f.write_str("Ring")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::path::Path;
+
+    use super::*;
+
+    fn file(path: &Path) -> DiskFile {
+        let mut how = OpenOptions::new();
+        how.read(true).write(true).create(true).truncate(false).open(path).unwrap().into()
+    }
+
+    #[test]
+    fn more_writes_than_the_ring_has_room_for_are_all_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ring = Ring::new().unwrap();
+        let paths: Vec<_> = (0..200).map(|n| folder.path().join(n.to_string())).collect();
+        let parts = |n: u8| (0..150_u8).map(|p| (u64::from(p) * 100, vec![n ^ p; 100])).collect();
+        let writes =
+            paths.iter().zip(0..).map(|(path, n)| Write { file: file(path), parts: parts(n) });
+        ring.write(writes.collect()).unwrap();
+        for (path, n) in paths.iter().zip(0..) {
+            let expected: Vec<u8> = parts(n).into_iter().flat_map(|(_, bytes)| bytes).collect();
+            assert!(std::fs::read(path).unwrap() == expected, "file {n}");
+        }
+        // A file without writes is made durable, and nothing else.
+        let parts = Vec::new();
+        ring.write(vec![Write { file: file(&paths[0]), parts }]).unwrap();
+        ring.write(Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn a_write_that_can_not_be_done_is_told_with_its_reason_and_the_ring_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut ring = Ring::new().unwrap();
+        let full: DiskFile = OpenOptions::new().write(true).open("/dev/full").unwrap().into();
+        let good = folder.path().join("good");
+        let writes = |bytes: &[u8]| {
+            let parts = vec![(0, bytes.to_vec())];
+            vec![
+                Write { file: full.clone(), parts: parts.clone() },
+                Write { file: file(&good), parts },
+            ]
+        };
+        let error = ring.write(writes(b"one")).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        ring.write(writes(b"two").split_off(1)).unwrap();
+        assert_eq!(std::fs::read(&good).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_chain_is_no_better_than_its_worst_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = file(&folder.path().join("file"));
+        let write = Write { file, parts: vec![(0, vec![1; 100]), (100, vec![2; 100])] };
+        let chain = |results: &[i32]| {
+            let mut chain = chains_of(&write).next().unwrap();
+            for (part, result) in results.iter().enumerate() {
+                chain.completed(part, *result);
+            }
+            chain.outcome
+        };
+        assert!(matches!(chain(&[100, 100, 0]), Outcome::Durable));
+        assert!(matches!(chain(&[100, 99, -libc::ECANCELED]), Outcome::Again));
+        assert!(matches!(chain(&[-libc::EIO, -libc::ECANCELED]), Outcome::Failed(_)));
+        assert!(matches!(chain(&[100, 100, -libc::EIO]), Outcome::Failed(_)));
+        // What was cut short is written once more.
+        let mut again = chains_of(&write).next().unwrap();
+        again.worsen(Outcome::Again);
+        again.conclude().unwrap();
+        let mut bytes = [0; 200];
+        std::os::unix::fs::FileExt::read_exact_at(&*write.file.0, &mut bytes, 0).unwrap();
+        assert_eq!(bytes, *[[1; 100], [2; 100]].as_flattened());
+    }
+}
