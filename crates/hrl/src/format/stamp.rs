@@ -31,7 +31,7 @@ mod tests {
 
     #[test]
     fn seconds_count_from_the_year_2000() {
-        // 2017-02-08 00:46:22 UTC, of the specification's example.
+        // 2017-02-08 04:13:02 UTC, of the specification's example.
         assert_eq!(Stamp(539_842_382).micros(), Micros(1_486_527_182_000_000));
         assert_eq!(Stamp::from(Micros(1_486_527_182_999_999)), Stamp(539_842_382));
         assert_eq!(Stamp::from(Micros(0)), Stamp(0));
