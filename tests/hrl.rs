@@ -1,6 +1,8 @@
 //! `tidegate hrl show`: logs of other writers, made here by hand after the specification, whole and
 //! not.
 
+#![allow(clippy::unwrap_used)] // also in functions that tests share
+
 mod support;
 
 use std::fs;

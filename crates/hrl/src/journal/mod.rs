@@ -110,7 +110,8 @@ impl JournalSettings {
     #[must_use]
     pub const fn goes_on(&self) -> bool {
         self.batch_bytes >= RECORD_COST_MAX
-            && self.bytes_max >= self.segment_bytes + self.batch_bytes + RECORD_COST_MAX
+            && self.bytes_max
+                >= self.segment_bytes + self.batch_bytes + RECORD_COST_MAX + state::SEGMENT_COST
     }
 }
 
