@@ -16,6 +16,8 @@ pub struct Batch {
     pub(super) logs: Vec<(DiskNumber, Part)>,
     /// The last LSN that it makes durable.
     pub(super) last: Lsn,
+    /// What it states to be committed.
+    pub(super) stated: Lsn,
     /// The segment before, to be closed once this batch is durable.
     pub(super) closes: Option<Closing>,
 }
@@ -35,7 +37,7 @@ impl Batch {
     /// What to tell [`State`](super::State) when it is durable.
     #[must_use]
     pub const fn written(&self) -> Written {
-        Written { segment: self.segment, last: self.last }
+        Written { segment: self.segment, last: self.last, stated: self.stated }
     }
 }
 
@@ -44,4 +46,5 @@ impl Batch {
 pub struct Written {
     pub(super) segment: u64,
     pub(super) last: Lsn,
+    pub(super) stated: Lsn,
 }

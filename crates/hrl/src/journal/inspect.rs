@@ -86,6 +86,7 @@ fn ending<F: ReadAt + Clone>(found: &Found<F>) -> Result<Option<SegmentEnding>, 
             Ok(OrderRecord { lsn, body: OrderBody::End { ending, .. }, .. }) => {
                 return Ok((lsn == last).then_some(ending));
             }
+            Ok(OrderRecord { lsn, body: OrderBody::Committed(_), .. }) if lsn == last => {}
             Ok(record) if record.lsn == last.next() => last = record.lsn,
             _ => return Ok(None),
         }
@@ -110,6 +111,13 @@ impl<F: ReadAt + Clone> Found<F> {
             if let OrderBody::End { committed, .. } = record.body {
                 self.committed = self.committed.max(committed);
                 return Ok(());
+            }
+            if let OrderBody::Committed(lsn) = record.body
+                && record.lsn == self.last
+            {
+                self.committed = self.committed.max(lsn);
+                self.cut = walk.at();
+                continue;
             }
             if record.lsn != self.last.next() {
                 break;

@@ -13,6 +13,8 @@
 //! - A segment is closed by a record at its end, and only after the next one is durable, or when the
 //!   journal is closed. So the newest segment tells how the journal ended, and a crash at any moment
 //!   loses nothing that was durable ([`recover`]).
+//! - Before a segment is deleted a durable record says that it is committed. So nothing is ever missing
+//!   without being missed.
 //! - The journal has a bound in bytes, the files' own headers included. What doesn't fit is refused
 //!   ([`AppendError::Full`]), never dropped.
 //!
@@ -111,7 +113,7 @@ impl JournalSettings {
     pub const fn goes_on(&self) -> bool {
         self.batch_bytes >= RECORD_COST_MAX
             && self.bytes_max
-                >= self.segment_bytes + self.batch_bytes + RECORD_COST_MAX + state::SEGMENT_COST
+                >= self.segment_bytes + self.batch_bytes + RECORD_COST_MAX + state::RESERVE
     }
 }
 

@@ -82,7 +82,7 @@ impl<S: Storage> Reader<S> {
             if matches!(record.body, OrderBody::End { .. }) || record.lsn > self.next {
                 return Err(damaged(name, self.next, &"it isn't there"));
             }
-            if record.lsn == self.next {
+            if record.lsn == self.next && !matches!(record.body, OrderBody::Committed(_)) {
                 return at.record(&self.storage, record);
             }
         }
@@ -117,7 +117,9 @@ impl<F: ReadAt + Clone> Segment<F> {
             OrderBody::Disk(disk) => (Change::Disk(disk), Checksum::of(&[])),
             OrderBody::Zero(extent) => (Change::Zero(extent), Checksum::of(&[])),
             OrderBody::Bookmark(bookmark) => (Change::Bookmark(bookmark), Checksum::of(&[])),
-            OrderBody::Time | OrderBody::End { .. } => (Change::Time, Checksum::of(&[])),
+            OrderBody::Time | OrderBody::End { .. } | OrderBody::Committed(_) => {
+                (Change::Time, Checksum::of(&[]))
+            }
             OrderBody::Write { extent, location, checksum } => {
                 let (disk, offset) = (extent.disk, extent.offset);
                 let data = self.data(storage, disk, location, extent.length)?;

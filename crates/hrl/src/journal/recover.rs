@@ -28,9 +28,9 @@ use crate::storage::{ReadAt, Storage, Write};
 
 /// The disks of which a segment has a log, and whether it has an order file.
 #[derive(Default)]
-struct Files {
-    order: bool,
-    logs: BTreeSet<DiskNumber>,
+pub(super) struct Files {
+    pub order: bool,
+    pub logs: BTreeSet<DiskNumber>,
 }
 
 /// Everything that the journal knows, and how it was left.
@@ -66,9 +66,7 @@ pub(super) fn recover<S: Storage>(
     let recent = found.len().saturating_sub(2);
     let newest = found.last().map(|newest| newest.number);
     for (index, segment) in found.into_iter().enumerate() {
-        // What isn't there any more was committed.
-        let before = if index == 0 { segment.header.first.0.saturating_sub(1) } else { 0 };
-        start.committed = start.committed.max(segment.committed).max(Lsn(before));
+        start.committed = start.committed.max(segment.committed);
         if index >= recent {
             let if_open = if newest == Some(segment.number) {
                 SegmentEnding::Recovered
@@ -105,7 +103,7 @@ fn begin<F>(birth: &Birth, next_segment: u64, newest: Option<&Found<F>>) -> Star
     start
 }
 
-fn list<S: Storage>(storage: &S) -> Result<BTreeMap<u64, Files>, JournalError> {
+pub(super) fn list<S: Storage>(storage: &S) -> Result<BTreeMap<u64, Files>, JournalError> {
     let names = storage.names().map_err(unlisted)?;
     let mut files: BTreeMap<u64, Files> = BTreeMap::new();
     for file in names.iter().filter_map(|name| FileName::parse(name)) {
@@ -124,8 +122,18 @@ pub(super) fn unlisted(error: io::Error) -> JournalError {
     JournalError::Io { name: "list".to_owned(), what: "read", error }
 }
 
-/// Whether the segments follow each other without a gap, each as it should be where it stands.
+/// Whether the segments follow each other without a gap, each as it should be where it stands, and what
+/// isn't there any more was committed.
 fn check<F>(found: &[Found<F>], files: &BTreeMap<u64, Files>) -> Result<(), JournalError> {
+    let committed = found.iter().map(|segment| segment.committed).max();
+    if let Some(oldest) =
+        found.first().filter(|oldest| Some(oldest.header.first) > committed.map(Lsn::next))
+    {
+        let (first, committed) = (oldest.header.first, committed.unwrap_or_default());
+        let what =
+            format!("it begins with LSN {first}, and only up to {committed} all was committed");
+        return Err(damaged(FileName::order(oldest.number), &what));
+    }
     for pair in found.windows(2) {
         let [before, after] = pair else { continue };
         let name = FileName::order(after.number);
@@ -251,7 +259,7 @@ pub(super) fn remove_segment<S: Storage>(
     Ok(())
 }
 
-pub(super) fn remove<S: Storage>(storage: &S, name: FileName) -> Result<(), JournalError> {
+fn remove<S: Storage>(storage: &S, name: FileName) -> Result<(), JournalError> {
     match storage.remove(&name.to_string()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(JournalError::Io { name: name.to_string(), what: "removed", error })

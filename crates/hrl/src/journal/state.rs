@@ -19,6 +19,12 @@ use crate::order::{
 
 /// Bytes of a segment without records: the header of its order file, and the record at its end.
 pub(super) const SEGMENT_COST: u64 = (HEADER_BYTES + RECORD_BYTES) as u64;
+/// Bytes of the record that lets a segment be deleted.
+const NOTE_COST: u64 = RECORD_BYTES as u64;
+/// Bytes that no record may take: for whoever opens the journal next, who begins a segment, and for the
+/// note without which nothing can be deleted. There is one at a time: the next is written when what it
+/// was for is gone.
+pub(super) const RESERVE: u64 = SEGMENT_COST + NOTE_COST;
 
 /// A segment of which everything is written, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +51,8 @@ struct Tail {
     written: u64,
     order: Vec<u8>,
     logs: BTreeMap<DiskNumber, LogTail>,
+    /// What is committed, as far as the order file says so.
+    stated: Lsn,
 }
 
 /// Where the journal stands when it is opened.
@@ -102,6 +110,8 @@ pub struct State {
     last: Lsn,
     durable: Lsn,
     committed: Lsn,
+    /// The same, as far as a durable record says so: what is up to here may be missing.
+    stated: Lsn,
     time: Micros,
     last_logs: [UniqueId; DISKS_MAX],
     failed: bool,
@@ -111,7 +121,8 @@ impl State {
     /// A journal that goes on from `start` in a new segment, whose header is the first batch.
     pub(super) fn new(settings: JournalSettings, start: Start) -> Self {
         let mark = Mark::of(start.incarnation, start.next_segment);
-        let tail = Tail { mark, written: 0, order: Vec::new(), logs: BTreeMap::new() };
+        let (order, logs, stated) = (Vec::new(), BTreeMap::new(), start.committed);
+        let tail = Tail { mark, written: 0, order, logs, stated };
         let mut state = Self {
             settings,
             incarnation: start.incarnation,
@@ -124,6 +135,7 @@ impl State {
             last: start.last,
             durable: start.last,
             committed: start.committed,
+            stated: start.committed,
             time: start.time,
             last_logs: start.last_logs,
             failed: false,
@@ -146,8 +158,7 @@ impl State {
         }
         let begins = self.pending_bytes == 0 && self.newest_is_long();
         let cost = self.cost(change, begins);
-        // So much is kept for whoever opens the journal next, who begins a segment.
-        if self.bytes + cost + SEGMENT_COST > self.settings.bytes_max {
+        if self.bytes + cost + RESERVE > self.settings.bytes_max {
             let (bytes, bytes_max) = (self.bytes, self.settings.bytes_max);
             return Err(AppendError::Full { bytes, bytes_max });
         }
@@ -170,6 +181,7 @@ impl State {
     /// What is to be written next; the one before must be [`State::written`]. `None` when there is
     /// nothing.
     pub fn take_batch(&mut self) -> Option<Batch> {
+        self.state_committed();
         if self.tail.order.is_empty() || self.failed {
             return None;
         }
@@ -178,13 +190,13 @@ impl State {
         let logs = self.tail.logs.iter_mut();
         let logs = logs.filter_map(|(disk, log)| Some((*disk, log.take()?))).collect();
         self.pending_bytes = 0;
-        let (segment, last) = (self.newest().number, self.last);
-        Some(Batch { segment, order, logs, last, closes: self.closing.take() })
+        let (segment, last, stated) = (self.newest().number, self.last, self.tail.stated);
+        Some(Batch { segment, order, logs, last, stated, closes: self.closing.take() })
     }
 
     /// A batch is durable, and what it closes is closed.
     pub fn written(&mut self, batch: Written) {
-        self.durable = batch.last;
+        (self.durable, self.stated) = (batch.last, batch.stated);
         for segment in &mut self.segments {
             segment.closed |= segment.number < batch.segment;
         }
@@ -213,12 +225,29 @@ impl State {
         Ok(())
     }
 
-    /// The oldest segment, once it is closed and committed: to be removed, and then
-    /// [`State::forget`].
+    /// The oldest segment, once it is closed and a durable record says that it is committed: to be
+    /// removed, and then [`State::forget`]. Without that record it would be missed.
     #[must_use]
     pub fn removable(&self) -> Option<&Segment> {
+        self.closed_up_to(self.stated)
+    }
+
+    /// The oldest segment, if it is closed and ends at or before `lsn`.
+    fn closed_up_to(&self, lsn: Lsn) -> Option<&Segment> {
         let oldest = self.segments.front().filter(|_| self.segments.len() > 1)?;
-        (oldest.closed && oldest.last <= self.committed).then_some(oldest)
+        (oldest.closed && oldest.last <= lsn).then_some(oldest)
+    }
+
+    /// Says what is committed, where a segment could be deleted then.
+    fn state_committed(&mut self) {
+        let stated = self.tail.stated;
+        let owed = self.closed_up_to(self.committed).is_some_and(|oldest| oldest.last > stated);
+        if owed && !self.failed {
+            self.tail.stated = self.committed;
+            self.push(OrderBody::Committed(self.committed), self.last);
+            self.bytes += NOTE_COST;
+            self.newest_mut().bytes += NOTE_COST;
+        }
     }
 
     /// A segment is gone.
@@ -337,7 +366,8 @@ impl State {
             last_logs: self.last_logs,
         };
         let (mark, order) = (header.mark(), header.encode());
-        self.tail = Tail { mark, written: 0, order, logs: BTreeMap::new() };
+        let (logs, stated) = (BTreeMap::new(), header.committed);
+        self.tail = Tail { mark, written: 0, order, logs, stated };
         let (first, last, bytes) = (header.first, self.last, SEGMENT_COST);
         let disks = Vec::new();
         self.segments.push_back(Segment { number, first, last, bytes, disks, closed: false });

@@ -8,7 +8,7 @@ use tidegate_model::DiskNumber;
 use super::batch::{Batch, Closing};
 use super::error::JournalError;
 use super::names::FileName;
-use super::recover::{recover, remove, remove_segment, unlisted};
+use super::recover::{list, recover, remove_segment, unlisted};
 use super::state::{Segment, State};
 use super::{Birth, JournalSettings, Opening};
 use crate::order::HEADER_BYTES;
@@ -67,11 +67,10 @@ pub fn open<S: Storage>(
 /// # Errors
 /// [`JournalError::Io`].
 pub fn discard<S: Storage>(storage: &S) -> Result<(), JournalError> {
-    let names = storage.names().map_err(unlisted)?;
-    let mut files: Vec<FileName> = names.iter().filter_map(|name| FileName::parse(name)).collect();
-    // Newest first: a part of them is never taken for a journal that ends well.
-    files.sort();
-    files.iter().rev().try_for_each(|name| remove(storage, *name))?;
+    // Oldest first: as long as there is anything, the newest tells how the journal ended.
+    for (number, files) in list(storage)? {
+        remove_segment(storage, number, files.order, files.logs.into_iter())?;
+    }
     storage.sync_names().map_err(unlisted)
 }
 

@@ -9,13 +9,14 @@ use tidegate_model::{
 /// Bytes of a record without its text.
 pub const RECORD_BYTES: usize = 72;
 
-/// The codes of the wire (docs/formats/wire.md), and one that never travels.
+/// The codes of the wire (docs/formats/wire.md), and two that never travel.
 const DISK: u8 = 2;
 const WRITE: u8 = 3;
 const ZERO: u8 = 4;
 const BOOKMARK: u8 = 5;
 const TIME: u8 = 6;
 const END: u8 = 128;
+const COMMITTED: u8 = 129;
 
 const CLEAN: u8 = 1;
 
@@ -60,6 +61,9 @@ pub enum OrderBody {
         /// Why.
         ending: SegmentEnding,
     },
+    /// Everything up to here is committed, and may be missing from now on; its own LSN is the last one,
+    /// and it takes none itself.
+    Committed(Lsn),
 }
 
 /// Why a segment ends.
@@ -205,6 +209,7 @@ impl OrderRecord {
             OrderBody::End { committed, ending } => {
                 Raw { kind: END, flags: *ending as u8, location: committed.0, ..raw }
             }
+            OrderBody::Committed(lsn) => Raw { kind: COMMITTED, location: lsn.0, ..raw },
         }
     }
 }
@@ -241,6 +246,7 @@ impl Raw<'_> {
                     _ => return Err(RecordError::Field("ending")),
                 },
             },
+            COMMITTED => OrderBody::Committed(Lsn(self.location)),
             _ => return Err(RecordError::Field("kind")),
         })
     }

@@ -1,7 +1,7 @@
 //! Logs that weren't closed, were cut, or lost a part: what is whole is still given out.
 
 use proptest::prelude::*;
-use tidegate_hrl::format::Version;
+use tidegate_hrl::format::{Entry, Version, encode_block};
 use tidegate_hrl::scan::Problem;
 
 use crate::log::{Log, blocks, scan};
@@ -58,4 +58,17 @@ proptest! {
             if *location == (end - 512) as u64);
         prop_assert!(problems.iter().any(names), "{problems:?}");
     }
+}
+
+#[test]
+fn data_that_look_like_a_block_are_none() {
+    let mut log = Log::of(Version::V2, 512, &[vec![100], vec![5000], vec![30]], false);
+    // At the distance that it names, with checksums that fit, but one byte is all that it describes.
+    let (first_end, _) = log.blocks[0];
+    let entry = Entry { data_bytes: 1, ..Entry::default() };
+    let fake = encode_block(512 + 1000, &[entry], 512);
+    let at = first_end + 1000;
+    log.bytes[at..at + 512].copy_from_slice(&fake);
+    let (entries, problems) = scan(log.bytes);
+    assert_eq!((entries, problems), (log.entries, vec![Problem::NotClosed]));
 }

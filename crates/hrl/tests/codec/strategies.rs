@@ -46,6 +46,7 @@ fn body() -> impl Strategy<Value = OrderBody> {
         (kind, any::<bool>(), text())
             .prop_map(|(kind, clean, name)| OrderBody::Bookmark(Bookmark { kind, clean, name })),
         Just(OrderBody::Time),
+        any::<u64>().prop_map(|lsn| OrderBody::Committed(Lsn(lsn))),
         (any::<u64>(), ending)
             .prop_map(|(committed, ending)| OrderBody::End { committed: Lsn(committed), ending }),
     ]

@@ -10,7 +10,7 @@ mod disk;
 mod run;
 
 use proptest::prelude::*;
-use tidegate_hrl::journal::Ending;
+use tidegate_hrl::journal::{Ending, JournalError};
 
 use run::{Action, Run};
 
@@ -95,4 +95,57 @@ fn committed_segments_go_and_a_full_journal_takes_more_when_they_have() {
     }
     assert!(refused > 3, "its bound was met {refused} times");
     run.check_everything();
+}
+
+#[test]
+fn what_was_durable_and_is_not_whole_any_more_is_damage_also_where_nobody_closed() {
+    // In a batch that others followed: its order record, its data.
+    for (name, at) in
+        [("00000001.order", 4096 + 72 + 20), ("00000001-disk-00.hrl", 8192 + 4096 + 50)]
+    {
+        let mut run = Run::new(3);
+        for fill in 0..4 {
+            run.act(&Action::Write { disk: 0, place: 0, length: 4096, fill });
+            if fill == 1 {
+                run.act(&Action::Flush);
+            }
+        }
+        run.act(&Action::Flush);
+        run.leave(false);
+        run.flip(name, at);
+        let error = run.open_again().unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("LSN 2 was durable and isn't whole"), "{error}");
+    }
+}
+
+#[test]
+fn a_journal_that_was_discarded_makes_room_for_a_new_one() {
+    let mut run = Run::new(5);
+    for fill in 0..20 {
+        run.act(&Action::Write { disk: 0, place: 0, length: 8000, fill });
+        run.act(&Action::Flush);
+    }
+    run.leave(true);
+    run.discard_in_part();
+    let opening = run.open_again();
+    assert!(matches!(opening, Err(JournalError::Damaged { .. })), "{opening:?}");
+    run.discard();
+    let opening = run.open_again().unwrap();
+    assert_eq!((opening.ending, opening.recovered_to.0), (Ending::New, 0));
+}
+
+#[test]
+fn a_part_of_a_journal_that_is_taken_away_is_missed() {
+    for name in ["00000001.order", "00000002.order", "00000002-disk-00.hrl", "newest"] {
+        let mut run = Run::new(4);
+        for fill in 0..30 {
+            run.act(&Action::Write { disk: 0, place: 0, length: 8000, fill });
+            run.act(&Action::Flush);
+        }
+        run.leave(true);
+        run.take_away(name);
+        let error = run.open_again().unwrap_err();
+        assert!(matches!(error, JournalError::Damaged { .. }), "{name}: {error}");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidegate_hrl::format::UniqueId;
 use tidegate_hrl::journal::{
     AppendError, Batch, Birth, Change, Ending, FileKind, FileName, JournalError, JournalSettings,
-    Opening, Reader, State, Writer, open,
+    Opening, Reader, State, Writer, discard, open,
 };
 use tidegate_hrl::limits::RECORD_COST_MAX;
 use tidegate_hrl::scan::{DataState, Found, Scan};
@@ -158,10 +158,12 @@ impl Run {
             Action::Flush => self.flush()?,
             Action::Commit(percent) => {
                 let lsn = self.committed.max(self.durable * u64::from(*percent) / 100);
-                let (state, writer) = self.journal.as_mut().unwrap();
+                let (state, _) = self.journal.as_mut().unwrap();
                 state.committed(Lsn(lsn))?;
                 assert!(state.committed(Lsn(self.durable + 1)).is_err());
                 self.committed = lsn;
+                self.flush()?;
+                let (state, writer) = self.journal.as_mut().unwrap();
                 while let Some(segment) = state.removable().cloned() {
                     writer.remove(&segment)?;
                     state.forget(segment.number);
@@ -359,6 +361,40 @@ impl Run {
         let name = file.get(&names);
         let bytes = tidegate_hrl::storage::ReadAt::bytes(&self.disk.open(name).unwrap()).unwrap();
         self.disk.flip(name, at.index(usize::try_from(bytes).unwrap()));
+    }
+
+    pub fn flip(&self, name: &str, at: usize) {
+        self.disk.flip(name, at);
+    }
+
+    /// Removes a file, or all of the newest segment.
+    pub fn take_away(&self, name: &str) {
+        let names = self.disk.names().unwrap();
+        let files = names.iter().filter_map(|name| FileName::parse(name));
+        let newest = files.map(|file| file.segment).max().unwrap();
+        for found in names.iter().filter(|found| {
+            let of_newest = FileName::parse(found).unwrap().segment == newest;
+            *found == name || name == "newest" && of_newest
+        }) {
+            self.disk.remove(found).unwrap();
+        }
+    }
+
+    pub fn discard(&self) {
+        discard(&self.disk).unwrap();
+        self.disk.power_cut();
+    }
+
+    /// The same, and it crashes on its way.
+    pub fn discard_in_part(&self) {
+        self.disk.light_fuse(6);
+        discard(&self.disk).unwrap_err();
+        self.disk.power_cut();
+    }
+
+    pub fn open_again(&self) -> Result<Opening, JournalError> {
+        let birth = Birth { incarnation: incarnation(), boot: [self.boot; 16] };
+        open(self.disk.clone(), SETTINGS, &birth).map(|(_, _, opening)| opening)
     }
 
     /// Whatever was damaged: it is told, or what comes out is what went in.
