@@ -9,9 +9,15 @@
 mod disk;
 mod run;
 
-use proptest::prelude::*;
-use tidegate_hrl::journal::{Ending, JournalError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use proptest::prelude::*;
+use tidegate_hrl::Journal;
+use tidegate_hrl::journal::{AppendError, Change, Ending, JournalError};
+use tidegate_model::{Lsn, Micros};
+
+use disk::CrashingDisk;
 use run::{Action, Run};
 
 fn action() -> impl Strategy<Value = Action> {
@@ -117,6 +123,51 @@ fn what_was_durable_and_is_not_whole_any_more_is_damage_also_where_nobody_closed
         assert!(matches!(error, JournalError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains("LSN 2 was durable and isn't whole"), "{error}");
     }
+}
+
+#[test]
+fn a_journal_that_is_full_to_the_last_record_keeps_its_bound_when_it_is_opened_again() {
+    let mut run = Run::new(6);
+    while run.refused == 0 {
+        run.act(&Action::Write { disk: 0, place: 0, length: 3000, fill: 1 });
+        run.act(&Action::Flush);
+    }
+    run.refused = 0;
+    while run.refused == 0 {
+        run.act(&Action::Time(1));
+    }
+    run.act(&Action::Flush);
+    for _ in 0..3 {
+        run.crash_now();
+        run.check_bound();
+    }
+    run.act(&Action::Commit(100));
+    run.check_bound();
+    run.refused = 0;
+    run.act(&Action::Write { disk: 0, place: 0, length: 3000, fill: 1 });
+    assert_eq!(run.refused, 0);
+    run.check_everything();
+}
+
+#[test]
+fn what_was_not_written_is_never_said_to_be_durable() {
+    let disk = CrashingDisk::new(7);
+    let said = Arc::new(AtomicU64::new(0));
+    let say = {
+        let said = Arc::clone(&said);
+        Box::new(move |lsn: Lsn| said.store(lsn.0, Ordering::SeqCst))
+    };
+    let (journal, _) = Journal::open(disk.clone(), run::SETTINGS, &run::birth(1), say).unwrap();
+    let first = journal.append(&Change::Time, Micros(1)).unwrap();
+    journal.wait_durable(first).unwrap();
+    disk.light_fuse(1);
+    let second = journal.append(&Change::Time, Micros(2)).unwrap();
+    assert!(matches!(journal.wait_durable(second), Err(JournalError::Failed)));
+    assert_eq!((journal.usage().durable, said.load(Ordering::SeqCst)), (first, first.0));
+    let mut reader = journal.read_from(second);
+    assert_eq!(reader.next().unwrap(), None, "and it isn't given out");
+    assert!(matches!(journal.append(&Change::Time, Micros(3)), Err(AppendError::Ended)));
+    assert!(matches!(journal.close(), Err(JournalError::Io { .. })));
 }
 
 #[test]

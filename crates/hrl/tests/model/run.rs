@@ -14,7 +14,7 @@ use tidegate_model::{Bookmark, BookmarkKind, Disk, DiskNumber, Extent, Incarnati
 
 use crate::disk::{Chance, CrashingDisk};
 
-const SETTINGS: JournalSettings = JournalSettings {
+pub const SETTINGS: JournalSettings = JournalSettings {
     bytes_max: 100_000 + 3 * RECORD_COST_MAX,
     segment_bytes: 50_000,
     batch_bytes: RECORD_COST_MAX,
@@ -277,9 +277,8 @@ impl Run {
 
     fn reopen(&mut self, closed: bool) {
         (self.journal, self.held) = (None, None);
-        let boot = [self.boot; 16];
-        let birth = Birth { incarnation: incarnation(), boot };
-        let (state, writer, opening) = match open(self.disk.clone(), SETTINGS, &birth) {
+        let opened = open(self.disk.clone(), SETTINGS, &birth(self.boot));
+        let (state, writer, opening) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 assert!(self.power.is_some(), "what crashed can be opened: {error}");
@@ -393,14 +392,14 @@ impl Run {
     }
 
     pub fn open_again(&self) -> Result<Opening, JournalError> {
-        let birth = Birth { incarnation: incarnation(), boot: [self.boot; 16] };
-        open(self.disk.clone(), SETTINGS, &birth).map(|(_, _, opening)| opening)
+        open(self.disk.clone(), SETTINGS, &birth(self.boot)).map(|(_, _, opening)| opening)
     }
 
     /// Whatever was damaged: it is told, or what comes out is what went in.
     pub fn check_after_damage(&self) {
-        let birth = Birth { incarnation: incarnation(), boot: [self.boot; 16] };
-        let Ok((state, _, opening)) = open(self.disk.clone(), SETTINGS, &birth) else { return };
+        let Ok((state, _, opening)) = open(self.disk.clone(), SETTINGS, &birth(self.boot)) else {
+            return;
+        };
         let mut reader = Reader::new(self.disk.clone(), Lsn(1));
         let mut last = opening.committed;
         let all = loop {
@@ -417,6 +416,10 @@ impl Run {
         let missing = all && last.0 < self.appended.len() as u64;
         assert!(!(missing && opening.ending == Ending::Clean), "{last} of {}", self.appended.len());
     }
+}
+
+pub fn birth(boot: u8) -> Birth {
+    Birth { incarnation: incarnation(), boot: [boot; 16] }
 }
 
 fn incarnation() -> Incarnation {
