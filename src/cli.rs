@@ -73,6 +73,9 @@ pub(crate) enum Command {
     Recover(RecoverArgs),
     /// Check a vault: indexes and references, or every byte.
     Verify(VerifyArgs),
+    /// Look at change journals.
+    #[command(subcommand)]
+    Hrl(HrlCommand),
     /// Show the main job end to end on a real file system, server and agent over TLS.
     Demo(DemoArgs),
     /// Measure a process server under load, and what its work costs at least on this machine.
@@ -102,6 +105,12 @@ pub(crate) enum KeyCommand {
 pub(crate) enum AgentCommand {
     /// Send disks to a process server, as one machine.
     Copy(AgentCopyArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HrlCommand {
+    /// Print a change log (.hrl), whoever wrote it: its header, its entries, and what is wrong with it.
+    Show(HrlShowArgs),
 }
 
 /// What opens a vault. Without either option TIDEGATE_PASSPHRASE is taken; without that, you are
@@ -361,6 +370,13 @@ pub(crate) struct VerifyArgs {
     /// Read and check every frame, not only indexes and references.
     #[arg(long)]
     pub contents: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HrlShowArgs {
+    /// The .hrl file.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -41,6 +41,26 @@ impl Output {
         }
     }
 
+    /// The same for a result that is too long to be held: `write` writes it, as lines or as one of
+    /// JSON.
+    ///
+    /// # Errors
+    /// The error of `write`; of the output itself as for [`Output::result`].
+    pub(crate) fn stream(
+        self,
+        write: impl FnOnce(&mut dyn io::Write) -> Result<(), StreamError>,
+    ) -> Result<(), Failure> {
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        let written = write(&mut out).and_then(|()| Ok(out.flush()?));
+        match written {
+            Err(StreamError::Output(error)) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(unwritten(&error))
+            }
+            Err(StreamError::Input(failure)) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
     /// The same for what is said only once: where it can't be written, it goes to where errors go.
     pub(crate) fn only_once<T: Serialize>(
         self,
@@ -106,6 +126,20 @@ impl Output {
         }
         spinner.enable_steady_tick(DRAW_INTERVAL);
         spinner
+    }
+}
+
+/// Why a result that is written piece by piece ends early.
+pub(crate) enum StreamError {
+    /// It can't be written.
+    Output(io::Error),
+    /// There is no more to write.
+    Input(Failure),
+}
+
+impl From<io::Error> for StreamError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
     }
 }
 

@@ -4,6 +4,7 @@ mod bench;
 mod copy;
 mod demo;
 mod enroll;
+mod hrl;
 mod machines;
 mod points;
 mod recover;
@@ -29,7 +30,7 @@ use tidegate_model::{ExactBytes, Incarnation, Micros, Name};
 use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Location, Vault};
 
-use crate::cli::{AgentCommand, Cli, Command, CredentialArgs, EngineArgs, VaultArgs};
+use crate::cli::{AgentCommand, Cli, Command, CredentialArgs, EngineArgs, HrlCommand, VaultArgs};
 use crate::credentials;
 use crate::failure::{Failure, from_errors};
 use crate::output::Output;
@@ -92,6 +93,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Points(args) => until_stopped(&stop, points::run(args, output)),
         Command::Recover(args) => block_on(recover::run(args, output, stop)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
+        Command::Hrl(HrlCommand::Show(args)) => until_stopped(&stop, hrl::show(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),
         Command::Bench(args) => block_on(bench::run(*args, output, stop)),
     }

@@ -28,15 +28,16 @@ const HOMES: &[(&str, &[&str])] = &[
     ("argon2", &["tidegate-vault"]),
     ("aes-gcm", &["tidegate-vault"]),
     ("aws-lc-rs", &["tidegate-vault", "tidegate-floor"]),
-    ("io-uring", &[PROGRAM, "tidegate-agent", "tidegate-vault"]),
+    ("io-uring", &[PROGRAM, "tidegate-agent", "tidegate-hrl", "tidegate-vault"]),
     ("rustls", &[PROGRAM, "tidegate-agent", "tidegate-control", "tidegate-floor"]),
     ("tokio-rustls", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
     ("socket2", &[PROGRAM, "tidegate-agent", "tidegate-control"]),
     ("zstd", &["tidegate-pipeline", "tidegate-vault", "tidegate-floor"]),
 ];
 
-/// Crates that decide and don't wait.
-const PURE: &[&str] = &["tidegate-model", "tidegate-wire", "tidegate-hrl", "tidegate-pipeline"];
+/// Crates that decide and don't wait. The journal (tidegate-hrl) waits in its shell alone, which
+/// sources.rs holds.
+const PURE: &[&str] = &["tidegate-model", "tidegate-wire", "tidegate-pipeline"];
 
 /// What waits: executors, sockets, files, devices. Not for pure crates.
 const WAITING: &[&str] =
