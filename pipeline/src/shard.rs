@@ -198,8 +198,7 @@ impl Shard {
     /// event; it does nothing when nothing is due.
     pub fn advance(&mut self, now: Micros, home: &mut Vec<Homecoming>, full: &mut Vec<FullPack>) {
         self.needs_buffer = false;
-        loop {
-            let Some(Some(unit)) = self.homeward.front() else { break };
+        while let Some(Some(unit)) = self.homeward.front() {
             match self.packer.prepare(unit) {
                 Ok(()) => self.pack_first(now, home),
                 Err(Wait::Close) if self.close(now, full) => {}
@@ -276,7 +275,8 @@ impl Shard {
         self.end_faulty(&mut unit);
         self.packer.add(&mut unit, now);
         self.blanks.give_back(&mut unit);
-        if unit.flush {
+        // An abandoned one may have left nothing to close a pack for.
+        if unit.flush && self.packer.opened().is_some() {
             self.flush.get_or_insert(Micros(now.0.saturating_add(FLUSH_AGE)));
         }
         home.push(Homecoming {

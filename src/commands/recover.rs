@@ -30,7 +30,7 @@ struct Recovered {
     lsn: u64,
     time: String,
     clean: bool,
-    /// Whether the moment that was asked for hasn't come yet: then this is the newest clean point.
+    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before it.
     at_in_future: bool,
     disks: usize,
     bytes_total: u64,
@@ -107,9 +107,18 @@ async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
     let at_in_future = is_in_future(at, super::now(), &points);
     if at_in_future {
         eprintln!(
-            "tidegate: warning: {} lies in the future: the newest clean point is taken. Is the \
+            "tidegate: warning: {} lies in the future: the last clean point before it is taken. Is the \
              year, the day or the zone mistyped?",
             args.at
+        );
+    }
+    if let (At::Latest, Some(later)) = (at, points.clean_after(chosen.time)) {
+        eprintln!(
+            "tidegate: warning: {} is of {}, later than the newest epoch's newest, by the machine's \
+             clock: two agents sent at once, or the clock was set back. For that one, use --at {}",
+            later.point,
+            readable_time(later.time),
+            later.point
         );
     }
     // Said before anything is written.

@@ -171,7 +171,7 @@ fn announce(server: &Server, node: String, output: Output) -> Result<(), Failure
         let terms: Vec<String> = terms.collect();
         format!(
             "listening on {} as {}\nmemory, at most {}:\n{}\npacks of {}, or after {} ms: at most {} puts a \
-             GB stored when much comes,\n  and {} a day and shard when little does",
+             GB stored when much comes,\n  and {} a day and shard when little does, besides one for a bookmark",
             listening.listening,
             listening.node,
             HumanBytes(listening.memory_bytes as u64),

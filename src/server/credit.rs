@@ -71,6 +71,21 @@ impl Window {
         told: bool,
     ) -> usize {
         self.out = self.out.saturating_sub(packed);
+        if packed > 0 {
+            self.adapt(packed, pool, crowded);
+        }
+        let grant = self.size.saturating_sub(self.out);
+        // Many small grants would cost more than they give; but the last bytes must come back, or
+        // an agent with a long write would wait for ever.
+        if grant < self.size / 4 && self.out > self.base && !told {
+            return 0;
+        }
+        self.out += grant;
+        grant
+    }
+
+    /// Grows or shrinks with what came back.
+    fn adapt(&mut self, packed: usize, pool: Pool, crowded: bool) {
         if pool.free * 8 < pool.count {
             self.size = (self.size / 2).max(self.base);
         } else if crowded {
@@ -83,14 +98,6 @@ impl Window {
             let size = if self.is_large() { self.size + packed / 4 } else { first };
             self.size = size.clamp(self.base, self.most);
         }
-        let grant = self.size.saturating_sub(self.out);
-        // Many small grants would cost more than they give; but the last bytes must come back, or
-        // an agent with a long write would wait for ever.
-        if grant < self.size / 4 && self.out > self.base && !told {
-            return 0;
-        }
-        self.out += grant;
-        grant
     }
 }
 
@@ -137,6 +144,19 @@ mod tests {
         assert_eq!(turn(&mut window, true), 256 << 10, "and stays as long as a buffer");
         let turns = (0..200).take_while(|_| turn(&mut window, false) < 8 << 20).count();
         assert!(turns < 150, "it grows by a quarter in the time of a window: {turns}");
+    }
+
+    #[test]
+    fn what_is_held_back_comes_with_the_next_word_and_words_alone_change_nothing() {
+        let mut window = Window::new(RECORD, pool(100));
+        assert_eq!(window.returned(0, pool(90), false, true), 0, "nothing came back");
+        assert!(!window.is_large());
+        (0..50).for_each(|_| _ = turn(&mut window, false));
+        window.returned(0, pool(90), false, true);
+        let (size, piece) = (window.size, 64 << 10);
+        assert_eq!(window.returned(piece, pool(50), false, false), 0, "too little for a word");
+        assert_eq!(window.returned(0, pool(2), true, true), piece);
+        assert_eq!(window.size, size);
     }
 
     #[test]

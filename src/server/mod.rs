@@ -33,6 +33,7 @@ mod tls;
 mod tls_stream;
 mod turns;
 mod uploads;
+mod waits;
 mod welcome;
 
 use std::net::{SocketAddr, TcpListener};

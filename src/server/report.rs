@@ -1,15 +1,21 @@
 //! What a server has counted: for `GET /healthz`, the demo, and results as JSON.
 
+use std::time::Instant;
+
 use serde::Serialize;
 use tidegate_pipeline::Stage;
 
 use super::latency::Summary;
 use super::shared::Shared;
+use super::waits;
 
 /// A server's counts since its start.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct ServerReport {
+    /// `ok`, `waiting for the store`, or `failing`: the run can't go on.
     pub status: &'static str,
+    /// For how long the put or the grant that was begun first has been waiting for the store.
+    pub store_wait_s: f64,
     pub program: &'static str,
     pub run: String,
     pub node: String,
@@ -64,8 +70,15 @@ impl ServerReport {
                 .map(|(queue, high_water)| QueueReport { queue, high_water })
         }));
         let (limit, under_way) = shared.puts.fill();
+        let store_wait = shared.waits.longest(Instant::now());
+        let status = match shared.failure() {
+            Some(_) => "failing",
+            None if store_wait > waits::LONG => "waiting for the store",
+            None => "ok",
+        };
         Self {
-            status: if shared.failure().is_some() { "failing" } else { "ok" },
+            status,
+            store_wait_s: store_wait.as_secs_f64(),
             program: env!("CARGO_PKG_VERSION"),
             run: shared.run.to_string(),
             node: shared.node.to_string(),

@@ -18,6 +18,7 @@ use super::front::Arrival;
 use super::grants::Grants;
 use super::latency::Latencies;
 use super::uploads::{PutGate, UploadFailure};
+use super::waits::Waits;
 
 /// What a shard hears from others.
 #[expect(clippy::large_enum_variant, reason = "nearly all news are units: a box would cost each")]
@@ -70,6 +71,8 @@ pub(crate) struct Shared {
     pub puts: PutGate,
     /// What grants of epochs share.
     pub grants: Grants,
+    /// Puts and grants under way.
+    pub waits: Waits,
     /// How long a put is tried again.
     pub store_patience: Duration,
     /// A pack closes so long after its first record had come whole.
@@ -138,6 +141,7 @@ impl Shared {
             plan,
             store: parts.store,
             grants,
+            waits: Waits::default(),
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,
             times: Arc::default(),

@@ -62,10 +62,12 @@ pub(crate) fn start(shared: &Arc<Shared>, shard: u16, pack: FullPack) {
         let number = pack.header.number;
         let begun = Instant::now();
         let entered = shared.puts.enter().await;
+        let waiting = shared.waits.begin(Instant::now());
         let attempt = shared.puts.straggler_after(pack.bytes());
         let bytes = pack.bytes();
         let stored = put(shared.vault.store(), pack, shared.store_patience, attempt).await;
         entered.leave(bytes, stored.as_ref().ok());
+        drop(waiting);
         match stored {
             Ok(_) => {
                 let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);

@@ -9,15 +9,15 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 use tidegate_model::{Name, Remedy};
 use tidegate_pipeline::Stream;
 use tidegate_vault::grant::Grant;
-use tidegate_wire::{Hello, Refusal, RefusalCode, Welcome};
+use tidegate_wire::{Hello, Refusal, RefusalCode, Slow, SlowReason, Welcome, server};
 use tokio::io::DuplexStream;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::credit::Window;
 use super::directory::{NoPlace, Place, Recorded};
@@ -28,6 +28,7 @@ use super::link::Link;
 use super::listener::ConnectionGuard;
 use super::session::{self, Opening};
 use super::tls_stream::{Detached, TlsStream};
+use super::waits;
 
 /// How long the vault may take to grant an epoch: less than an agent bears with a server that says
 /// nothing, and enough to look through a day's packs of other machines.
@@ -172,10 +173,13 @@ async fn await_grant(
     begun: &mut Begun,
     post: &Post,
 ) -> Result<Grant, NoGrant> {
-    let Begun { input, hello, .. } = begun;
+    let Begun { input, hello, protocol, .. } = begun;
+    let _waiting = host.shared.waits.begin(Instant::now());
     let grant = grants::grant(host, hello);
     let mut grant = pin!(grant);
     let mut limit = Timer::new(GRANT_PATIENCE);
+    let mut told = pin!(tell_slow(hello, protocol));
+    let (mut output, mut written) = (Vec::new(), 0);
     poll_fn(|context| {
         *post.waker.borrow_mut() = Some(context.waker().clone());
         if let Some(refusal) = post.end.take() {
@@ -197,9 +201,32 @@ async fn await_grant(
                 Err(error) => return Poll::Ready(Err(NoGrant::Lost(error))),
             }
         }
+        if let Some(Poll::Ready(slow)) = output.is_empty().then(|| told.as_mut().poll(context)) {
+            output = slow;
+        }
+        while written < output.len() {
+            match link.poll_write(context, &output[written..]) {
+                Poll::Ready(Ok(count)) => written += count,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(NoGrant::Lost(error))),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(error)) = link.poll_flush(context) {
+            return Poll::Ready(Err(NoGrant::Lost(error)));
+        }
         Pin::new(&mut limit).poll(context).map(|_| Err(NoGrant::Refused(grants::too_slow())))
     })
     .await
+}
+
+/// When a grant takes long, what the agent is told, and the server's log.
+async fn tell_slow(hello: &Hello, protocol: &server::Session) -> Vec<u8> {
+    Timer::new(waits::LONG).await;
+    warn!(machine = %hello.machine, "an epoch has been waiting for the store for {:?}", waits::LONG);
+    let waited_us = u64::try_from(waits::LONG.as_micros()).unwrap_or(u64::MAX);
+    let mut output = Vec::new();
+    protocol.slow(Slow { reason: SlowReason::Store, waited_us }, &mut output);
+    output
 }
 
 fn open(

@@ -14,6 +14,8 @@ const WAITED_TIMES: f64 = 1.5;
 const ALONE_TIMES: f64 = 1.1;
 /// What is known grows by this with each pack that shared the way and hasn't waited.
 const GROWTH: f64 = 1.5;
+/// No link is faster, in bytes a second; so a guess doesn't grow beyond all bounds.
+const RATE_MAX: f64 = 1e12;
 /// Of smaller packs the time is that of the request, not of the bytes: a quarter of a full one.
 const PACK_BYTES_MIN: usize = 4 << 20;
 /// What was stored longer ago than about so long counts half: in seconds.
@@ -65,7 +67,9 @@ impl Link {
         let known = self.rate.unwrap_or(0.0);
         self.rate = Some(match times {
             Some(times) if !was_alone && times > WAITED_TIMES => stored,
-            Some(times) if !was_alone && times < ALONE_TIMES => stored.max(known) * GROWTH,
+            Some(times) if !was_alone && times < ALONE_TIMES => {
+                (stored.max(known) * GROWTH).min(RATE_MAX)
+            }
             _ => stored.max(known),
         });
     }

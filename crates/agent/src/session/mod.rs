@@ -151,6 +151,10 @@ impl<'a> Session<'a> {
             match self.next(link, stop).await {
                 Next::Read(Ok(0)) => return Err(broken("the server closed the connection")),
                 Next::Read(Ok(count)) => self.hear(&link.input[..count])?,
+                // Without TLS' own goodbye: its server was killed, or the way to it is cut.
+                Next::Read(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(broken("the connection ended without a goodbye"));
+                }
                 Next::Read(Err(error)) => return Err(broken(&format!("reading failed: {error}"))),
                 Next::Written(Ok(count)) if count > 0 => {
                     add(&self.state.progress.bytes_sent, count as u64);
@@ -228,7 +232,7 @@ impl<'a> Session<'a> {
 
     fn gave_up(&self) -> CopyError {
         let last = match self.slow.map(|slow| slow.reason) {
-            _ if !self.welcomed => {
+            None if !self.welcomed => {
                 "the server accepted the connection and said nothing; see its log, and start it anew"
             }
             None => "the server is connected and commits nothing; see its log, and start it anew",
@@ -313,7 +317,13 @@ impl<'a> Session<'a> {
             }
             Event::Credit => {}
             Event::Slow(slow) => {
-                tracing::info!(reason = ?slow.reason, waited_us = slow.waited_us, "the server waits");
+                if self.welcomed {
+                    tracing::info!(reason = ?slow.reason, waited_us = slow.waited_us, "the server waits");
+                } else {
+                    tracing::warn!(
+                        "the server waits for its store before it can begin; see its log"
+                    );
+                }
                 self.slow = Some(slow);
             }
             Event::Refused(refusal) => return Err(refused(refusal)),

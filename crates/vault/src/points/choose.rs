@@ -86,7 +86,8 @@ impl ChooseError {
 }
 
 impl MachinePoints {
-    /// The point that `at` asks for. `history` is what these points follow from. For an LSN
+    /// The point that `at` asks for. The latest is that of the newest epoch, which the vault granted
+    /// last: clocks can be set back. `history` is what these points follow from. For an LSN
     /// between bookmarks it is the bookmark before it, moved there and called unclean.
     ///
     /// # Errors
@@ -97,6 +98,13 @@ impl MachinePoints {
             At::Time(time) => self.at_time(time),
             At::Point(point) => self.at_point(history, point),
         }
+    }
+
+    /// The last of the clean points that are later than `time`, by the machine's clock.
+    #[must_use]
+    pub fn clean_after(&self, time: Micros) -> Option<&RecoveryPoint> {
+        let later = self.clean().filter(|point| point.time > time);
+        later.max_by_key(|point| (point.time, point.point))
     }
 
     fn clean(&self) -> impl DoubleEndedIterator<Item = &RecoveryPoint> {

@@ -81,6 +81,16 @@ fn a_time_gives_the_newest_clean_point_at_or_before_it() {
 }
 
 #[test]
+fn a_point_that_is_later_than_another_is_found_by_the_machines_clock() {
+    run(async {
+        let (points, _) = marked(&[(END, true), (CRASH, true), (CRASH, false)]).await;
+        let after = |time| points.clean_after(Micros(time)).map(|later| later.point);
+        assert_eq!((after(0), after(4999)), (Some(point(5)), Some(point(5))));
+        assert_eq!(after(5000), None, "the last one is unclean");
+    });
+}
+
+#[test]
 fn any_lsn_after_the_copy_can_be_asked_for_but_none_beyond_the_chain() {
     run(async {
         let (points, history) = marked(&[(END, true), (CRASH, true)]).await;
