@@ -48,7 +48,7 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
             match pack {
                 Ok(pack) => {
                     add_pack(&mut usages, &pack);
-                    traces.add_pack(pack.place.log.id, &pack.index, None);
+                    traces.add_pack(&pack.place, &pack.index, None);
                     referred.add_pack(&pack, None);
                 }
                 Err(error) if error.is_damage() => tracing::warn!(%error, "left out"),
