@@ -148,7 +148,7 @@ impl MachineHistory {
     }
 
     /// Gives them back, so that they can be added to.
-    pub(super) fn give_traces(&mut self, traces: &mut Traces) {
+    pub(crate) fn give_traces(&mut self, traces: &mut Traces) {
         let known = self.epochs.iter_mut().map(|(epoch, told)| (epoch, &mut told.trace));
         for (epoch, trace) in known.chain(&mut self.lost) {
             traces.0.insert((self.machine.clone(), *epoch), std::mem::take(trace));
