@@ -22,6 +22,8 @@ struct Line {
     points: usize,
     last_point: Option<String>,
     last_time: Option<String>,
+    /// Whether there is no point because something is damaged or missing.
+    points_lost: bool,
 }
 
 pub(super) async fn run(args: MachinesArgs, output: Output) -> Result<(), Failure> {
@@ -47,6 +49,7 @@ fn line((name, machine): (&Name, &MachineUsage)) -> Line {
         points: machine.points,
         last_point: machine.last_point.as_ref().map(|point| point.point.to_string()),
         last_time: machine.last_point.as_ref().map(|point| readable_time(point.time)),
+        points_lost: machine.points_lost,
     }
 }
 
@@ -62,9 +65,29 @@ fn text(lines: &Vec<Line>) -> String {
             HumanBytes(line.bytes_disks).to_string(),
             HumanBytes(line.bytes_stored).to_string(),
             line.points.to_string(),
-            line.last_time.clone().unwrap_or_else(|| "none yet".to_owned()),
+            line.last_time.clone().unwrap_or_else(|| without_point(line).to_owned()),
         ]
     };
     let rows: Vec<_> = lines.iter().map(row).collect();
     table(&["machine", "disks", "size", "stored", "points", "last point"], &rows)
+}
+
+/// What stands where the last point would.
+const fn without_point(line: &Line) -> &'static str {
+    if line.points_lost { "none: see 'tidegate verify'" } else { "none yet" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_lost_its_points_isnt_told_to_have_none_yet() {
+        let name = "db-1".parse().unwrap();
+        let told = |points_lost| {
+            text(&vec![line((&name, &MachineUsage { points_lost, ..MachineUsage::default() }))])
+        };
+        assert!(told(false).contains("none yet"), "{}", told(false));
+        assert!(told(true).contains("tidegate verify") && !told(true).contains("yet"));
+    }
 }

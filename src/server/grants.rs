@@ -54,7 +54,10 @@ pub(super) fn too_slow() -> Refusal {
 fn store_advice(error: &GrantError) -> &'static str {
     match error.remedy() {
         Remedy::Retry => "it is tried again; see whether the server reaches its store",
-        Remedy::Repair => "nothing is overwritten; run 'tidegate verify' to see what is damaged",
+        Remedy::Repair => {
+            "nothing is overwritten; 'tidegate verify' says what is damaged: bring that back from a \
+             copy of the vault, or start the agent anew, so that it copies the machine from the beginning"
+        }
         Remedy::Refuse | Remedy::Stop => {
             "see that the server can read and write its store, then run this again"
         }

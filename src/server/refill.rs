@@ -79,6 +79,7 @@ impl Filler<'_> {
         let begin = PackNumber(0);
         let mut stretch = Some(reader.tail(log, begin, Stated::default()).await?);
         while let Some(survey) = stretch {
+            warn_of_missing(&survey);
             for group in survey.counted.packs.rchunks(GROUP) {
                 self.fill_group(reader, &survey, group).await?;
                 if self.blocks >= most || self.packs + GROUP > packs_most {
@@ -113,6 +114,14 @@ impl Filler<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// A start is where damage is seen first: `verify` tells whom it touches.
+fn warn_of_missing(survey: &Survey) {
+    for (first, last) in &survey.counted.missing {
+        let (first, last) = (survey.place(*first), last.0);
+        warn!(%first, last, "packs that were committed are missing: run 'tidegate verify'");
     }
 }
 

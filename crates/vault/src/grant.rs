@@ -19,7 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
 use crate::layout;
-use crate::log::{LogReader, PackPlace, Stated, Survey};
+use crate::log::{LogError, LogReader, PackPlace, Stated, Survey};
 use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
 use crate::pack::PackSummary;
 use crate::store::Put;
@@ -227,7 +227,7 @@ async fn named_parent(
 /// newest session.
 ///
 /// # Errors
-/// [`GrantError::Log`] also for a damaged pack: what it held can't be told.
+/// [`GrantError::Log`] also for a damaged or missing pack: what it held can't be told.
 pub async fn chain_end(
     reader: &LogReader,
     machine: &Name,
@@ -317,7 +317,8 @@ impl<'a> Chain<'a> {
     }
 
     /// Reads a session's log backwards, to the last pack that completes a record, or to those of
-    /// which it is known what they complete, or as far as `reach` goes.
+    /// which it is known what they complete, or as far as `reach` goes. What is seen to be missing on
+    /// the way may have been of this machine.
     async fn end_of(
         &self,
         session: Option<&SessionRecord>,
@@ -326,6 +327,15 @@ impl<'a> Chain<'a> {
         let Start { log, first, committed, stated } = self.start(session);
         let mut stretch = Some(self.reader.tail(log, first, stated).await?);
         while let Some(survey) = stretch {
+            if let Some(lost) = survey.first_missing(first) {
+                if reach == Reach::Tail {
+                    // The agent has all that came since, and sends it again: nothing is lost.
+                    return Ok(committed);
+                }
+                // It may have held what the agent has forgotten. Going on over it, a copy would
+                // end well that nobody can bring back.
+                return Err(LogError::Missing(lost).into());
+            }
             if let Some(complete) = self.last_complete(&survey, first).await? {
                 return Ok(max(complete, committed));
             }

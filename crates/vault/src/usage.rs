@@ -7,13 +7,13 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
-use tidegate_model::{Disk, Name};
+use tidegate_model::{Disk, LogName, Name, PackNumber};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
 use crate::log::{LogReader, PackRead};
 use crate::meta::{self, Records};
 use crate::pack::{Content, PackIndex};
-use crate::points::{Lacks, MachinePoints, RecoveryPoint, Referred};
+use crate::points::{GapCause, Lacks, MachinePoints, RecoveryPoint, Referred};
 
 /// What a machine takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct MachineUsage {
     pub points: usize,
     /// The newest of them.
     pub last_point: Option<RecoveryPoint>,
+    /// Whether it has none because, by all that is known, something of it is damaged or missing.
+    pub points_lost: bool,
 }
 
 /// What every machine takes, by name.
@@ -42,16 +44,22 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
     let (store, ring) = (reader.store(), reader.ring());
     let mut usages: BTreeMap<Name, MachineUsage> = BTreeMap::new();
     let (mut traces, mut referred) = (Traces::default(), Referred::default());
+    let mut broken = Broken::default();
     for survey in reader.surveys().await?.0.values() {
+        broken.extend(survey.counted.missing.last().map(|(_, last)| (survey.log.clone(), *last)));
         let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
-        while let Some((_, pack)) = packs.next().await {
+        while let Some((place, pack)) = packs.next().await {
             match pack {
                 Ok(pack) => {
                     add_pack(&mut usages, &pack);
-                    traces.add_pack(pack.place.log.id, &pack.index, None);
+                    traces.add_pack(&pack.place, &pack.index, None);
                     referred.add_pack(&pack, None);
                 }
-                Err(error) if error.is_damage() => tracing::warn!(%error, "left out"),
+                Err(error) if error.is_damage() => {
+                    tracing::warn!(%error, "left out");
+                    let last = broken.entry(place.log).or_insert(place.number);
+                    *last = place.number.max(*last);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -60,12 +68,32 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
     for machine in meta::list_machines(store).await? {
         let epochs = meta::list_epochs(store, ring, &machine).await?;
         epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
-        let mut history = MachineHistory::new(machine, epochs, Records::default());
+        let mut history = MachineHistory::new(machine, epochs.clone(), Records::default());
         history.take_traces(&mut traces);
         let usage = usages.entry(history.machine.clone()).or_default();
         add_history(usage, &history, &lacks);
+        if usage.last_point.is_none() {
+            let sessions = meta::list_sessions(store, ring, &history.machine).await?;
+            history.give_traces(&mut traces);
+            let mut history = MachineHistory::new(history.machine, epochs, sessions);
+            history.take_traces(&mut traces);
+            usage.points_lost = points_lost(&history, &lacks, &broken);
+        }
     }
     Ok(usages)
+}
+
+/// For each log the last pack of it that is damaged or missing.
+type Broken = BTreeMap<LogName, PackNumber>;
+
+/// Whether a machine without a point lacks them because of damage: of its records, of what it refers
+/// to, or of packs in which it may have been.
+fn points_lost(history: &MachineHistory, lacks: &Lacks, broken: &Broken) -> bool {
+    let mut points = MachinePoints::of(history);
+    points.withhold(history, lacks);
+    let gap = points.gaps.iter().any(|gap| !matches!(gap.cause, GapCause::CopyUnfinished(_)));
+    let in_broken = |(log, first)| broken.get(&log).is_some_and(|last| *last >= first);
+    gap || !history.losses.is_empty() || history.logs().into_iter().any(in_broken)
 }
 
 fn add_pack(usages: &mut BTreeMap<Name, MachineUsage>, pack: &PackRead) {
@@ -125,3 +153,6 @@ fn add_history(usage: &mut MachineUsage, history: &MachineHistory, lacks: &Lacks
         None => history.disks(&history.newest().map_or_else(Vec::new, |point| vec![point])),
     };
 }
+
+#[cfg(test)]
+mod tests;

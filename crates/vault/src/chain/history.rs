@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_model::{Disk, DiskNumber, Epoch, LogName, Lsn, Name, PackNumber, Point};
+use tidegate_model::{
+    BookmarkKind, Disk, DiskNumber, Epoch, LogName, Lsn, Name, PackNumber, Point,
+};
 
 use super::trace::{Trace, Traces};
+use super::unnamed::Unnamed;
 use crate::layout;
 use crate::log::LogError;
 use crate::meta::{Begins, EpochRecord, MetaError, Records, SessionRecord};
@@ -35,6 +38,13 @@ impl EpochHistory {
         self.sessions.iter().any(|session| session.committed > self.trace.chain.end())
     }
 
+    /// Where its initial copy or resync ended: its disks are whole from there on.
+    #[must_use]
+    pub fn copy_end(&self) -> Option<Lsn> {
+        let ends = |kind: BookmarkKind| kind == BookmarkKind::CopyEnd;
+        self.trace.bookmarks.iter().find(|(_, (_, mark))| ends(mark.kind)).map(|(lsn, _)| *lsn)
+    }
+
     /// The first LSNs (first, last) that are missing below what was reached; `None` when the chain
     /// is whole. Sessions begin where the chain before them ended, so a hole is a loss.
     #[must_use]
@@ -54,6 +64,9 @@ pub enum Loss {
     /// Of the records of its epochs and sessions.
     #[error(transparent)]
     Record(#[from] MetaError),
+    /// The record of a session: its place is known only by what it brought.
+    #[error(transparent)]
+    Unnamed(#[from] Unnamed),
 }
 
 /// A machine, its epochs, and what is wrong with what holds them.
@@ -131,6 +144,14 @@ impl MachineHistory {
             if let Some(told) = traces.0.remove(&(self.machine.clone(), *epoch)) {
                 *trace = told;
             }
+        }
+    }
+
+    /// Gives them back, so that they can be added to.
+    pub(crate) fn give_traces(&mut self, traces: &mut Traces) {
+        let known = self.epochs.iter_mut().map(|(epoch, told)| (epoch, &mut told.trace));
+        for (epoch, trace) in known.chain(&mut self.lost) {
+            traces.0.insert((self.machine.clone(), *epoch), std::mem::take(trace));
         }
     }
 

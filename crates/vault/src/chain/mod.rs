@@ -8,12 +8,14 @@ mod assemble;
 mod history;
 mod read;
 mod trace;
+mod unnamed;
 mod whole;
 
 pub use assemble::Assembler;
 pub use history::{Broken, EpochHistory, Loss, MachineHistory};
 pub use read::HistoryError;
 pub use trace::{Trace, Traces};
+pub use unnamed::Unnamed;
 pub use whole::Chain;
 
 #[cfg(test)]

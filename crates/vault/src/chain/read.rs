@@ -1,7 +1,9 @@
 //! Reads a machine's history from the vault.
 
+use std::ops::Range;
+
 use futures::StreamExt;
-use tidegate_model::{Name, Remedy};
+use tidegate_model::{LogName, Name, PackNumber, Remedy};
 
 use super::history::{Loss, MachineHistory};
 use super::trace::Traces;
@@ -49,7 +51,8 @@ impl MachineHistory {
         Self::read_telling(reader, machine, |_| ()).await
     }
 
-    /// The same; `tell` is shown every pack that is read, so that who wants more of its index
+    /// The same; where the newest epoch seems to be cut off, all logs are looked at before that is
+    /// said, for the record of a session may be lost without a trace. `tell` is shown every pack that is read, so that who wants more of its index
     /// doesn't read it again.
     ///
     /// # Errors
@@ -57,7 +60,7 @@ impl MachineHistory {
     pub async fn read_telling(
         reader: &LogReader,
         machine: &Name,
-        tell: impl FnMut(&PackRead) + Send,
+        mut tell: impl FnMut(&PackRead) + Send,
     ) -> Result<Self, HistoryError> {
         let (store, ring) = (reader.store(), reader.ring());
         let epochs = meta::list_epochs(store, ring, machine).await?;
@@ -67,7 +70,10 @@ impl MachineHistory {
         }
         let sessions = meta::list_sessions(store, ring, machine).await?;
         let mut history = Self::new(machine.clone(), epochs, sessions);
-        history.read_logs_telling(reader, tell).await?;
+        history.read_logs_telling(reader, &mut tell).await?;
+        if !history.strayed && history.seems_cut() {
+            history.look_besides(reader, &mut tell).await?;
+        }
         Ok(history)
     }
 
@@ -92,24 +98,45 @@ impl MachineHistory {
         }
         let mut traces = Traces::default();
         for (log, first) in self.logs() {
-            let survey = reader.survey(&log).await?;
-            let lost = survey.counted.missing.iter().filter(|(_, last)| *last >= first);
-            let lost = lost.map(|(pack, _)| LogError::Missing(survey.place(*pack)));
-            self.losses.extend(lost.map(Loss::Log));
-            let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
-            while let Some((_, pack)) = packs.next().await {
-                match pack {
-                    Ok(pack) => {
-                        traces.add_pack(log.id, &pack.index, Some(&self.machine));
-                        tell(&pack);
-                    }
-                    Err(error) if error.is_damage() => self.losses.push(error.into()),
-                    Err(error) => return Err(error),
-                }
-            }
+            let packs = first..PackNumber(u64::MAX);
+            let losses = self.read_log(reader, &log, packs, &mut traces, &mut tell).await?;
+            self.losses.extend(losses);
         }
         self.take_traces(&mut traces);
         Ok(())
+    }
+
+    /// Reads packs of a log; gives what is wrong with them.
+    pub(super) async fn read_log(
+        &self,
+        reader: &LogReader,
+        log: &LogName,
+        range: Range<PackNumber>,
+        traces: &mut Traces,
+        mut tell: impl FnMut(&PackRead) + Send,
+    ) -> Result<Vec<Loss>, LogError> {
+        if range.is_empty() {
+            return Ok(Vec::new());
+        }
+        let survey = reader.survey(log).await?;
+        let missing = survey.counted.missing.iter();
+        let lost = missing.filter(|(first, last)| *last >= range.start && *first < range.end);
+        let lost = lost.map(|(pack, _)| LogError::Missing(survey.place(*pack)));
+        let mut losses: Vec<Loss> = lost.map(Loss::Log).collect();
+        let mut numbers = survey.counted_from(range.start);
+        numbers.retain(|number| *number < range.end);
+        let mut packs = std::pin::pin!(reader.packs(&survey, numbers));
+        while let Some((place, pack)) = packs.next().await {
+            match pack {
+                Ok(pack) => {
+                    traces.add_pack(&place, &pack.index, Some(&self.machine));
+                    tell(&pack);
+                }
+                Err(error) if error.is_damage() => losses.push(error.into()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(losses)
     }
 }
 

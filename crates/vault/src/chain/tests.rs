@@ -136,3 +136,46 @@ fn a_machine_of_which_every_epoch_is_damaged_is_no_stranger() {
         assert!(error.to_string().contains("epoch 1: its record is damaged"), "{error}");
     });
 }
+
+#[test]
+fn a_copy_that_seems_unfinished_is_looked_for_where_no_record_names_it() {
+    run(async {
+        let mut vault = TestVault::new();
+        let [first, second, third] = three_epochs(&mut vault).await;
+        let session = layout::session(&first.of.0, Epoch(1), 1);
+        vault.delete(&session).await;
+        // The newest epoch is whole: for older ones no other log is read.
+        assert_eq!(offered(&history(&vault).await), [3]);
+        // What the newest continues isn't whole, and then its own copy seems unfinished.
+        vault.delete(&layout::epoch(&first.of.0, third.of.1)).await;
+        let read = history(&vault).await;
+        assert_eq!((offered(&read), read.losses.len()), (vec![1, 2], 1), "{:?}", read.losses);
+        assert_recovers(&vault, &read, &second).await;
+        vault.delete(&layout::epoch(&first.of.0, second.of.1)).await;
+        let read = history(&vault).await;
+        assert_eq!(offered(&read), [1]);
+        let lost = read.losses[0].to_string();
+        assert!(lost.contains(&layout::sessions(&first.of.0)), "{lost}");
+        assert_recovers(&vault, &read, &first).await;
+    });
+}
+
+#[test]
+fn a_copy_that_is_unfinished_is_no_loss_whatever_lies_in_other_logs() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut other = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
+        other.does(Op::Time);
+        let path = other.store(&mut vault).await;
+        other.publish(&vault).await;
+        vault.put(&path, b"nonsense".to_vec()).await;
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        machine.store(&mut vault).await;
+        machine.publish(&vault).await;
+        let read = history(&vault).await;
+        assert_eq!((read.losses.len(), read.logs().len()), (0, 1));
+        let gaps = MachinePoints::of(&read).gaps;
+        assert!(gaps[0].to_string().contains("hasn't ended; it is at LSN 1"), "{gaps:?}");
+    });
+}

@@ -3,10 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use tidegate_model::{Bookmark, Disk, DiskNumber, Epoch, LogId, Lsn, Micros, Name};
+use tidegate_model::{
+    Bookmark, Disk, DiskNumber, Epoch, LogId, LogName, Lsn, Micros, Name, PackNumber,
+};
 
 use super::assemble::Assembler;
 use super::whole::Chain;
+use crate::log::PackPlace;
 use crate::pack::{Content, PackIndex, Record};
 
 /// One epoch of a machine, as its logs tell it.
@@ -20,6 +23,9 @@ pub struct Trace {
     pub declared: BTreeMap<Lsn, Disk>,
     /// The time of the last record.
     pub last_time: Micros,
+    /// The logs in which there is something of it: the first pack of each that has some, and the
+    /// lowest LSN in that.
+    pub begins: BTreeMap<LogName, (PackNumber, Lsn)>,
     assemblers: HashMap<LogId, Assembler<()>>,
 }
 
@@ -44,6 +50,16 @@ impl Trace {
         }
     }
 
+    /// Notes that a pack has this LSN.
+    fn note(&mut self, place: &PackPlace, lsn: Lsn) {
+        match self.begins.get_mut(&place.log) {
+            Some(known) => *known = (place.number, lsn).min(*known),
+            None => {
+                self.begins.insert(place.log.clone(), (place.number, lsn));
+            }
+        }
+    }
+
     /// The disks as they are declared at `lsn`, upon those that the epoch began with.
     pub fn disks_at(&self, lsn: Lsn, disks: &mut BTreeMap<DiskNumber, Disk>) {
         for disk in self.declared.range(..=lsn).map(|(_, disk)| disk) {
@@ -57,8 +73,8 @@ impl Trace {
 pub struct Traces(pub BTreeMap<(Name, Epoch), Trace>);
 
 impl Traces {
-    /// Takes the next pack of `log`; of one machine only, if `only` names it.
-    pub fn add_pack(&mut self, log: LogId, index: &PackIndex, only: Option<&Name>) {
+    /// Takes the next pack of its log; of one machine only, if `only` names it.
+    pub fn add_pack(&mut self, place: &PackPlace, index: &PackIndex, only: Option<&Name>) {
         let wanted: Vec<bool> = index
             .machines
             .iter()
@@ -67,11 +83,13 @@ impl Traces {
         // A record's machine was checked to be listed when the index was opened. Records of one
         // machine mostly follow each other, so its trace is looked up once a stretch.
         for stretch in index.records.chunk_by(|a, b| a.machine == b.machine) {
-            let place = usize::from(stretch[0].machine);
-            if wanted[place] {
-                let machine = &index.machines[place];
+            let of = usize::from(stretch[0].machine);
+            if wanted[of] {
+                let machine = &index.machines[of];
                 let trace = self.0.entry((machine.name.clone(), machine.epoch)).or_default();
-                stretch.iter().for_each(|record| trace.add(log, record));
+                trace
+                    .note(place, stretch.iter().map(|record| record.lsn).min().unwrap_or_default());
+                stretch.iter().for_each(|record| trace.add(place.log.id, record));
             }
         }
     }

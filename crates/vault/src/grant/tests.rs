@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use tidegate_model::{BookmarkKind, Remedy};
 
 use super::*;
-use crate::log::{CACHE_BYTES_DEFAULT, STRETCH_PACKS};
+use crate::log::{CACHE_BYTES_DEFAULT, LogError, STRETCH_PACKS};
 use crate::store::Store;
 use crate::testing::{BLOCK, LateStore, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
@@ -278,11 +278,41 @@ fn an_end_that_was_recorded_doesnt_hide_that_something_behind_it_was_lost() {
         vault.delete(&machine.log.place(lost.0).path()).await;
         let told_of =
             GrantRequest { acknowledged: Lsn(4), ..request(&TestLog::new(&vault, 2), 5, 1) };
-        assert_eq!(
-            told(counted(&vault, &told_of).await.0),
-            (1, 3),
-            "it isn't told that 4 is there"
+        let error = grant(&vault.reader(), &told_of).await.unwrap_err();
+        assert!(matches!(error, GrantError::Log(LogError::Missing(_))), "{error}");
+    });
+}
+
+#[test]
+fn a_reconnect_goes_on_over_no_pack_that_is_missing() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = machine(&mut vault).await;
+        for byte in 2..5 {
+            machine.writes(extent(0, 0, BLOCK), byte);
+            machine.store(&mut vault).await;
+        }
+        let elsewhere = TestLog::new(&vault, 2);
+        let told_of = GrantRequest { acknowledged: Lsn(6), ..request(&elsewhere, 5, 1) };
+        let lost = machine.log.place(3);
+        vault.delete(&lost.path()).await;
+        let error = grant(&vault.reader(), &told_of).await.unwrap_err();
+        assert!(
+            matches!(&error, GrantError::Log(LogError::Missing(place)) if *place == lost),
+            "{error}"
         );
+        assert_eq!((error.remedy(), sessions(&vault).await.len()), (Remedy::Repair, 0));
+        // Who was told of nothing beyond what is recorded sends it all again.
+        let anew = GrantRequest { acknowledged: Lsn::NONE, ..told_of.clone() };
+        assert_eq!(told(grant(&vault.reader(), &anew).await.unwrap()), (1, 0));
+        vault.delete(&layout::session(&machine.of.0, Epoch(1), 1)).await;
+        // What was lost before the session began is nothing that it stands on in this log.
+        machine.reconnect(None, 6);
+        machine.publish(&vault).await;
+        machine.writes(extent(0, 0, BLOCK), 6);
+        machine.store(&mut vault).await;
+        let told_of = GrantRequest { acknowledged: Lsn(7), ..told_of };
+        assert_eq!(told(grant(&vault.reader(), &told_of).await.unwrap()), (1, 7));
     });
 }
 

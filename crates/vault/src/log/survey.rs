@@ -94,6 +94,13 @@ impl Survey {
         self.counted.packs.iter().copied().filter(|number| *number >= first).collect()
     }
 
+    /// The first pack that was committed and isn't there, from this one on.
+    #[must_use]
+    pub fn first_missing(&self, first: PackNumber) -> Option<PackPlace> {
+        let (begin, _) = self.counted.missing.iter().find(|(_, last)| *last >= first)?;
+        Some(self.place(first.max(*begin)))
+    }
+
     fn judge(&mut self) {
         let numbers: BTreeSet<u64> = self.stored.keys().copied().collect();
         self.counted = judge(&numbers, self.from, self.stated);

@@ -132,7 +132,7 @@ impl MachinePoints {
             let points = told.trace.bookmarks.range(first..).count();
             gap(GapCause::Missing { first, last, points });
         }
-        let Some(copy_end) = copy_end(told).filter(|lsn| *lsn <= end) else {
+        let Some(copy_end) = told.copy_end().filter(|lsn| *lsn <= end) else {
             if told.hole().is_none() {
                 gap(GapCause::CopyUnfinished(end));
             }
@@ -155,12 +155,6 @@ impl MachinePoints {
             })
         }));
     }
-}
-
-/// Where the epoch's initial copy or resync ended: its disks are whole from there on.
-pub(crate) fn copy_end(told: &EpochHistory) -> Option<Lsn> {
-    let ends = |kind: BookmarkKind| kind == BookmarkKind::CopyEnd;
-    told.trace.bookmarks.iter().find(|(_, (_, mark))| ends(mark.kind)).map(|(lsn, _)| *lsn)
 }
 
 #[cfg(test)]

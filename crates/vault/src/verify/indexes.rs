@@ -127,7 +127,7 @@ impl Indexes {
                 _ => {}
             }
         }
-        self.traces.add_pack(pack.place.log.id, &pack.index, None);
+        self.traces.add_pack(&pack.place, &pack.index, None);
         for (target, pointers) in pointers {
             self.check_pointers(reader, pack, &target, &pointers).await?;
         }

@@ -7,7 +7,7 @@ use tidegate_model::{Epoch, LogName, Lsn, Name, Point};
 
 use super::VerifyError;
 use super::report::{Finding, MachineReport, Spot};
-use crate::chain::{MachineHistory, Traces};
+use crate::chain::{MachineHistory, Traces, Unnamed};
 use crate::layout;
 use crate::log::LogReader;
 use crate::meta::{self, Begins, MetaError, Run};
@@ -75,6 +75,9 @@ pub async fn compare(
 ) -> Result<(), VerifyError> {
     for history in histories {
         history.take_traces(&mut traces);
+        for unnamed in history.unnamed(reader).await? {
+            findings.push(lost_session(&unnamed));
+        }
         if history.epochs.values().any(|told| told.hole().is_some() && !told.lost()) {
             look_again(reader, history).await?;
         }
@@ -93,6 +96,14 @@ pub async fn compare(
         }
     }
     Ok(())
+}
+
+/// A session whose record is missing, which only what it brought tells of.
+fn lost_session(unnamed: &Unnamed) -> Finding {
+    let spot = Spot::Object(layout::sessions(&unnamed.machine));
+    let mut finding = Finding::new(spot, unnamed);
+    finding.first.insert((unnamed.machine.clone(), unnamed.epoch), unnamed.lsn);
+    finding
 }
 
 /// All logs were listed at once, in no particular order: a machine that moved from one to another

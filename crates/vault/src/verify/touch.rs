@@ -10,7 +10,6 @@ use super::{VerifyError, counted_packs};
 use crate::chain::{Broken, MachineHistory};
 use crate::log::{LogReader, PackRead, Survey};
 use crate::pack::{Content, Record};
-use crate::points::copy_end;
 use crate::restore::target_place;
 
 /// Damaged places, to be found by what records name.
@@ -106,7 +105,7 @@ fn add_holes(history: &MachineHistory, finding: &mut Finding) {
             continue;
         }
         // What follows the end of a copy that seems unfinished may have been in that pack.
-        let unfinished = copy_end(epoch).is_none().then(|| epoch.trace.chain.end().next());
+        let unfinished = epoch.copy_end().is_none().then(|| epoch.trace.chain.end().next());
         if let Some(lsn) = epoch.hole().map(|(first, _)| first).or(unfinished) {
             let key = (history.machine.clone(), *number);
             let first = finding.first.entry(key).or_insert(lsn);
