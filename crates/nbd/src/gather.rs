@@ -6,6 +6,11 @@
 pub(crate) struct Gathered(Vec<u8>);
 
 impl Gathered {
+    /// None yet, with room for so many.
+    pub(crate) fn with_room(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     /// Takes from `input` until `count` bytes are there; whether they are.
     pub(crate) fn fill(&mut self, input: &mut &[u8], count: usize) -> bool {
         let missing = count - self.0.len();

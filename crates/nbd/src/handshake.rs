@@ -97,7 +97,7 @@ impl Handshake {
     /// or else the only one.
     #[must_use]
     pub fn new(exports: Arc<[Export]>) -> Self {
-        let gathered = Gathered::default();
+        let gathered = Gathered::with_room(OptionHeader::BYTES);
         let state = State::ClientFlags;
         let (zeroes, structured) = (true, false);
         Self { exports, state, gathered, zeroes, options: 0, structured, allocation: None }
@@ -252,7 +252,9 @@ impl Handshake {
     fn export_name(&mut self, name: &[u8], out: &mut Vec<u8>) -> Result<Agreement, HandshakeError> {
         let index = std::str::from_utf8(name).ok().and_then(|name| self.find(name));
         let Some(index) = index else {
-            let name = String::from_utf8_lossy(name).escape_debug().to_string();
+            // Each byte may become several: what isn't shown isn't made.
+            let shown = &name[..name.len().min(TEXT_BYTES_MAX)];
+            let name = String::from_utf8_lossy(shown).escape_debug().to_string();
             return Err(HandshakeError::UnknownExport(cut(&name, TEXT_BYTES_MAX).to_owned()));
         };
         let agreement = self.agreement(index);

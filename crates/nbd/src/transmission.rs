@@ -76,7 +76,8 @@ impl Transmission {
     /// A transmission of what was agreed on.
     #[must_use]
     pub fn new(agreement: Agreement) -> Self {
-        Self { agreement, state: State::Header, gathered: Gathered::default() }
+        let gathered = Gathered::with_room(REQUEST_BYTES);
+        Self { agreement, state: State::Header, gathered }
     }
 
     /// What was agreed on.

@@ -61,6 +61,8 @@ fn a_long_text_is_cut() {
     assert_eq!(out.len(), 20 + 6 + TEXT_BYTES_MAX);
 }
 
+type Answer<'a> = &'a dyn Fn(&mut Vec<u8>);
+
 #[test]
 fn an_answer_that_does_not_fit_its_command_is_stopped() {
     let read = command(CommandKind::Read, 512, 512, NONE);
@@ -68,7 +70,7 @@ fn an_answer_that_does_not_fit_its_command_is_stopped() {
     let status = command(CommandKind::BlockStatus, 0, 512, NONE);
     let whole = Command { flags: CommandFlags::DF, ..read };
     let (chunks, simple) = (Replies::new(true), Replies::new(false));
-    let wrong: [&dyn Fn(&mut Vec<u8>); 13] = [
+    let wrong: [Answer<'_>; 13] = [
         &|out| chunks.done(&read, out),
         &|out| chunks.done(&status, out),
         &|out| chunks.read_whole(&flush, out),
