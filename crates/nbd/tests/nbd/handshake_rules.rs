@@ -2,10 +2,11 @@
 
 use tidegate_nbd::limits::{OPTION_BYTES_MAX, OPTION_SKIPPED_BYTES_MAX, OPTIONS_MAX};
 use tidegate_nbd::{
-    Agreement, ExportRequest, HandshakeError, Heard, OptionCode, OptionReplyCode, QueryRequest,
+    Agreement, ExportRequest, Handshake, HandshakeError, Heard, OptionCode, OptionReplyCode,
+    QueryRequest, TransmissionFlags,
 };
 
-use crate::world::{handshake, hex, option, option_replies, options, plain};
+use crate::world::{export, exports, handshake, hex, option, option_replies, options, plain};
 
 fn go(name: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -156,9 +157,20 @@ fn what_can_not_be_refused_ends_the_connection() {
 }
 
 #[test]
+fn what_follows_an_agreement_is_left_to_the_transmission() {
+    for choice in [go("disk"), option(OptionCode::ExportName as u32, b"disk")] {
+        let mut handshake = Handshake::new(exports());
+        let bytes = [hex("00000003"), choice, b"requests".to_vec()].concat();
+        let (mut input, mut out) = (bytes.as_slice(), Vec::new());
+        assert!(matches!(handshake.next(&mut input, &mut out), Ok(Some(Heard::Agreed(_)))));
+        assert_eq!(handshake.next(&mut input, &mut out), Ok(None));
+        assert_eq!(input, b"requests");
+    }
+}
+
+#[test]
 fn an_empty_name_means_the_only_export() {
-    use tidegate_nbd::{Handshake, TransmissionFlags};
-    let only = crate::world::export("disk", TransmissionFlags::NONE);
+    let only = export("disk", TransmissionFlags::NONE);
     let mut handshake = Handshake::new([only].into());
     let bytes = [hex("00000003"), go("")].concat();
     let heard = handshake.next(&mut bytes.as_slice(), &mut Vec::new());

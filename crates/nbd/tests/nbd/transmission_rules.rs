@@ -28,6 +28,8 @@ fn refusal(agreement: &Agreement, sent: Request) -> Option<Option<Errno>> {
     match ReplyHeader::decode(&mut rest).unwrap().unwrap() {
         ReplyHeader::Simple { cookie, error } => {
             assert_eq!((cookie, rest), (Cookie(7), &[][..]));
+            let is_read = sent.code == CommandKind::Read as u16;
+            assert!(!agreement.structured || !is_read, "a read is answered by chunks alone");
             Some(error)
         }
         ReplyHeader::Chunk(chunk) => {
