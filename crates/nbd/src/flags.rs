@@ -69,7 +69,7 @@ flags! {
         NO_HOLE = 1;
         /// Data in one piece.
         DF = 2;
-        /// One run of block status.
+        /// One span of block status.
         REQ_ONE = 3;
         /// Zeros only if that is faster than writing data.
         FAST_ZERO = 4;
@@ -77,7 +77,7 @@ flags! {
 }
 
 flags! {
-    /// What `base:allocation` says of a run (`NBD_STATE_...`); none means data.
+    /// What `base:allocation` says of a span (`NBD_STATE_...`); none means data.
     StatusFlags(u32) {
         /// It takes up no room.
         HOLE = 0;

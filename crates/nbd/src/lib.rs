@@ -38,5 +38,5 @@ pub use option_reply::{Info, InfoCode, OptionReply, OptionReplyCode, OptionReply
 pub use replies::Replies;
 pub use reply::{ChunkBody, ChunkCode, ChunkHeader, ReplyHeader, ReplyInvalid};
 pub use request::{Command, CommandKind, Cookie, REQUEST_BYTES, Request, RequestMagic};
-pub use status::{BASE_ALLOCATION, Run};
+pub use status::{BASE_ALLOCATION, Span};
 pub use transmission::{Event, Transmission, TransmissionError};

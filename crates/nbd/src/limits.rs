@@ -38,12 +38,12 @@ pub const SECTOR_BYTES: u32 = 512;
 /// Largest minimum block size that the protocol allows.
 pub const MINIMUM_BLOCK_BYTES_MAX: u32 = 64 << 10;
 
-/// Most runs in the answer to one question for block status: 128 KiB. Who wants more asks again
+/// Most spans in the answer to one question for block status: 128 KiB. Who wants more asks again
 /// from where they end.
-pub const RUNS_SENT_MAX: usize = 16 << 10;
+pub const SPANS_SENT_MAX: usize = 16 << 10;
 
-/// Most runs that are accepted in one answer: what the document bids servers to keep to.
-pub const RUNS_MAX: usize = 1 << 20;
+/// Most spans that are accepted in one answer: what the document bids servers to keep to.
+pub const SPANS_MAX: usize = 1 << 20;
 
 /// Largest export: any offset plus any length fits 64 bits.
 pub const EXPORT_BYTES_MAX: u64 = DISK_BYTES_MAX;
@@ -54,6 +54,6 @@ const _: () = {
     assert!(TEXT_BYTES_MAX <= STRING_BYTES_MAX);
     assert!(SKIPPED_BYTES_MAX >= PAYLOAD_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MAX >= UNFRAGMENTED_BYTES);
-    assert!(RUNS_SENT_MAX <= RUNS_MAX);
+    assert!(SPANS_SENT_MAX <= SPANS_MAX);
     assert!(EXPORT_BYTES_MAX.checked_add(u32::MAX as u64).is_some());
 };

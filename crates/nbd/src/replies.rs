@@ -4,11 +4,11 @@
 //! The caller answers each command once, with what fits it: another answer is a mistake of the
 //! program and stops it.
 
-use crate::limits::{RUNS_SENT_MAX, TEXT_BYTES_MAX};
+use crate::limits::{SPANS_SENT_MAX, TEXT_BYTES_MAX};
 use crate::network::{WriteNetwork, cut, length};
 use crate::status::{BASE_ALLOCATION_ID, Merged};
 use crate::{
-    ChunkCode, ChunkHeader, Command, CommandFlags, CommandKind, Cookie, Errno, ReplyHeader, Run,
+    ChunkCode, ChunkHeader, Command, CommandFlags, CommandKind, Cookie, Errno, ReplyHeader, Span,
     StatusFlags,
 };
 
@@ -125,26 +125,26 @@ impl Replies {
         self.nothing(true, command.cookie, out);
     }
 
-    /// What a range holds: `runs` from the command's offset on. As many are told as the command
-    /// takes, at most [`RUNS_SENT_MAX`]; where none is known, data are assumed.
+    /// What a range holds: `spans` from the command's offset on. As many are told as the command
+    /// takes, at most [`SPANS_SENT_MAX`]; where none is known, data are assumed.
     ///
     /// # Panics
     /// If it isn't asked for.
     pub fn block_status(
         self,
         command: &Command,
-        runs: impl IntoIterator<Item = Run>,
+        spans: impl IntoIterator<Item = Span>,
         out: &mut Vec<u8>,
     ) {
         assert!(self.structured && command.kind == CommandKind::BlockStatus, "{command:?}");
         let is_one = command.flags.has(CommandFlags::REQ_ONE);
-        let most = if is_one { 1 } else { RUNS_SENT_MAX };
+        let most = if is_one { 1 } else { SPANS_SENT_MAX };
         let (cookie, code) = (command.cookie, ChunkCode::BlockStatus);
-        // The length is known, and written over its place, once the runs are there.
+        // The length is known, and written over its place, once the spans are there.
         ChunkHeader { cookie, code, is_last: true, length: 0 }.encode(out);
         let payload = out.len();
         out.be_u32(BASE_ALLOCATION_ID);
-        for (bytes, flags) in Merged::new(runs, command.length).take(most) {
+        for (bytes, flags) in Merged::new(spans, command.length).take(most) {
             out.be_u32(bytes).be_u32(flags.0);
         }
         if out.len() == payload + 4 {

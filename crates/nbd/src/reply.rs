@@ -3,9 +3,9 @@
 
 use tidegate_model::{Reader, Short};
 
-use crate::limits::{PAYLOAD_BYTES_MAX, RUNS_MAX, STRING_BYTES_MAX};
+use crate::limits::{PAYLOAD_BYTES_MAX, SPANS_MAX, STRING_BYTES_MAX};
 use crate::network::{ReadNetwork, WriteNetwork};
-use crate::{Cookie, Errno, Run, StatusFlags};
+use crate::{Cookie, Errno, Span, StatusFlags};
 
 const SIMPLE_MAGIC: u32 = 0x6744_6698;
 const CHUNK_MAGIC: u32 = 0x668e_33ef;
@@ -54,7 +54,7 @@ impl ChunkCode {
             Self::Data => bytes > 8 && bytes <= 8 + PAYLOAD_BYTES_MAX as usize,
             Self::Hole => bytes == 12,
             Self::BlockStatus => {
-                bytes >= 12 && bytes <= 4 + 8 * RUNS_MAX && (bytes - 4).is_multiple_of(8)
+                bytes >= 12 && bytes <= 4 + 8 * SPANS_MAX && (bytes - 4).is_multiple_of(8)
             }
             // Unknown errors may have fields of their own behind the text.
             Self::Error => bytes >= 6 && bytes <= 2 * STRING_BYTES_MAX,
@@ -182,7 +182,7 @@ pub enum ChunkBody<'a> {
     Data(u64, &'a [u8]),
     /// So many zeros, and where they are.
     Hole(u64, u32),
-    /// Runs of a context, by its number; see [`ChunkBody::runs`].
+    /// Spans of a context, by its number; see [`ChunkBody::spans`].
     BlockStatus(u32, &'a [u8]),
     /// An error, its text as it came, and where it happened if that is known.
     Error(Errno, &'a [u8], Option<u64>),
@@ -214,20 +214,20 @@ impl<'a> ChunkBody<'a> {
         };
         match body {
             Self::Data(_, []) | Self::Hole(_, 0) => Err(ReplyInvalid::Field("a range of 0 bytes")),
-            Self::BlockStatus(_, runs) if runs.is_empty() || !runs.len().is_multiple_of(8) => {
-                Err(ReplyInvalid::Field("a part of a run"))
+            Self::BlockStatus(_, spans) if spans.is_empty() || !spans.len().is_multiple_of(8) => {
+                Err(ReplyInvalid::Field("a part of a span"))
             }
             body => Ok(body),
         }
     }
 
-    /// The runs of block status; none of other chunks. A length of 0 can come of a bad server.
-    pub fn runs(&self) -> impl Iterator<Item = Run> + use<'a> {
-        let runs = if let Self::BlockStatus(_, runs) = *self { runs } else { &[] };
-        runs.chunks_exact(8).map_while(|run| {
-            let mut reader = Reader::new(run);
+    /// The spans of block status; none of other chunks. A length of 0 can come of a bad server.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + use<'a> {
+        let spans = if let Self::BlockStatus(_, spans) = *self { spans } else { &[] };
+        spans.chunks_exact(8).map_while(|span| {
+            let mut reader = Reader::new(span);
             let (length, flags) = (reader.be_u32().ok()?, reader.be_u32().ok()?);
-            Some(Run { length: u64::from(length), flags: StatusFlags(flags) })
+            Some(Span { length: u64::from(length), flags: StatusFlags(flags) })
         })
     }
 }

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use tidegate_nbd::limits::{OPTION_BYTES_MAX, OPTION_SKIPPED_BYTES_MAX, SKIPPED_BYTES_MAX};
 use tidegate_nbd::{
     Agreement, BlockSizes, CommandFlags, CommandKind, Cookie, Event, Export, Handshake,
-    OptionHeader, Request, Run, StatusFlags, Transmission, TransmissionFlags,
+    OptionHeader, Request, Span, StatusFlags, Transmission, TransmissionFlags,
 };
 
 thread_local! {
@@ -89,8 +89,8 @@ fn a_command_costs_no_allocation_from_its_request_to_its_reply() {
                     replies.read_data(&command, command.offset + 2048, 2048, true, &mut out);
                 }
                 Event::Command(command) => {
-                    let runs = [Run { length: 4096, flags: StatusFlags::HOLE }];
-                    replies.block_status(&command, runs, &mut out);
+                    let spans = [Span { length: 4096, flags: StatusFlags::HOLE }];
+                    replies.block_status(&command, spans, &mut out);
                 }
                 Event::Payload(part) => data_bytes += part.len(),
                 Event::PayloadEnd => replies.done(&writing.take().unwrap(), &mut out),

@@ -129,7 +129,7 @@ proptest! {
         let _ = ReplyHeader::decode(&mut bytes.as_slice());
         for code in [0, 1, 2, 5, 0x8001, 0x8002, 0x8003] {
             let body = ChunkBody::decode(ChunkCode::from_code(code).unwrap(), &payload);
-            let _ = body.map(|body| body.runs().count());
+            let _ = body.map(|body| body.spans().count());
         }
         let mut bytes = vec![0, 3, 0xe8, 0x89, 4, 0x55, 0x65, 0xa9, 0, 0, 0, 7];
         bytes.extend_from_slice(&reply.to_be_bytes());

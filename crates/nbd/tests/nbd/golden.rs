@@ -2,7 +2,7 @@
 
 use tidegate_nbd::{
     ChunkCode, ChunkHeader, CommandFlags, CommandKind, Cookie, Errno, ExportRequest, GREETING,
-    OptionCode, QueryRequest, Replies, ReplyHeader, Run, StatusFlags,
+    OptionCode, QueryRequest, Replies, ReplyHeader, Span, StatusFlags,
 };
 
 use crate::world::{bytes_of, command, hex, option, options, plain, request};
@@ -124,10 +124,10 @@ fn structured_replies_to_reads() {
 fn block_status() {
     let asked = command(CommandKind::BlockStatus, 0, 1 << 20, CommandFlags::NONE);
     let zero = StatusFlags::HOLE.with(StatusFlags::ZERO);
-    let runs =
-        [Run { length: 4096, flags: StatusFlags::NONE }, Run { length: 1 << 40, flags: zero }];
+    let spans =
+        [Span { length: 4096, flags: StatusFlags::NONE }, Span { length: 1 << 40, flags: zero }];
     let mut out = Vec::new();
-    Replies::new(true).block_status(&asked, runs, &mut out);
+    Replies::new(true).block_status(&asked, spans, &mut out);
     let golden = "668e33ef 0001 0005 0000000000000007 00000014 00000001";
     same(&out, &[golden, "00001000 00000000 000ff000 00000003"]);
 }

@@ -2,9 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use tidegate_nbd::limits::{RUNS_SENT_MAX, TEXT_BYTES_MAX};
+use tidegate_nbd::limits::{SPANS_SENT_MAX, TEXT_BYTES_MAX};
 use tidegate_nbd::{
-    ChunkBody, ChunkCode, Command, CommandFlags, CommandKind, Errno, Replies, ReplyHeader, Run,
+    ChunkBody, ChunkCode, Command, CommandFlags, CommandKind, Errno, Replies, ReplyHeader, Span,
     StatusFlags,
 };
 
@@ -12,36 +12,36 @@ use crate::world::command;
 
 const NONE: CommandFlags = CommandFlags::NONE;
 
-fn runs_of(replied: &[u8]) -> Vec<Run> {
+fn spans_of(replied: &[u8]) -> Vec<Span> {
     let mut rest = replied;
     let Some(ReplyHeader::Chunk(chunk)) = ReplyHeader::decode(&mut rest).unwrap() else { panic!() };
     assert!(chunk.is_last && chunk.code == ChunkCode::BlockStatus);
     assert_eq!(chunk.length as usize, rest.len());
-    ChunkBody::decode(chunk.code, rest).unwrap().runs().collect()
+    ChunkBody::decode(chunk.code, rest).unwrap().spans().collect()
 }
 
-fn status(length: u32, flags: CommandFlags, runs: impl IntoIterator<Item = Run>) -> Vec<Run> {
+fn status(length: u32, flags: CommandFlags, spans: impl IntoIterator<Item = Span>) -> Vec<Span> {
     let (mut out, asked) = (Vec::new(), command(CommandKind::BlockStatus, 0, length, flags));
-    Replies::new(true).block_status(&asked, runs, &mut out);
-    runs_of(&out)
+    Replies::new(true).block_status(&asked, spans, &mut out);
+    spans_of(&out)
 }
 
 #[test]
 fn status_is_told_within_what_was_asked() {
-    let run = |length, flags| Run { length, flags };
+    let span = |length, flags| Span { length, flags };
     let (data, hole) = (StatusFlags::NONE, StatusFlags::HOLE);
-    let runs = [run(10, data), run(5, data), run(7, hole), run(100, data)];
-    assert_eq!(status(30, NONE, runs), [run(15, data), run(7, hole), run(8, data)]);
-    assert_eq!(status(30, CommandFlags::REQ_ONE, runs), [run(15, data)]);
-    assert_eq!(status(12, CommandFlags::REQ_ONE, runs), [run(12, data)]);
-    assert_eq!(status(30, NONE, []), [run(30, data)], "what isn't known may be data");
+    let spans = [span(10, data), span(5, data), span(7, hole), span(100, data)];
+    assert_eq!(status(30, NONE, spans), [span(15, data), span(7, hole), span(8, data)]);
+    assert_eq!(status(30, CommandFlags::REQ_ONE, spans), [span(15, data)]);
+    assert_eq!(status(12, CommandFlags::REQ_ONE, spans), [span(12, data)]);
+    assert_eq!(status(30, NONE, []), [span(30, data)], "what isn't known may be data");
 }
 
 #[test]
-fn status_of_many_runs_is_told_in_part() {
+fn status_of_many_spans_is_told_in_part() {
     let kinds = [StatusFlags::NONE, StatusFlags::HOLE];
-    let runs = kinds.map(|flags| Run { length: 1, flags }).into_iter().cycle();
-    assert_eq!(status(u32::MAX, NONE, runs).len(), RUNS_SENT_MAX);
+    let spans = kinds.map(|flags| Span { length: 1, flags }).into_iter().cycle();
+    assert_eq!(status(u32::MAX, NONE, spans).len(), SPANS_SENT_MAX);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tidegate_nbd::{
     BlockSizes, Command, CommandKind, Errno, Event, Export, GREETING, Handshake, Heard, Replies,
-    Run, StatusFlags, Transmission, TransmissionFlags,
+    Span, StatusFlags, Transmission, TransmissionFlags,
 };
 
 /// All that the disk can.
@@ -175,12 +175,12 @@ impl State {
         match command.kind {
             CommandKind::Read => return self.read(command, &disk[place], replies, out),
             CommandKind::BlockStatus => {
-                let runs = runs(&disk[place.start..]).map(|(bytes, is_zero)| {
+                let spans = spans(&disk[place.start..]).map(|(bytes, is_zero)| {
                     let zero = StatusFlags::HOLE.with(StatusFlags::ZERO);
                     let flags = if is_zero { zero } else { StatusFlags::NONE };
-                    Run { length: bytes as u64, flags }
+                    Span { length: bytes as u64, flags }
                 });
-                return replies.block_status(command, runs, out);
+                return replies.block_status(command, spans, out);
             }
             CommandKind::Write => disk[place].copy_from_slice(data),
             CommandKind::Trim | CommandKind::WriteZeroes => disk[place].fill(0),
@@ -199,7 +199,7 @@ impl State {
         }
         self.reads_in_chunks.fetch_add(1, Ordering::SeqCst);
         let mut at = 0;
-        for (bytes, is_zero) in runs(data) {
+        for (bytes, is_zero) in spans(data) {
             let (offset, length) = (command.offset + at as u64, u32::try_from(bytes).unwrap());
             let is_last = at + bytes == data.len();
             if is_zero {
@@ -214,6 +214,6 @@ impl State {
 }
 
 /// The blocks of some bytes: how long, and whether zero.
-fn runs(bytes: &[u8]) -> impl Iterator<Item = (usize, bool)> {
+fn spans(bytes: &[u8]) -> impl Iterator<Item = (usize, bool)> {
     bytes.chunks(BLOCK).map(|block| (block.len(), block.iter().all(|byte| *byte == 0)))
 }
