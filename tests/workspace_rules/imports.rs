@@ -10,6 +10,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tidegate-memory", &[]),
     ("tidegate-wire", &["tidegate-model"]),
     ("tidegate-hrl", &["tidegate-model"]),
+    ("tidegate-nbd", &["tidegate-model"]),
     ("tidegate-vault", &["tidegate-model"]),
     ("tidegate-pipeline", &["tidegate-memory", "tidegate-model", "tidegate-vault"]),
     ("tidegate-agent", &["tidegate-model", "tidegate-wire", "tidegate-hrl"]),
@@ -37,7 +38,7 @@ const HOMES: &[(&str, &[&str])] = &[
 
 /// Crates that decide and don't wait. The journal (tidegate-hrl) waits in its shell alone, which
 /// sources.rs holds.
-const PURE: &[&str] = &["tidegate-model", "tidegate-wire", "tidegate-pipeline"];
+const PURE: &[&str] = &["tidegate-model", "tidegate-wire", "tidegate-nbd", "tidegate-pipeline"];
 
 /// What waits: executors, sockets, files, devices. Not for pure crates.
 const WAITING: &[&str] =
@@ -114,6 +115,7 @@ mod tests {
     fn an_import_upwards_is_found() {
         one(&of("tidegate-agent", "tidegate-vault", Kind::Normal), "imports tidegate-vault");
         one(&of("tidegate-model", "tidegate-wire", Kind::Dev), "imports tidegate-wire");
+        one(&of("tidegate-nbd", "tidegate-wire", Kind::Normal), "imports tidegate-wire");
         one(&of("tidegate-vault", "tidegate-pipeline", Kind::Build), "may not");
         none(&of("tidegate-agent", "tidegate-wire", Kind::Normal));
         none(&of("tidegate", "tidegate-agent", Kind::Normal));
@@ -129,6 +131,7 @@ mod tests {
         one(&of("tidegate-agent", "glommio", Kind::Normal), "whose home is tidegate");
         one(&of("tidegate", "object_store", Kind::Normal), "whose home is tidegate-vault");
         one(&of("tidegate-wire", "tokio", Kind::Normal), "never waits");
+        one(&of("tidegate-nbd", "rustix", Kind::Normal), "never waits");
         none(&of("tidegate-wire", "tokio", Kind::Dev));
         none(&of("tidegate", "object_store", Kind::Dev));
     }

@@ -17,6 +17,7 @@ const RULES: &[Rule] = &[
         why: "the nouns neither wait nor ask a clock",
     },
     Rule { below: "crates/wire/src/", never: WAITS, why: "the protocol has no I/O and no clock" },
+    Rule { below: "crates/nbd/src/", never: WAITS, why: "NBD is spoken without I/O and clocks" },
     Rule { below: "crates/hrl/src/format/", never: WAITS, why: "the format has no I/O" },
     Rule { below: "crates/hrl/src/order/", never: WAITS, why: "the order record has no I/O" },
     Rule { below: "crates/hrl/src/scan/", never: WAITS, why: "a log is read through ReadAt" },
@@ -92,6 +93,7 @@ mod tests {
     #[test]
     fn waiting_in_a_crate_that_only_decides_is_found() {
         one(&of("crates/wire/src/frame.rs", "use std::net::TcpStream;"), "no I/O");
+        one(&of("crates/nbd/src/handshake.rs", "use std::net::TcpStream;"), "without I/O");
         one(&of("crates/hrl/src/journal/state.rs", "std::fs::remove_file"), "its storage");
         none(&of("crates/hrl/src/uring/mod.rs", "use std::fs::File;"));
         one(&of("crates/model/src/lsn.rs", "SystemTime::now()"), "pass it in");
