@@ -63,7 +63,7 @@ FULL = Scale(
 )
 SMOKE = Scale(
     seconds=0.05, seconds_at_rate=0.05, corpus_bytes=1 << 20, streams_many=16, rate=4_000_000,
-    acknowledged=2000, levels=(1,), kinds=("mixed",), sent_bytes=500_000, governor_runs=1,
+    acknowledged=2000, levels=(1,), kinds=("mixed",), sent_bytes=(500_000, 500_000), governor_runs=1,
     cargo=("test", "--locked", "--quiet"), stages=("--smoke",),
     settings="tidegate,tidegate-tls-1,borg-1m", soak_bytes=4_000_000,
 )

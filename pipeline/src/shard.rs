@@ -240,13 +240,14 @@ impl Shard {
         Some(self.flush.map_or(due, |flush| flush.min(due)))
     }
 
-    /// Closes the log's last pack, which says that the log ends there. Nothing may follow. `None`
-    /// when the log has no pack at all: then it needs no end.
+    /// Closes the log's last pack, which says that the log ends there and that all before it are
+    /// stored. Nothing may follow. `None` when the log has no pack at all: then it needs no end.
     ///
     /// # Panics
-    /// If units are still on their way.
+    /// If units are still on their way, or packs.
     pub fn finish(&mut self, now: Micros) -> Option<FullPack> {
         assert!(self.homeward.is_empty(), "units are still on their way");
+        assert!(self.ledger.len() == 0, "packs are still on their way");
         if self.packer.number() == PackNumber(0) && self.packer.opened().is_none() {
             return None;
         }

@@ -4,6 +4,7 @@
 //! through in the one room of their reader. Before the first of them the refill has all of that.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::channel::oneshot;
 use tidegate_model::{LogId, LogName, Remedy};
@@ -85,9 +86,11 @@ pub(super) async fn grant(host: &Host, hello: &Hello) -> Result<Grant, Refusal> 
     };
     let (sender, receiver) = oneshot::channel();
     let Grants { reader, turns } = shared.grants.clone();
+    let server = shared.clone();
     shared.store.spawn(async move {
         let mut sender = sender;
         let _turn = turns.acquire().await;
+        let _waiting = server.waits.begin(Instant::now());
         let granted = tokio::select! {
             granted = grant::grant(&reader, &request) => granted,
             // Nobody waits any more. A session that was granted all the same does no harm: the next

@@ -412,7 +412,8 @@ impl Host {
     async fn finish(&self) {
         let posts: Vec<u64> = self.posts.borrow().keys().copied().collect();
         posts.into_iter().for_each(|session| self.end_session(session, Refusal::shutting_down()));
-        self.settle(|shard| shard.units_in_flight() == 0).await;
+        // The last pack says that all before it are stored: it may be stored only after them.
+        self.settle(|shard| shard.units_in_flight() == 0 && shard.packs_in_flight() == 0).await;
         if self.shared.failure().is_some() {
             return;
         }

@@ -174,11 +174,10 @@ async fn await_grant(
     post: &Post,
 ) -> Result<Grant, NoGrant> {
     let Begun { input, hello, protocol, .. } = begun;
-    let _waiting = host.shared.waits.begin(Instant::now());
     let grant = grants::grant(host, hello);
     let mut grant = pin!(grant);
     let mut limit = Timer::new(GRANT_PATIENCE);
-    let mut told = pin!(tell_slow(hello, protocol));
+    let mut told = pin!(tell_slow(host, hello, protocol));
     let (mut output, mut written) = (Vec::new(), 0);
     poll_fn(|context| {
         *post.waker.borrow_mut() = Some(context.waker().clone());
@@ -219,11 +218,15 @@ async fn await_grant(
     .await
 }
 
-/// When a grant takes long, what the agent is told, and the server's log.
-async fn tell_slow(hello: &Hello, protocol: &server::Session) -> Vec<u8> {
-    Timer::new(waits::LONG).await;
-    warn!(machine = %hello.machine, "an epoch has been waiting for the store for {:?}", waits::LONG);
-    let waited_us = u64::try_from(waits::LONG.as_micros()).unwrap_or(u64::MAX);
+/// When a grant takes long because of the store, what the agent is told, and the server's log.
+async fn tell_slow(host: &Host, hello: &Hello, protocol: &server::Session) -> Vec<u8> {
+    let mut store_wait = Duration::ZERO;
+    while store_wait <= waits::LONG {
+        Timer::new(waits::LONG).await;
+        store_wait = host.shared.waits.longest(Instant::now());
+    }
+    warn!(machine = %hello.machine, ?store_wait, "a machine's epoch waits for the store");
+    let waited_us = u64::try_from(store_wait.as_micros()).unwrap_or(u64::MAX);
     let mut output = Vec::new();
     protocol.slow(Slow { reason: SlowReason::Store, waited_us }, &mut output);
     output

@@ -77,7 +77,12 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
             history.give_traces(&mut traces);
             let mut history = MachineHistory::new(history.machine, epochs, sessions);
             history.take_traces(&mut traces);
-            usage.points_lost = points_lost(&history, &lacks, &broken);
+            // The logs were read before its sessions were, and in no order: only a history that is
+            // read in order tells a loss from a machine that moved on meanwhile.
+            usage.points_lost = points_lost(&history, &lacks, &broken) && {
+                let history = MachineHistory::read(reader, &history.machine).await?;
+                points_lost(&history, &lacks, &broken)
+            };
         }
     }
     Ok(usages)

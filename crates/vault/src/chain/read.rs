@@ -52,8 +52,9 @@ impl MachineHistory {
     }
 
     /// The same; where the newest epoch seems to be cut off, all logs are looked at before that is
-    /// said, for the record of a session may be lost without a trace. `tell` is shown every pack that is read, so that who wants more of its index
-    /// doesn't read it again.
+    /// said, for the record of a session may be lost without a trace. `tell` is shown every pack that
+    /// its history follows from, some of them twice, so that who wants more of an index doesn't read it
+    /// again.
     ///
     /// # Errors
     /// As [`MachineHistory::read`].
@@ -62,6 +63,26 @@ impl MachineHistory {
         machine: &Name,
         mut tell: impl FnMut(&PackRead) + Send,
     ) -> Result<Self, HistoryError> {
+        let mut history = Self::listed(reader, machine).await?;
+        history.read_logs_telling(reader, &mut tell).await?;
+        if history.strayed || !history.seems_cut() {
+            return Ok(history);
+        }
+        let unnamed = history.clone().look_besides(reader).await?;
+        if !unnamed.is_empty() {
+            // From the beginning: what was read until now is of other moments, and not in the order
+            // of the logs.
+            history = Self::listed(reader, machine).await?;
+            history.besides = unnamed.iter().map(|unnamed| unnamed.place.log.clone()).collect();
+            history.losses.extend(unnamed.into_iter().map(Loss::Unnamed));
+            history.read_logs_telling(reader, &mut tell).await?;
+            history.strayed = true;
+        }
+        Ok(history)
+    }
+
+    /// What is recorded of a machine; its logs aren't read yet.
+    async fn listed(reader: &LogReader, machine: &Name) -> Result<Self, HistoryError> {
         let (store, ring) = (reader.store(), reader.ring());
         let epochs = meta::list_epochs(store, ring, machine).await?;
         if epochs.whole.is_empty() && epochs.damaged.is_empty() {
@@ -69,12 +90,7 @@ impl MachineHistory {
             return Err(HistoryError::NoMachine { machine: machine.clone(), known: known(&names) });
         }
         let sessions = meta::list_sessions(store, ring, machine).await?;
-        let mut history = Self::new(machine.clone(), epochs, sessions);
-        history.read_logs_telling(reader, &mut tell).await?;
-        if !history.strayed && history.seems_cut() {
-            history.look_besides(reader, &mut tell).await?;
-        }
-        Ok(history)
+        Ok(Self::new(machine.clone(), epochs, sessions))
     }
 
     /// Reads the logs of the machine's epochs: every index from its first pack on. What is damaged

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber, Point};
 
-use super::history::{Broken, EpochHistory, Loss, MachineHistory};
+use super::history::{Broken, EpochHistory, MachineHistory};
 use super::read::HistoryError;
 use super::trace::Traces;
 use crate::layout;
-use crate::log::{LogReader, PackPlace, PackRead};
+use crate::log::{LogReader, PackPlace};
 use crate::meta::{self, MetaError, SessionRecord};
 
 /// Records of an epoch where none of its records names them.
@@ -85,37 +85,20 @@ impl MachineHistory {
         })
     }
 
-    /// Reads what the other logs hold, and those that are named before the packs that are. What is
-    /// found is a loss all the same; its logs are looked at from then on.
+    /// Reads what the other logs hold, and those that are named before the packs that are; gives what
+    /// is there without a name. What this history says afterwards is of two moments.
     pub(super) async fn look_besides(
-        &mut self,
+        mut self,
         reader: &LogReader,
-        mut tell: impl FnMut(&PackRead) + Send,
-    ) -> Result<(), HistoryError> {
+    ) -> Result<Vec<Unnamed>, HistoryError> {
         let named: BTreeMap<_, _> = self.logs().into_iter().collect();
         let mut traces = Traces::default();
         self.give_traces(&mut traces);
-        let mut losses = BTreeMap::new();
-        let machine = self.machine.clone();
         for log in reader.logs().await? {
             let until = named.get(&log).copied().unwrap_or(PackNumber(u64::MAX));
-            let packs = PackNumber(0)..until;
-            let lost = self.read_log(reader, &log, packs, &mut traces, |pack| {
-                if pack.index.machines.iter().any(|entry| entry.name == machine) {
-                    tell(pack);
-                }
-            });
-            let lost = lost.await?;
-            losses.insert(log, lost);
+            self.read_log(reader, &log, PackNumber(0)..until, &mut traces, |_| ()).await?;
         }
         self.take_traces(&mut traces);
-        for unnamed in self.unnamed(reader).await? {
-            let log = unnamed.place.log.clone();
-            // What else is damaged there may have been of the same session.
-            self.losses.push(Loss::Unnamed(unnamed));
-            self.losses.extend(losses.remove(&log).unwrap_or_default());
-            self.besides.push(log);
-        }
-        Ok(())
+        Ok(self.unnamed(reader).await?)
     }
 }
