@@ -22,10 +22,6 @@ use crate::order::Order;
 use crate::packer::{CloseRequest, FullPack, Packer, Wait};
 use crate::unit::{Blanks, Fault, Place, Stream, Unit};
 
-/// So long after a unit asked for it its pack closes, in microseconds: a thousand machines that set
-/// their bookmarks at the same time share packs, each of which costs a put and a hundred microseconds.
-const FLUSH_AGE: u64 = 10_000;
-
 /// What a shard is made from.
 pub struct ShardSetup {
     /// Its number in the run.
@@ -87,8 +83,8 @@ pub struct Shard {
     home_frame: FrameNumber,
     /// Units on their way, by number; `None` until they have come home.
     homeward: VecDeque<Option<Unit>>,
-    /// When the open pack must close because a unit in it asked for that.
-    flush: Option<Micros>,
+    /// A packed unit asked for its pack to be closed.
+    flush: bool,
     /// A unit that has come home waits for a pack buffer.
     needs_buffer: bool,
     /// What comes of each stream comes in order.
@@ -132,7 +128,7 @@ impl Shard {
             next_frame: FrameNumber(0),
             home_frame: FrameNumber(0),
             homeward: VecDeque::new(),
-            flush: None,
+            flush: false,
             needs_buffer: false,
             order: Order::default(),
             ended: Vec::new(),
@@ -198,7 +194,11 @@ impl Shard {
     /// event; it does nothing when nothing is due.
     pub fn advance(&mut self, now: Micros, home: &mut Vec<Homecoming>, full: &mut Vec<FullPack>) {
         self.needs_buffer = false;
-        while let Some(Some(unit)) = self.homeward.front() {
+        loop {
+            if self.flush && !self.close(now, full) {
+                return;
+            }
+            let Some(Some(unit)) = self.homeward.front() else { break };
             match self.packer.prepare(unit) {
                 Ok(()) => self.pack_first(now, home),
                 Err(Wait::Close) if self.close(now, full) => {}
@@ -236,8 +236,7 @@ impl Shard {
             if self.packer.is_urgent() { self.setup.pack_age } else { self.setup.pack_age_idle };
         let came = self.packer.came()?.0.saturating_add(age);
         let opened = self.packer.opened()?.0.saturating_add(age / 2);
-        let due = Micros(came.max(opened));
-        Some(self.flush.map_or(due, |flush| flush.min(due)))
+        Some(Micros(came.max(opened)))
     }
 
     /// Closes the log's last pack, which says that the log ends there and that all before it are
@@ -277,9 +276,7 @@ impl Shard {
         self.packer.add(&mut unit, now);
         self.blanks.give_back(&mut unit);
         // An abandoned one may have left nothing to close a pack for.
-        if unit.flush && self.packer.opened().is_some() {
-            self.flush.get_or_insert(Micros(now.0.saturating_add(FLUSH_AGE)));
-        }
+        self.flush |= unit.flush && self.packer.opened().is_some();
         home.push(Homecoming {
             stream: unit.stream,
             payload_bytes: unit.filled,
@@ -311,7 +308,7 @@ impl Shard {
         if self.ledger.len() >= self.setup.packs_in_flight_max {
             return false;
         }
-        self.flush = None;
+        self.flush = false;
         full.extend(self.close_pack(now, false));
         true
     }

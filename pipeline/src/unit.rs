@@ -180,7 +180,7 @@ pub struct Unit {
     pub(crate) filled: usize,
     /// How many of the entries have a text.
     texts: usize,
-    /// Close the pack soon after this unit is in it.
+    /// Close the pack as soon as this unit is in it.
     pub(crate) flush: bool,
     pub(crate) place: Option<Place>,
     pub(crate) outcomes: Vec<Outcome>,
@@ -346,7 +346,7 @@ impl UnitBuilder {
     }
 
     /// The unit so far, to be dispatched; `None` when it has no record. With `flush`, its pack
-    /// closes soon behind it. An unused buffer goes back to its pool.
+    /// closes behind it. An unused buffer goes back to its pool.
     pub fn close(&mut self, flush: bool) -> Option<Unit> {
         let mut unit = self.unit.take()?;
         unit.flush = flush;

@@ -157,37 +157,18 @@ fn packed(records: Vec<What>) -> World {
 }
 
 #[test]
-fn a_pack_closes_at_its_size_without_waiting() {
+fn a_pack_closes_behind_a_bookmark_or_at_its_size_without_waiting() {
+    let bookmark = What::Bookmark(tidegate_model::Bookmark {
+        kind: tidegate_model::BookmarkKind::CopyEnd,
+        clean: true,
+        name: String::new(),
+    });
+    let disk = || What::Disk(disk_of(0, 1 << 20));
+    assert_eq!(packed(vec![disk(), bookmark]).in_flight(), (0, 1));
+    assert_eq!(packed(vec![disk()]).in_flight(), (0, 0));
     let blocks = |count| disk_of_blocks((0..count).map(noise).collect());
     assert_eq!(packed(blocks(200)).in_flight(), (0, 0));
     assert_eq!(packed(blocks(260)).in_flight(), (0, 1));
-}
-
-#[test]
-fn a_pack_closes_soon_behind_a_bookmark_and_has_those_that_others_set_until_then() {
-    let said = || {
-        let kind = tidegate_model::BookmarkKind::CopyEnd;
-        let bookmark = tidegate_model::Bookmark { kind, clean: true, name: String::new() };
-        vec![What::Disk(disk_of(0, 1 << 20)), What::Bookmark(bookmark)]
-    };
-    let machines = (0..2).map(|number| Machine::that_sends(number, said())).collect();
-    let mut world = World::of(roomy(2, 2), machines);
-    for machine in 0..2 {
-        send_all(&mut world, machine);
-        world.work_in_order();
-        world.come_home_all();
-        world.now.0 += PACK_AGE / 80;
-    }
-    let deadline = world.run.shards[0].deadline().expect("the pack has a bookmark");
-    assert!(deadline.0 - world.now.0 < PACK_AGE / 40, "it waits no longer for the second's");
-    world.advance(0);
-    assert_eq!(world.in_flight(), (0, 0));
-    world.now = deadline;
-    world.advance(0);
-    assert_eq!(world.in_flight(), (0, 1));
-    settle(&mut world);
-    assert!(world.is_all_committed());
-    world.finish();
 }
 
 #[test]
