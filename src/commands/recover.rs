@@ -30,7 +30,8 @@ struct Recovered {
     lsn: u64,
     time: String,
     clean: bool,
-    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before it.
+    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before
+    /// it.
     at_in_future: bool,
     disks: usize,
     bytes_total: u64,

@@ -6,9 +6,9 @@
 //! none is free stops reading its socket.
 //!
 //! What is granted beyond what keeps the cores busy waits in sockets, and comes out of main memory
-//! instead of the cache when its turn comes: a fat stream, and 64 together, cost an eighth more CPU a
-//! byte with windows of 32 MiB than with what is kept here, and their acknowledgements take up to ten
-//! times as long (`tidegate bench --streams 64`). So windows shrink while units wait for a core. A
+//! instead of the cache when its turn comes: 64 streams cost a tenth more CPU a byte with windows of
+//! 32 MiB than with what is kept here, and their acknowledgements take ten times as long
+//! (`tidegate bench --streams 64`). So windows shrink while units wait for a core. A
 //! distant agent needs more on its way; while it does, nothing waits, and its window grows.
 
 /// Most that one session may have on its way: several hundred milliseconds of a fast core's work.

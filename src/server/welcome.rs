@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use glommio::timer::Timer;
 use tidegate_model::{Name, Remedy};
 use tidegate_pipeline::Stream;
@@ -177,7 +178,7 @@ async fn await_grant(
     let grant = grants::grant(host, hello);
     let mut grant = pin!(grant);
     let mut limit = Timer::new(GRANT_PATIENCE);
-    let mut told = pin!(tell_slow(host, hello, protocol));
+    let mut told = pin!(tell_slow(host, hello, protocol).fuse());
     let (mut output, mut written) = (Vec::new(), 0);
     poll_fn(|context| {
         *post.waker.borrow_mut() = Some(context.waker().clone());
@@ -200,7 +201,7 @@ async fn await_grant(
                 Err(error) => return Poll::Ready(Err(NoGrant::Lost(error))),
             }
         }
-        if let Some(Poll::Ready(slow)) = output.is_empty().then(|| told.as_mut().poll(context)) {
+        if let Poll::Ready(slow) = told.as_mut().poll(context) {
             output = slow;
         }
         while written < output.len() {
