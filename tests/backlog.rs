@@ -4,15 +4,20 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::path::PathBuf;
 
+use rustix::process::Signal;
 use support::azurite::Azurite;
-use support::peer;
+use support::process::Server;
 use support::refusals::{LIMIT, vault_of};
 use support::site::Site;
 use support::store_proxy::{Packs, StoreProxy};
+use support::{peer, tls};
 use tidegate_model::{Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Lsn};
 use tidegate_wire::{Decoder, Hello, Message, RecordKind, RefusalCode, Side, agent};
 
+/// The server's settings: one core, and little memory.
+const SERVER: [&str; 4] = ["--cores", "1", "--memory", "256MiB"];
 const BLOCK: u64 = 64 << 10;
 /// Records without bytes that fill a unit.
 const UNIT_RECORDS: u64 = 96;
@@ -40,25 +45,54 @@ fn groups(session: &mut agent::Session) -> Vec<u8> {
     bytes
 }
 
+/// A server, and its store, which answers no put of a pack.
+struct Behind {
+    _store: Azurite,
+    way: StoreProxy,
+    site: Site,
+    identity: PathBuf,
+    server: Server,
+}
+
+impl Behind {
+    #[track_caller]
+    fn start(name: &str) -> Self {
+        let store = Azurite::start(name);
+        let way = StoreProxy::before(&store);
+        let site = Site::behind(&way, "site");
+        site.init();
+        let identity = site.enroll("db", "machine");
+        let server = site.serve_with(&SERVER);
+        way.packs(Packs::Hold);
+        Self { _store: store, way, site, identity, server }
+    }
+
+    /// The hello of a new agent.
+    fn hello(&self) -> Hello {
+        peer::hello(&vault_of(&self.identity), "db")
+    }
+
+    /// Sends all the groups of a machine that says `hello`, until it is told that it must wait.
+    #[track_caller]
+    fn fill(&self, hello: &Hello) -> (tls::Client, agent::Session, Decoder) {
+        let (mut client, mut session) =
+            peer::enter_as(self.server.address, &self.identity, hello.clone(), Lsn::NONE);
+        client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
+        client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
+        let bytes = groups(&mut session);
+        client.write_all(&bytes).expect("the server, or the kernel between, takes them");
+        let mut decoder = Decoder::new(Side::Agent);
+        let is_slow = |message: &Message| matches!(message, Message::Slow(_));
+        peer::await_message(&mut client, &mut decoder, is_slow);
+        (client, session, decoder)
+    }
+}
+
 #[test]
 fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept() {
-    let store = Azurite::start("backlog");
-    let way = StoreProxy::before(&store);
-    let site = Site::behind(&way, "site");
-    site.init();
-    let identity = site.enroll("db", "machine");
-    let server = site.serve_with(&["--cores", "1", "--memory", "256MiB"]);
-    way.packs(Packs::Hold);
-    let (mut client, mut session) = peer::enter(server.address, &identity, "db");
-    client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
-    client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
-
-    let bytes = groups(&mut session);
-    client.write_all(&bytes).expect("the server, or the kernel between, takes them");
-
-    let mut decoder = Decoder::new(Side::Agent);
-    peer::await_message(&mut client, &mut decoder, |message| matches!(message, Message::Slow(_)));
-    way.packs(Packs::Pass);
+    let behind = Behind::start("backlog");
+    let (mut client, session, mut decoder) = behind.fill(&behind.hello());
+    behind.way.packs(Packs::Pass);
     let last = session.sent();
     peer::await_message(
         &mut client,
@@ -66,11 +100,11 @@ fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept(
         |message| matches!(message, Message::Ack(ack) if ack.committed == last),
     );
     drop(client);
-    server.stop().success();
+    behind.server.stop().success();
 
     // Every LSN up to the last one, or the machine's chain has a hole.
-    site.verify();
-    let points = site.call(&["points", "db"]).json();
+    behind.site.verify();
+    let points = behind.site.call(&["points", "db"]).json();
     let newest = format!("1:{last}");
     let points = points["points"].as_array().expect("it has points");
     assert!(points.iter().any(|point| point["point"] == newest.as_str()), "{newest}: {points:?}");
@@ -78,38 +112,39 @@ fn a_full_unit_and_the_bookmark_behind_it_that_both_find_no_place_are_both_kept(
 
 #[test]
 fn what_had_no_place_yet_when_its_agent_came_on_another_connection_never_gets_one() {
-    let store = Azurite::start("takeover");
-    let way = StoreProxy::before(&store);
-    let site = Site::behind(&way, "site");
-    site.init();
-    let identity = site.enroll("db", "machine");
-    let server = site.serve_with(&["--cores", "1", "--memory", "256MiB"]);
-    way.packs(Packs::Hold);
-    let hello = peer::hello(&vault_of(&identity), "db");
-    let (mut client, mut session) =
-        peer::enter_as(server.address, &identity, hello.clone(), Lsn::NONE);
-    client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
-    client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
-    let bytes = groups(&mut session);
-    client.write_all(&bytes).expect("the server, or the kernel between, takes them");
-    let mut decoder = Decoder::new(Side::Agent);
-    peer::await_message(&mut client, &mut decoder, |message| matches!(message, Message::Slow(_)));
+    let behind = Behind::start("takeover");
+    let hello = behind.hello();
+    let (mut client, session, _decoder) = behind.fill(&hello);
 
     // Nothing was committed: it would send all of it again.
     let again = Hello { epoch: Epoch(1), ..hello };
-    let other = peer::enter_as(server.address, &identity, again.clone(), session.sent());
+    let (address, identity) = (behind.server.address, &behind.identity);
+    let other = peer::enter_as(address, identity, again.clone(), session.sent());
     let mut rest = Vec::new();
     let _ = client.read_to_end(&mut rest);
     assert_eq!(peer::refusal_in(&rest).code, RefusalCode::TakenOver);
-    way.packs(Packs::Pass);
+    behind.way.packs(Packs::Pass);
     drop(other);
-    let ended = server.stop().success();
+    let ended = behind.server.stop().success();
 
     // What had its place is in the log, and what waited behind it isn't.
     let received = ended.stderr.split_once("received=").expect("it says how the session ended").1;
     let received = received.split_whitespace().next().and_then(|lsn| lsn.parse().ok());
-    let server = site.server_at("127.0.0.1:0").args(["--cores", "1", "--memory", "256MiB"]).serve();
-    let (_client, back) = peer::enter_as(server.address, &identity, again, session.sent());
+    let server = behind.site.server_at("127.0.0.1:0").args(SERVER).serve();
+    let (_client, back) = peer::enter_as(server.address, identity, again, session.sent());
     let (received, end) = (Lsn(received.expect("it is an LSN")), back.committed());
     assert!(Lsn::NONE < end && end < received, "{end} of {received} are in the vault");
+}
+
+#[test]
+fn a_server_that_is_stopped_while_its_store_answers_nothing_leaves_a_whole_log() {
+    let behind = Behind::start("stopped");
+    let (mut client, ..) = behind.fill(&behind.hello());
+    behind.server.signal(Signal::TERM);
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest);
+    assert_eq!(peer::refusal_in(&rest).code, RefusalCode::ShuttingDown);
+    behind.way.packs(Packs::Pass);
+    behind.server.wait(LIMIT).success();
+    behind.site.verify();
 }
