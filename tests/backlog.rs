@@ -5,6 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use support::azurite::Azurite;
@@ -18,6 +19,8 @@ use tidegate_wire::{Decoder, Hello, Message, RecordKind, RefusalCode, Side, agen
 
 /// The server's settings: one core, and little memory.
 const SERVER: [&str; 4] = ["--cores", "1", "--memory", "256MiB"];
+/// Ten times what a server takes to notice that it may close its log.
+const ENOUGH: Duration = Duration::from_millis(200);
 const BLOCK: u64 = 64 << 10;
 /// Records without bytes that fill a unit.
 const UNIT_RECORDS: u64 = 96;
@@ -25,13 +28,13 @@ const UNIT_RECORDS: u64 = 96;
 /// at once, in packs that wait for the store too.
 const GROUPS: u64 = 100;
 
-/// All the groups of a machine, as it sends them.
-fn groups(session: &mut agent::Session) -> Vec<u8> {
+/// So many groups of a machine, as it sends them.
+fn groups(session: &mut agent::Session, count: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let bytes_of_disk = GROUPS * UNIT_RECORDS * BLOCK;
+    let bytes_of_disk = count * UNIT_RECORDS * BLOCK;
     let disk = Disk { number: DiskNumber::default(), bytes: bytes_of_disk, name: "disk".into() };
     peer::say(session, RecordKind::Disk(disk), &mut bytes);
-    for group in 0..GROUPS {
+    for group in 0..count {
         // The disk's record is one of the first unit's.
         for number in u64::from(group == 0)..UNIT_RECORDS {
             let offset = (group * UNIT_RECORDS + number) * BLOCK;
@@ -72,14 +75,21 @@ impl Behind {
         peer::hello(&vault_of(&self.identity), "db")
     }
 
-    /// Sends all the groups of a machine that says `hello`, until it is told that it must wait.
+    /// A machine that says `hello`.
     #[track_caller]
-    fn fill(&self, hello: &Hello) -> (tls::Client, agent::Session, Decoder) {
-        let (mut client, mut session) =
+    fn enter(&self, hello: &Hello) -> (tls::Client, agent::Session) {
+        let (client, session) =
             peer::enter_as(self.server.address, &self.identity, hello.clone(), Lsn::NONE);
         client.sock.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
         client.sock.set_write_timeout(Some(LIMIT)).expect("a limit can be set");
-        let bytes = groups(&mut session);
+        (client, session)
+    }
+
+    /// The same; sends all its groups, until it is told that it must wait.
+    #[track_caller]
+    fn fill(&self, hello: &Hello) -> (tls::Client, agent::Session, Decoder) {
+        let (mut client, mut session) = self.enter(hello);
+        let bytes = groups(&mut session, GROUPS);
         client.write_all(&bytes).expect("the server, or the kernel between, takes them");
         let mut decoder = Decoder::new(Side::Agent);
         let is_slow = |message: &Message| matches!(message, Message::Slow(_));
@@ -139,11 +149,16 @@ fn what_had_no_place_yet_when_its_agent_came_on_another_connection_never_gets_on
 #[test]
 fn a_server_that_is_stopped_while_its_store_answers_nothing_leaves_a_whole_log() {
     let behind = Behind::start("stopped");
-    let (mut client, ..) = behind.fill(&behind.hello());
+    let (mut client, mut session) = behind.enter(&behind.hello());
+    client.write_all(&groups(&mut session, 1)).expect("the server reads");
+    // All of it is in packs, and the log's last one may not overtake them.
+    behind.way.wait_until_it_holds(LIMIT);
     behind.server.signal(Signal::TERM);
     let mut rest = Vec::new();
     let _ = client.read_to_end(&mut rest);
     assert_eq!(peer::refusal_in(&rest).code, RefusalCode::ShuttingDown);
+    drop(client);
+    behind.way.holds_no_more_than(1, ENOUGH);
     behind.way.packs(Packs::Pass);
     behind.server.wait(LIMIT).success();
     behind.site.verify();

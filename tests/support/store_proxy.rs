@@ -86,6 +86,15 @@ impl StoreProxy {
         let held = waited.unwrap_or_else(PoisonError::into_inner).0.held;
         assert!(held > 0, "no put came to {} within {limit:?}", self.address);
     }
+
+    /// Gives it so much time to hold more puts than `count`, which must not happen.
+    #[track_caller]
+    pub fn holds_no_more_than(&self, count: usize, time: Duration) {
+        let (state, changed) = &*self.state;
+        let waited = changed.wait_timeout_while(lock(state), time, |state| state.held <= count);
+        let held = waited.unwrap_or_else(PoisonError::into_inner).0.held;
+        assert!(held <= count, "{held} puts came to {}", self.address);
+    }
 }
 
 impl Drop for StoreProxy {
