@@ -20,6 +20,7 @@
 pub mod connect;
 mod copy;
 mod error;
+pub mod live;
 mod progress;
 pub mod reader;
 mod retry;
@@ -31,3 +32,4 @@ pub use copy::{Clock, CopyReport, CopyRequest, copy};
 pub use error::{Awaited, CopyError};
 pub use progress::{Progress, ProgressSnapshot};
 pub use retry::RetryPolicy;
+pub use session::SessionError;
