@@ -19,7 +19,7 @@ use super::feed::JournalFeed;
 use super::{Journal, LiveError, Notebook, Notes, Progressing, Server, SharedLink};
 use crate::RetryPolicy;
 use crate::session::server::{Mischief, Random, TestServers, VAULT};
-use crate::session::{State, Stream};
+use crate::session::{Feed, State, Stream};
 
 const DISK_BYTES: u64 = 1 << 20;
 const BIRTH: Birth = Birth { incarnation: Incarnation::from_bytes([3; 16]), boot: [1; 16] };
@@ -78,6 +78,9 @@ impl Scene {
         // What wasn't durable is gone, and was never sent.
         self.appended.truncate(journal.usage().last.0 as usize);
         let notebook = Arc::new(Notebook::open(&path).unwrap().unwrap());
+        // Whoever sent something had noted in which epoch.
+        let sent = !self.servers[0].vault.lock().unwrap().records.is_empty();
+        assert!(!sent || notebook.read().epoch.0 == 1);
         let stream = Stream {
             machine: "db-1".parse().unwrap(),
             vault: VAULT,
@@ -220,6 +223,27 @@ async fn what_is_in_the_journal_arrives_once_in_order_whatever_ends_when() {
         let hellos = &scene.servers[0].vault.lock().unwrap().hellos;
         assert!(hellos.iter().skip(1).all(|hello| hello.incarnation == hellos[0].incarnation));
     }
+}
+
+#[tokio::test]
+async fn what_the_vault_turns_out_to_have_isnt_given_out_though_it_was_read_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = UringStorage::open(&folder.path().join("journal")).unwrap();
+    let settings = JournalSettings::of(64 << 20).unwrap();
+    let (journal, opening) = Journal::open(storage, settings, &BIRTH, Box::new(|_| {})).unwrap();
+    for number in 1..=20 {
+        journal.append(&Change::Time, Micros(number)).unwrap();
+    }
+    journal.wait_durable(Lsn(20)).unwrap();
+    let journal = Arc::new(journal);
+    let notes = Notes::new(opening.incarnation, Vec::new());
+    let notebook = Arc::new(Notebook::create(&folder.path().join("notes"), notes).unwrap());
+    let (_progress, durable) = watch::channel(Progressing::default());
+    let mut feed = JournalFeed::new(journal.clone(), notebook, durable, SharedLink::default());
+    assert_eq!(feed.next().await.unwrap().unwrap().time, Micros(1));
+    feed.committed(Lsn(10)).unwrap();
+    assert_eq!(feed.next().await.unwrap().unwrap().time, Micros(11));
+    assert_eq!(journal.usage().committed, Lsn(10));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
