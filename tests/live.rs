@@ -20,7 +20,7 @@ use support::site::Site;
 use support::tool;
 
 const MIB: u64 = 1 << 20;
-/// A journal that a copy of the disks fills several times over, were it not paced.
+/// A journal of which kills leave much, and which the copy fills several times over.
 const SMALL_JOURNAL: &str = "journal-size = '8MiB'";
 
 /// A site with a server.
@@ -38,7 +38,8 @@ fn serve(site: &Site, listen: &str) -> Server {
 /// Some commands for qemu-io at random places of a disk: writes, zeroes, trims, flushes.
 fn changes(rng: &mut Rng, disk_bytes: u64, count: usize) -> Vec<String> {
     let change = |_| {
-        let length = 512 * (1 + rng.below(if rng.below(4) == 0 { 300 } else { 16 }));
+        let longest = if rng.below(16) == 0 { 300 } else { 16 };
+        let length = 512 * (1 + rng.below(longest));
         let offset = 512 * rng.below((disk_bytes - length) / 512);
         match rng.below(12) {
             0 => format!("write -z {offset} {length}"),
@@ -68,15 +69,17 @@ fn write_until(machine: &Machine, bytes: u64, seed: u64, done: &AtomicBool) -> u
 fn what_is_written_while_the_initial_copy_runs_comes_back() {
     let (site, server) = served();
     let bytes = 48 * MIB;
-    let disks = [site.disk("one", bytes), site.disk("two", bytes)];
+    let disks = [site.disk("one", bytes), site.disk("two", bytes), site.disk("three", 8 * MIB)];
     images::patch(&disks[1], 0, &vec![0; 20 << 20]);
-    let machine = Machine::new(&site, "db-1", &disks, &[&server.at()], SMALL_JOURNAL);
+    // Several times over the copy would fill it, were it not paced.
+    let journal = "journal-size = '32MiB'";
+    let machine = Machine::new(&site, "db-1", &disks, &[&server.at()], journal);
     let agent = machine.start();
     let (done, seed) = (AtomicBool::new(false), random::seed());
     let rounds = std::thread::scope(|scope| {
         let writers = [seed, !seed].map(|seed| {
             let (machine, done) = (&machine, &done);
-            scope.spawn(move || write_until(machine, bytes, seed, done))
+            scope.spawn(move || write_until(machine, 8 * MIB, seed, done))
         });
         machine.wait_for_copy();
         done.store(true, Ordering::Relaxed);
@@ -88,15 +91,15 @@ fn what_is_written_while_the_initial_copy_runs_comes_back() {
     tool(Command::new("nbdcopy").arg(machine.uri(0)).arg(&read));
     support::compare::assert_same(&disks[0], &read);
     // And to them.
-    let whole = site.disk("whole", bytes);
-    tool(Command::new("nbdcopy").arg(&whole).arg(machine.uri(1)));
+    let whole = site.disk("whole", 8 * MIB);
+    tool(Command::new("nbdcopy").arg(&whole).arg(machine.uri(2)));
     let status = machine.status();
     assert_eq!(status["disks"][0]["mode"], "data", "the copy left the journal to the writes");
     let point = machine.bookmark("end");
     machine.wait_until_committed();
     live::stop(agent);
     machine.assert_recovers_at(&point, &disks);
-    support::compare::assert_same(&whole, &disks[1]);
+    support::compare::assert_same(&whole, &disks[2]);
     server.stop().success();
     site.verify();
 }

@@ -9,7 +9,7 @@ use tidegate_agent::connect::{ServerAddress, TlsConnector, TlsIdentity};
 use tidegate_agent::live::{
     self, Answer, Hooks, LiveDisk, LiveSettings, Marked, Mode, Request, Server, Serving, Status,
 };
-use tidegate_model::{HumanBytes, Incarnation};
+use tidegate_model::{Epoch, HumanBytes, Incarnation};
 use tidegate_vault::identity::Identity;
 
 use crate::cli::{AgentBookmarkArgs, AgentRunArgs, AgentStatusArgs};
@@ -128,7 +128,13 @@ fn serving_text(serving: &Serving) -> String {
 }
 
 fn marked_text(marked: &Marked) -> String {
-    format!("bookmark '{}' at {}:{}", marked.name, marked.epoch, marked.lsn)
+    let Marked { name, epoch, lsn, .. } = marked;
+    match *epoch {
+        Epoch::NONE => {
+            format!("bookmark '{name}' at LSN {lsn}; no server has granted an epoch yet")
+        }
+        epoch => format!("bookmark '{name}' at {epoch}:{lsn}"),
+    }
 }
 
 #[allow(clippy::cast_precision_loss)] // figures for people
