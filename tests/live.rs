@@ -173,6 +173,42 @@ fn a_server_that_is_away_is_caught_up_with_and_nothing_waits_for_it() {
     server.stop().success();
 }
 
+#[test]
+fn a_full_journal_leaves_a_gap_that_is_told_and_closed() {
+    let (site, server) = served();
+    let (disk, address) = (site.disk("one", 32 * MIB), server.at());
+    let machine = Machine::new(&site, "db-1", &[disk.clone()], &[&address], SMALL_JOURNAL);
+    let agent = machine.start();
+    machine.wait_for_copy();
+    machine.writes(0, &["write -P 1 0 64k".to_owned()]);
+    let (before, kept) = (machine.bookmark("before the gap"), site.path("kept"));
+    images::copy(&disk, &kept);
+    machine.wait_until_committed();
+    drop(server);
+    let source = site.disk("source", 32 * MIB);
+    // Nothing of this fails, though there is no server and no room.
+    tool(Command::new("nbdcopy").arg(&source).arg(machine.uri(0)));
+    let status = machine.status();
+    assert_eq!(status["disks"][0]["mode"], "bitmap", "{status}");
+    assert!(status["disks"][0]["dirty_bytes"].as_u64() > Some(MIB), "{status}");
+    machine.bookmark_call("within").run().failure().says(&["catching up"]);
+    // What isn't recorded is known by the next life of the agent, too.
+    agent.kill();
+    let agent = machine.start();
+    assert_eq!(machine.status()["disks"][0]["mode"], "bitmap");
+    let server = serve(&site, &address);
+    machine.wait_until("the end of the gap", |status| status["disks"][0]["mode"] == "data");
+    let told = |status: &Value| status["bookmark"]["name"].to_string().contains("after a gap");
+    machine.wait_until("a bookmark behind it", told);
+    let marked = machine.status()["bookmark"].clone();
+    machine.wait_until_committed();
+    live::stop(agent);
+    machine.assert_recovers_at(&format!("{}:{}", marked["epoch"], marked["lsn"]), &[&disk]);
+    machine.assert_recovers_at(&before, &[kept]);
+    support::compare::assert_same(&source, &disk);
+    server.stop().success();
+}
+
 /// A write of 4 KiB: where, and of which byte.
 type Write = (u64, u8);
 

@@ -124,11 +124,12 @@ impl<'a> Machine<'a> {
         self.call("bookmark").args([name])
     }
 
-    /// Places a bookmark; gives the point.
+    /// Places a bookmark; gives the point, once the agent knows its epoch.
     #[track_caller]
     pub fn bookmark(&self, name: &str) -> String {
         let marked = self.bookmark_call(name).run().success().json();
-        format!("{}:{}", marked["epoch"], marked["lsn"])
+        self.wait_until("an epoch", |status| status["epoch"] != 0);
+        format!("{}:{}", self.status()["epoch"], marked["lsn"])
     }
 
     /// Fails unless every disk comes back at `point` as it is in `disks`.
