@@ -417,6 +417,22 @@ fn an_application_is_frozen_around_its_bookmark() {
 }
 
 #[test]
+fn what_an_agent_cant_work_with_is_refused_with_what_to_change() {
+    let site = Site::with_vault();
+    let disk = site.disk("one", 2 * MIB);
+    let machine = Machine::new(&site, "db-1", &[disk.clone()], &["127.0.0.1:9"], "");
+    let (identity, kept) = (site.path("db-1.json"), site.path("kept"));
+    std::fs::rename(&identity, &kept).expect("it is there");
+    site.enroll("db-1", "server");
+    machine.agent().run().refused(&["'enroll --role machine'"]);
+    std::fs::rename(&kept, &identity).expect("it is there");
+    std::fs::remove_file(&disk).expect("it is there");
+    machine.agent().run().refused(&["one.img"]);
+    machine.configure_also("[bookmarks]\nevery-second = 1");
+    machine.agent().run().refused(&["unknown field `every-second`"]);
+}
+
+#[test]
 fn only_one_agent_has_a_folder_and_a_disk() {
     let (site, server) = served();
     let disk = site.disk("one", 2 * MIB);

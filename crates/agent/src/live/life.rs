@@ -235,7 +235,10 @@ impl Life {
         let settled = settled.await;
         let mut drain = drain;
         if !drain.is_finished() {
-            if goes_on && settled.is_ok() {
+            // With a server it says goodbye; without one it waits only for what the vault lacks.
+            let usage = agent.journal.usage();
+            let owes = agent.link.look().connected || usage.committed < usage.last;
+            if goes_on && owes && settled.is_ok() {
                 let _ = timeout(DRAIN_PATIENCE, &mut drain).await;
             }
             hard.send_replace(true);
