@@ -86,7 +86,7 @@ pub enum Cause {
     NoMarks,
     /// The marks are of another journal, or know more of it than is there.
     OtherJournal,
-    /// The marks are of a disk with another number or size.
+    /// The marks are of a disk with another number, size or name.
     OtherDisk,
     /// The marks can't be believed.
     Damaged,
@@ -104,7 +104,7 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::NoMarks => "there are no marks of what was in flight",
             Self::OtherJournal => "its marks are of another journal",
-            Self::OtherDisk => "its marks are of a disk with another number or size",
+            Self::OtherDisk => "its marks are of a disk with another number, size or name",
             Self::Damaged => "its marks are damaged",
             Self::HostCrashed => "the host went down while the disk was tapped",
             Self::Changed { .. } => "the disk was written to while it wasn't tapped",

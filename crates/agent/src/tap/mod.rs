@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_hrl::Journal;
 use tidegate_hrl::journal::Opening;
 use tidegate_hrl::storage::Storage;
-use tidegate_model::DiskNumber;
+use tidegate_model::{Checksum, DiskNumber};
 
 use crate::Clock;
 use backing::Backing;
@@ -285,5 +285,10 @@ impl TapSettings {
 }
 
 fn subject(settings: &TapSettings, opening: &Opening, backing: &Backing) -> Subject {
-    Subject { incarnation: opening.incarnation, disk: settings.disk, bytes: backing.bytes() }
+    Subject {
+        incarnation: opening.incarnation,
+        disk: settings.disk,
+        bytes: backing.bytes(),
+        name: Checksum::of(backing.name().as_bytes()),
+    }
 }

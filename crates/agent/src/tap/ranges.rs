@@ -42,6 +42,12 @@ impl Ranges {
         Held { ranges: self, ticket }
     }
 
+    /// Whether somebody waits for a range.
+    #[cfg(test)]
+    pub(super) fn has_waiting(&self) -> bool {
+        self.state().waiting > 0
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // It is whole between calls, whoever panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

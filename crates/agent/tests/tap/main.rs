@@ -8,5 +8,6 @@ mod client;
 mod kill;
 mod model;
 mod overflow;
+mod peers;
 mod resume;
 mod world;

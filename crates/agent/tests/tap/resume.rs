@@ -68,7 +68,7 @@ fn marks_that_do_not_fit_or_cannot_be_believed_lead_to_a_resync() {
         resync(&place)
     };
     // The header, each field that stays; a slot; a dirty block without a gap; one beyond the disk.
-    for at in [0, 8, 16, 32, 40] {
+    for at in [0, 8, 16, 32, 40, 48] {
         assert_eq!(with(at, &[0xa5; 8]), Cause::Damaged, "at {at}");
     }
     assert_eq!(with(4096 + 32 * 77, &[0xa5; 24]), Cause::Damaged);
@@ -95,7 +95,7 @@ fn marks_that_do_not_fit_or_cannot_be_believed_lead_to_a_resync() {
 }
 
 #[test]
-fn another_journal_another_size_and_another_start_of_the_host_lead_to_a_resync() {
+fn another_journal_another_disk_and_another_start_of_the_host_lead_to_a_resync() {
     let folder = tempfile::tempdir().unwrap();
     let place = used(folder.path());
     let longer = std::fs::OpenOptions::new().write(true).open(place.image(0)).unwrap();
@@ -104,6 +104,15 @@ fn another_journal_another_size_and_another_start_of_the_host_lead_to_a_resync()
     longer.set_len(DISK_BYTES).unwrap();
     // Its time tells that somebody was there, even if the bytes are the same.
     assert!(matches!(resync(&place), Cause::Changed { .. }));
+    let moved = Place { folder: folder.path().join("moved"), ..place.clone() };
+    std::fs::create_dir(&moved.folder).unwrap();
+    for name in ["journal", "disk-0.img", "disk-0.marks"] {
+        std::fs::rename(folder.path().join(name), moved.folder.join(name)).unwrap();
+    }
+    assert_eq!(resync(&moved), Cause::OtherDisk);
+    for name in ["journal", "disk-0.img", "disk-0.marks"] {
+        std::fs::rename(moved.folder.join(name), folder.path().join(name)).unwrap();
+    }
     std::fs::rename(folder.path().join("journal"), folder.path().join("old")).unwrap();
     let other = Place { incarnation: 2, ..place.clone() };
     assert_eq!(resync(&other), Cause::OtherJournal);

@@ -1,10 +1,14 @@
 //! A disk whose reads wait at a gate, where the test wants it.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tidegate_nbd::Errno;
 use tidegate_nbd::serve::{Disk, Failure, Zeroing};
+
+/// What is waited for longer isn't coming.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Every byte of it is its offset's last byte. What begins at an offset that is shut waits.
 #[derive(Default)]
@@ -36,7 +40,7 @@ impl Gate {
     pub fn wait_inside(&self, count: usize) {
         let mut state = self.state.lock().unwrap();
         while state.inside.len() < count {
-            state = self.moved.wait(state).unwrap();
+            state = self.wait(state);
         }
     }
 
@@ -48,13 +52,19 @@ impl Gate {
         self.state.lock().unwrap().done
     }
 
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let (state, waited) = self.moved.wait_timeout(state, PATIENCE).unwrap();
+        assert!(!waited.timed_out(), "nobody came, or nobody opened");
+        state
+    }
+
     fn pass(&self, offset: u64) {
         let mut state = self.state.lock().unwrap();
         state.inside.push(offset);
         state.most = state.most.max(state.inside.len());
         self.moved.notify_all();
         while state.shut.contains(&offset) {
-            state = self.moved.wait(state).unwrap();
+            state = self.wait(state);
         }
         state.inside.retain(|inside| *inside != offset);
         state.done += 1;

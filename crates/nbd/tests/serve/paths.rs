@@ -73,9 +73,11 @@ fn what_is_no_socket_is_not_replaced_and_a_long_path_is_told() {
 fn of_many_servers_that_start_at_once_one_has_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    for _ in 0..20 {
+    for _ in 0..100 {
+        // One that is dead was there before.
+        drop(UnixListener::bind(&path).unwrap());
         let started: Vec<_> = std::thread::scope(|scope| {
-            let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| start(&path))).collect();
+            let starts: Vec<_> = (0..8).map(|_| scope.spawn(|| start(&path))).collect();
             starts.into_iter().map(|start| start.join().unwrap()).collect()
         });
         assert_eq!(started.iter().filter(|server| server.is_ok()).count(), 1);

@@ -17,7 +17,7 @@ pub(super) const VERSION: u64 = 1;
 /// Words of the page that begins the file.
 pub(super) const HEADER_WORDS: usize = 512;
 /// Words of what the header says for good, and the place of their check.
-pub(super) const FIXED_WORDS: usize = 5;
+pub(super) const FIXED_WORDS: usize = 6;
 /// The first LSN that isn't in the journal's history, so one more than the last that is; 0: there is
 /// no gap.
 pub(super) const GAP_LSN: usize = 8;
@@ -43,6 +43,8 @@ pub(in crate::tap) struct Subject {
     pub disk: DiskNumber,
     /// The disk's size.
     pub bytes: u64,
+    /// Of the disk's name, so that two disks that change places are told.
+    pub name: Checksum,
 }
 
 impl Subject {
@@ -60,9 +62,9 @@ impl Subject {
     pub(super) fn fixed(&self) -> [u64; FIXED_WORDS + 1] {
         let [low, high] = halves(*self.incarnation.as_bytes());
         let version = VERSION | u64::from(self.disk.get()) << 32;
-        let words = [MAGIC, version, low, high, self.bytes];
-        let [a, b, c, d, e] = words;
-        [a, b, c, d, e, check(&words)]
+        let words = [MAGIC, version, low, high, self.bytes, self.name.0];
+        let [a, b, c, d, e, f] = words;
+        [a, b, c, d, e, f, check(&words)]
     }
 }
 

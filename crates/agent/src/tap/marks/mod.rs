@@ -38,7 +38,7 @@ pub(super) type Modified = (i64, i64);
 pub(super) enum Unusable {
     /// Of another journal.
     Journal,
-    /// Of a disk with another number or size.
+    /// Of a disk with another number, size or name.
     Disk,
     /// They can't have come about.
     Damaged,
@@ -82,7 +82,7 @@ impl Marks {
 
     /// Opens marks that are there; `None` where none are.
     pub(super) fn open(path: &Path, subject: Subject) -> Result<Option<Self>, Unusable> {
-        let file = match OpenOptions::new().read(true).write(true).open(path) {
+        let mut file = match OpenOptions::new().read(true).write(true).open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(Unusable::Io)?,
         };
@@ -91,6 +91,8 @@ impl Marks {
             return Err(Unusable::Damaged);
         }
         let words = usize::try_from(bytes / 8).map_err(|_| Unusable::Damaged)?;
+        // Of a copy of the file not all may have room.
+        reserve(&mut file, bytes).map_err(Unusable::Io)?;
         let map = Mapped::new(file, words).map_err(Unusable::Io)?;
         let marks = Self { map, subject, dirty_blocks: AtomicU64::new(0) };
         marks.check_header()?;

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use tidegate_model::{DiskNumber, Incarnation};
+use tidegate_model::{Checksum, DiskNumber, Incarnation};
 
 use super::*;
 
@@ -8,7 +8,7 @@ const BYTES: u64 = 1000 * BLOCK_BYTES - 512;
 
 fn subject() -> Subject {
     let (incarnation, disk) = (Incarnation::from_bytes([5; 16]), DiskNumber::default());
-    Subject { incarnation, disk, bytes: BYTES }
+    Subject { incarnation, disk, bytes: BYTES, name: Checksum::of(b"/dev/vda") }
 }
 
 fn again(path: &Path) -> Marks {
@@ -77,4 +77,36 @@ fn dirty_blocks_are_counted_found_in_order_and_there_after_the_process() {
     marks.clean(&(0..BYTES));
     marks.set_gap(None);
     assert_eq!((again(&path).dirty_blocks(), again(&path).gap()), (0, None));
+}
+
+#[test]
+fn the_bytes_are_those_of_the_document() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("marks");
+    let marks = Marks::create(&path, subject()).unwrap();
+    marks.begin([0xb0; 16]);
+    marks.set(1, &(0x1122..0x1122 + 0x3344));
+    marks.set_gap(Some(GapStart { after: Lsn(0x77), time: Micros(0x88) }));
+    marks.soil(&(9 * BLOCK_BYTES..9 * BLOCK_BYTES + 1));
+    marks.close(Lsn(0x99), (-2, 0xaa)).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    let mut expected = vec![0; 4096 + 32 * 8192 + 4096];
+    let mut put = |at: usize, bytes: &[u8]| expected[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"TGMARKS\0\x01\0\0\0");
+    put(16, &[5; 16]);
+    put(32, &(1000 * 65_536_u64 - 512).to_le_bytes());
+    put(40, &Checksum::of(b"/dev/vda").0.to_le_bytes());
+    put(48, &Checksum::of(&file[..48]).0.to_le_bytes());
+    put(64, &[0x78]);
+    put(72, &[0x88]);
+    put(128, &[1]);
+    put(136, &[0x99]);
+    put(144, &(-2_i64).to_le_bytes());
+    put(152, &[0xaa]);
+    put(160, &[0xb0; 16]);
+    let slot = [1_u64, 0x1122, 0x3344].map(u64::to_le_bytes).concat();
+    put(4096 + 32, &slot[8..]);
+    put(4096 + 32 + 16, &Checksum::of(&slot).0.to_le_bytes());
+    put(4096 + 32 * 8192 + 1, &[2]);
+    assert!(file == expected);
 }
