@@ -105,6 +105,12 @@ pub(crate) enum KeyCommand {
 pub(crate) enum AgentCommand {
     /// Send disks to a process server, as one machine.
     Copy(AgentCopyArgs),
+    /// Serve disks over NBD and replicate every write to them, until stopped.
+    Run(AgentRunArgs),
+    /// How a running agent is: its connection, what waits, how far the initial copy is.
+    Status(AgentStatusArgs),
+    /// Place a bookmark: a moment with a name, to which the machine can be brought back.
+    Bookmark(AgentBookmarkArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -308,6 +314,33 @@ pub(crate) struct AgentCopyArgs {
     /// Memory for what is sent and not yet committed, 2MiB at least.
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "192MiB")]
     pub window: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentRunArgs {
+    /// The agent's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentStatusArgs {
+    /// The configuration with which the agent was started.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentBookmarkArgs {
+    /// Its name, as `recover` and `points` show it.
+    pub name: String,
+    /// The configuration with which the agent was started.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Freeze applications around it, by the hooks of the configuration. Otherwise the disks are as a
+    /// power cut would leave them.
+    #[arg(long)]
+    pub application: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,13 @@
-//! The server's configuration file: TOML, the same names as the options, which win over it.
+//! Configuration files: TOML. The server's has the same names as its options, which win over it.
+
+pub(crate) mod agent;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tidegate_model::parse_bytes;
 
 use crate::choice::{Frame, Level};
@@ -66,8 +69,12 @@ impl TryFrom<SizeText> for Size {
     }
 }
 
-/// Reads a configuration.
+/// Reads a server's configuration.
 pub(crate) fn read(path: &Path) -> Result<ServerConfig, Failure> {
+    read_toml(path)
+}
+
+fn read_toml<T: DeserializeOwned>(path: &Path) -> Result<T, Failure> {
     let name = path.display();
     let refuse = |why: String| Failure::usage(format!("the configuration {name} {why}"));
     let unread =
@@ -77,17 +84,17 @@ pub(crate) fn read(path: &Path) -> Result<ServerConfig, Failure> {
         return Err(refuse(format!("is longer than {CONFIG_BYTES_MAX} bytes")));
     }
     let text = std::fs::read_to_string(path).map_err(unread)?;
-    parse(&text).map_err(|error| refuse(format!("can't be understood: {error}")))
-}
-
-fn parse(text: &str) -> Result<ServerConfig, toml::de::Error> {
-    toml::from_str(text)
+    toml::from_str(&text).map_err(|error| refuse(format!("can't be understood: {error}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::choice::Choice;
+
+    fn parse(text: &str) -> Result<ServerConfig, toml::de::Error> {
+        toml::from_str(text)
+    }
 
     #[test]
     fn a_configuration_says_what_the_options_say() {
@@ -107,7 +114,7 @@ mod tests {
     #[test]
     fn the_sample_of_the_readme_is_understood_and_asks_no_host_for_more_than_it_has() {
         let readme = include_str!("../README.md");
-        let sample = readme.split("```toml").nth(1).and_then(|rest| rest.split("```").next());
+        let sample = readme.split("```toml").nth(2).and_then(|rest| rest.split("```").next());
         let config = parse(sample.unwrap()).unwrap();
         assert!(config.vault.is_some() && config.cores.is_none());
     }

@@ -1,6 +1,6 @@
 //! `tidegate agent copy`, and what it shares with `replicate`: a copy from disks to a connector.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,15 +44,7 @@ pub(super) struct CopyResult {
 pub(super) async fn run(args: AgentCopyArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     check_window(args.window)?;
     let sources = open_sources(&args.disks)?;
-    let identity = Identity::read(&args.identity)?;
-    if identity.role() != Role::Machine {
-        return Err(Failure::usage(format!(
-            "the identity {} is that of a {}: an agent needs one from 'enroll --role machine'",
-            args.identity.display(),
-            identity.role()
-        )));
-    }
-    identity.check(super::now())?;
+    let identity = machine_identity(&args.identity)?;
     let server: ServerAddress = args.server.parse()?;
     let tls = TlsIdentity { certificates: identity.chain(), key: identity.key() };
     let connector = TlsConnector::new(server, tls, judge_servers(&identity))?;
@@ -67,6 +59,20 @@ pub(super) async fn run(args: AgentCopyArgs, output: Output, stop: Stop) -> Resu
     let result = job.run(&connector, output, &stop).await?;
     output.result(&result, text)?;
     result.clean_or_failure()
+}
+
+/// An identity with which an agent can come to a server.
+pub(super) fn machine_identity(path: &Path) -> Result<Identity, Failure> {
+    let identity = Identity::read(path)?;
+    if identity.role() != Role::Machine {
+        return Err(Failure::usage(format!(
+            "the identity {} is that of a {}: an agent needs one from 'enroll --role machine'",
+            path.display(),
+            identity.role()
+        )));
+    }
+    identity.check(super::now())?;
+    Ok(identity)
 }
 
 /// What is too little for the reader is refused before a server is troubled.

@@ -1,5 +1,6 @@
 //! The commands, one file each; here is what they share.
 
+mod agent;
 mod bench;
 mod copy;
 mod demo;
@@ -40,6 +41,8 @@ use crate::signals::{self, Stop};
 from_errors!(
     tidegate_agent::CopyError,
     tidegate_agent::connect::ConnectError,
+    tidegate_agent::live::ControlError,
+    tidegate_agent::live::LiveError,
     tidegate_agent::source::SourceError,
     tidegate_vault::VaultError,
     tidegate_vault::chain::HistoryError,
@@ -88,6 +91,13 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Enroll(args) => until_stopped(&stop, enroll::run(args, output)),
         Command::Server(args) => block_on(server::run(args, output, stop)),
         Command::Agent(AgentCommand::Copy(args)) => block_on(copy::run(args, output, stop)),
+        Command::Agent(AgentCommand::Run(args)) => block_on(agent::run(args, output, stop)),
+        Command::Agent(AgentCommand::Status(args)) => {
+            until_stopped(&stop, agent::status(args, output))
+        }
+        Command::Agent(AgentCommand::Bookmark(args)) => {
+            until_stopped(&stop, agent::bookmark(args, output))
+        }
         Command::Replicate(args) => block_on(replicate::run(args, output, stop)),
         Command::Machines(args) => until_stopped(&stop, machines::run(args, output)),
         Command::Points(args) => until_stopped(&stop, points::run(args, output)),

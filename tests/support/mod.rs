@@ -24,6 +24,7 @@ pub mod devices;
 pub mod faults;
 pub mod gate;
 pub mod images;
+pub mod live;
 pub mod peer;
 pub mod postgres;
 pub mod process;

@@ -4,12 +4,12 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidegate_model::{Epoch, Lsn, Remedy};
+use tidegate_model::{Lsn, Remedy};
 
 use crate::connect::ConnectError;
 use crate::reader::ReaderError;
+use crate::session::SessionError;
 use crate::source::SourceError;
-use crate::window::WindowError;
 
 /// Why a copy ended. What was committed until then stays in the vault; without the bookmark that
 /// ends a copy it is no recovery point.
@@ -24,9 +24,9 @@ pub enum CopyError {
     /// No connection, for a cause that doesn't pass by itself.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The server's committed LSNs contradict ours.
+    /// Server and agent don't agree.
     #[error(transparent)]
-    Window(#[from] WindowError),
+    Session(#[from] SessionError),
     /// No disks, or too many.
     #[error("{count} disks were given; a machine has 1 to {max}")]
     DiskCount {
@@ -42,46 +42,6 @@ pub enum CopyError {
         first: PathBuf,
         /// The other.
         second: PathBuf,
-    },
-    /// The server said no.
-    #[error("the server refused (code {code}): {cause}; {advice}")]
-    Refused {
-        /// The code of the refusal, docs/formats/wire.md.
-        code: u16,
-        /// What the server said is the cause.
-        cause: String,
-        /// What it said to do.
-        advice: String,
-        /// What the caller must do.
-        remedy: Remedy,
-    },
-    /// The server's bytes make no sense.
-    #[error("{what}; use an agent and a server of the same release")]
-    Protocol {
-        /// A sentence.
-        what: String,
-    },
-    /// The server granted a new epoch to a copy that had one.
-    #[error(
-        "the server granted epoch {granted} while this copy is in epoch {epoch}: its vault lost \
-         the epoch or it serves another vault; check that it is the same vault, then copy again"
-    )]
-    OtherEpoch {
-        /// Ours.
-        epoch: Epoch,
-        /// Its.
-        granted: Epoch,
-    },
-    /// Another server takes only smaller records than those that were already cut.
-    #[error(
-        "this server takes records of at most {granted} bytes and the copy was begun with {cut}; \
-         reconnect to a server with the same settings, or copy again"
-    )]
-    SmallerRecords {
-        /// What the first server granted.
-        cut: u32,
-        /// What this one grants.
-        granted: u32,
     },
     /// Patience ran out.
     #[error(
@@ -132,14 +92,10 @@ impl CopyError {
             Self::Source(error) => error.remedy(),
             Self::Reader(error) => error.remedy(),
             Self::Connect(error) => error.remedy(),
-            Self::Window(error) => error.remedy(),
-            Self::Refused { remedy, .. } => *remedy,
+            Self::Session(error) => error.remedy(),
             Self::DiskCount { .. } | Self::SameDisk { .. } => Remedy::Refuse,
             Self::GaveUp { .. } => Remedy::Retry,
-            Self::Protocol { .. }
-            | Self::OtherEpoch { .. }
-            | Self::SmallerRecords { .. }
-            | Self::Stopped { .. } => Remedy::Stop,
+            Self::Stopped { .. } => Remedy::Stop,
         }
     }
 }

@@ -6,9 +6,11 @@
 //!            a thread)    bookmark)       is committed) credit)    pipe)
 //! ```
 //!
+//! - [`tap`]: serving a disk over NBD, so that every change is in the journal.
 //! - [`source`]: opening a disk, what it is, who uses it, whether it changed.
 //! - [`reader`]: its bytes through io_uring, cut into records; the pool that bounds memory. The
-//!   only unsafe code of the crate is in `reader/pool.rs`, `reader/ring.rs`, `reader/residency.rs`.
+//!   only unsafe code of the crate is in `reader/pool.rs`, `reader/ring.rs`, `reader/residency.rs`,
+//!   and in `tap/marks/mapped.rs`.
 //! - [`window`]: records that aren't committed, for reconnects; pure.
 //! - [`copy()`]: the driver of `agent copy` and of the agent's half of `replicate`.
 //! - `session`: one connection of it.
@@ -20,14 +22,17 @@
 pub mod connect;
 mod copy;
 mod error;
+pub mod live;
 mod progress;
 pub mod reader;
 mod retry;
 mod session;
 pub mod source;
+pub mod tap;
 pub mod window;
 
 pub use copy::{Clock, CopyReport, CopyRequest, copy};
 pub use error::{Awaited, CopyError};
 pub use progress::{Progress, ProgressSnapshot};
 pub use retry::RetryPolicy;
+pub use session::SessionError;

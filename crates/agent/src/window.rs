@@ -63,6 +63,12 @@ impl<R> Default for Window<R> {
 }
 
 impl<R> Window<R> {
+    /// A window that goes on after what is known to be committed.
+    #[must_use]
+    pub const fn after(committed: Lsn) -> Self {
+        Self { committed, records: VecDeque::new() }
+    }
+
     /// The last LSN that is committed.
     #[must_use]
     pub const fn committed_lsn(&self) -> Lsn {
@@ -94,27 +100,23 @@ impl<R> Window<R> {
         self.records.get(usize::try_from(index).ok()?)
     }
 
-    /// Takes out what is committed up to `lsn`. An older LSN than the last one changes nothing.
-    ///
-    /// # Errors
-    /// [`WindowError::NeverSent`].
-    pub fn committed(&mut self, lsn: Lsn) -> Result<impl Iterator<Item = R>, WindowError> {
-        let last = self.last_lsn();
-        if lsn > last {
-            return Err(WindowError::NeverSent { said: lsn, last });
-        }
+    /// Takes out what is committed up to `lsn`. An older LSN than the last one changes nothing; one
+    /// beyond what is here, which an earlier life of the agent sent, moves the window there.
+    pub fn committed(&mut self, lsn: Lsn) -> impl Iterator<Item = R> {
         // At most the number of records, so it fits.
-        let count = usize::try_from(lsn.0.saturating_sub(self.committed.0)).unwrap_or(usize::MAX);
+        let here = lsn.min(self.last_lsn()).0.saturating_sub(self.committed.0);
+        let count = usize::try_from(here).unwrap_or(usize::MAX);
         self.committed = self.committed.max(lsn);
-        Ok(self.records.drain(..count))
+        self.records.drain(..count)
     }
 
-    /// Whether a server that has everything up to `lsn` can be served: what follows is here.
+    /// Whether a server that has everything up to `lsn` can be served: what follows is here, or is
+    /// after what is here and was sent before, up to `ever_sent`.
     ///
     /// # Errors
     /// [`WindowError`] when the server forgot something, or knows what doesn't exist.
-    pub fn check_resume(&self, lsn: Lsn) -> Result<(), WindowError> {
-        let last = self.last_lsn();
+    pub fn check_resume(&self, lsn: Lsn, ever_sent: Lsn) -> Result<(), WindowError> {
+        let last = self.last_lsn().max(ever_sent);
         if lsn < self.committed {
             return Err(WindowError::Forgotten { said: lsn, committed: self.committed });
         }
@@ -158,35 +160,37 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_what_a_map_of_everything_ever_sent_would(
+            start in 0_u64..10,
+            ever_sent in 0_u64..30,
             events in prop::collection::vec(event(), 0..60),
         ) {
-            let mut window = Window::default();
+            let mut window = Window::after(Lsn(start));
             let mut all = BTreeMap::new();
-            let mut committed = 0;
+            let (mut committed, mut last) = (start, start);
             for event in events {
-                let last = all.len() as u64;
                 match event {
                     Event::Push(record) => {
-                        let lsn = window.push(record);
-                        prop_assert_eq!(lsn, Lsn(last + 1));
-                        all.insert(lsn.0, record);
-                    }
-                    Event::Committed(lsn) if lsn > last => {
-                        let error = window.committed(Lsn(lsn)).err();
-                        let (said, last) = (Lsn(lsn), Lsn(last));
-                        prop_assert_eq!(error, Some(WindowError::NeverSent { said, last }));
+                        last += 1;
+                        prop_assert_eq!(window.push(record), Lsn(last));
+                        all.insert(last, record);
                     }
                     Event::Committed(lsn) => {
-                        let taken: Vec<u32> = window.committed(Lsn(lsn)).unwrap().collect();
+                        let can = window.check_resume(Lsn(lsn), Lsn(ever_sent));
+                        if lsn > last.max(ever_sent) {
+                            let (said, last) = (Lsn(lsn), Lsn(last.max(ever_sent)));
+                            prop_assert_eq!(can, Err(WindowError::NeverSent { said, last }));
+                            continue;
+                        }
+                        let taken: Vec<u32> = window.committed(Lsn(lsn)).collect();
                         let until = lsn.max(committed);
                         let expected: Vec<u32> =
                             all.range(committed + 1..until + 1).map(|(_, record)| *record).collect();
                         prop_assert_eq!(taken, expected);
-                        committed = until;
+                        (committed, last) = (until, last.max(until));
                     }
                     Event::Resend(lsn) => {
-                        let can = window.check_resume(Lsn(lsn)).is_ok();
-                        prop_assert_eq!(can, (committed..=last).contains(&lsn));
+                        let can = window.check_resume(Lsn(lsn), Lsn(ever_sent)).is_ok();
+                        prop_assert_eq!(can, (committed..=last.max(ever_sent)).contains(&lsn));
                         let sent: Vec<(u64, u32)> =
                             window.resend_from(Lsn(lsn)).map(|(lsn, r)| (lsn.0, *r)).collect();
                         let expected: Vec<(u64, u32)> =
@@ -195,8 +199,8 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(window.committed_lsn(), Lsn(committed));
-                prop_assert_eq!(window.last_lsn(), Lsn(all.len() as u64));
-                prop_assert_eq!(window.is_empty(), committed == all.len() as u64);
+                prop_assert_eq!(window.last_lsn(), Lsn(last));
+                prop_assert_eq!(window.is_empty(), committed == last);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! While one batch is being made durable the next gathers, so that what waits together is written
 //! together. Who appends never waits for the disk.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -33,6 +34,10 @@ struct Shared {
     work: Condvar,
     /// Something became durable, or nothing will any more.
     progress: Condvar,
+    /// What waited to be written was taken, so that there is room for more, or the end.
+    room: Condvar,
+    /// The last durable LSN, for those who only want to look.
+    durable: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -77,10 +82,13 @@ where
         on_durable: OnDurable,
     ) -> Result<(Self, Opening), JournalError> {
         let (state, writer, opening) = open(storage.clone(), settings, birth)?;
+        let durable = AtomicU64::new(state.usage().durable.0);
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { state, stop: Stop::No }),
             work: Condvar::new(),
             progress: Condvar::new(),
+            room: Condvar::new(),
+            durable,
         });
         let thread = std::thread::Builder::new().name("journal".to_owned()).spawn({
             let shared = shared.clone();
@@ -112,6 +120,37 @@ impl<S: Storage> Journal<S> {
         let appended = self.shared.lock().state.append(change, time);
         self.shared.work.notify_one();
         appended
+    }
+
+    /// The same, but where the journal's disk is behind it waits until there is room.
+    ///
+    /// # Errors
+    /// [`AppendError`] but for [`AppendError::Behind`].
+    pub fn append_waiting(&self, change: &Change<&[u8]>, time: Micros) -> Result<Lsn, AppendError> {
+        let mut inner = self.shared.lock();
+        let appended = loop {
+            match inner.state.append(change, time) {
+                Err(AppendError::Behind { .. }) => {
+                    inner = Shared::wait(&self.shared.room, inner);
+                }
+                appended => break appended,
+            }
+        };
+        drop(inner);
+        self.shared.work.notify_one();
+        appended
+    }
+
+    /// The last durable LSN. Waits for nobody.
+    #[must_use]
+    pub fn durable(&self) -> Lsn {
+        Lsn(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    /// Whether a write to it failed, or it is being closed: it takes nothing any more.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.shared.lock().state.has_failed()
     }
 
     /// Waits until everything up to `lsn` is durable.
@@ -203,6 +242,7 @@ fn run<S: Storage>(
     inner.state.fail();
     drop(inner);
     shared.progress.notify_all();
+    shared.room.notify_all();
     result
 }
 
@@ -218,11 +258,13 @@ fn serve<S: Storage>(
         }
         if let Some(batch) = inner.state.take_batch() {
             drop(inner);
+            shared.room.notify_all();
             let written = batch.written();
             writer.carry_out(batch)?;
             inner = shared.lock();
             inner.state.written(written);
             let durable = inner.state.usage().durable;
+            shared.durable.store(durable.0, Ordering::Release);
             drop(inner);
             shared.progress.notify_all();
             on_durable(durable);

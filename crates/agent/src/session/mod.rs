@@ -1,21 +1,22 @@
-//! One connection of a copy: hello, welcome, records and their acknowledgements, bye.
+//! One connection of an agent: hello, welcome, records and their acknowledgements, bye.
 //!
 //! One task does all of it, reading and writing at the same time. Records are written many at
-//! once, their payloads from where they were read to. What outlives the connection is in
-//! [`State`]; what the protocol allows is decided by [`tidegate_wire::agent::Session`].
+//! once, their payloads from where they lie. What outlives the connection is in [`State`], where
+//! records come from is a [`Feed`]; what the protocol allows is decided by
+//! [`tidegate_wire::agent::Session`].
 //!
 //! Invariants: a record is kept in the window before its first byte is written; after a welcome
 //! everything that follows its committed LSN is sent, in order; nothing here waits for credit
 //! while it could hear of commits, which is what frees buffers.
 
+mod error;
 mod feed;
 mod outbox;
+mod record;
 mod state;
 
 #[cfg(test)]
-mod server;
-#[cfg(test)]
-mod tests;
+pub(crate) mod server;
 
 use std::io;
 use std::time::Duration;
@@ -28,12 +29,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connect::Connection;
-use crate::copy::stopped;
-use crate::error::CopyError;
 use crate::progress::add;
+pub use error::SessionError;
+pub(crate) use feed::Feed;
 use outbox::{Frame, Outbox};
-pub(crate) use state::State;
-use state::What;
+pub(crate) use record::{Kept, Payload, What};
+pub(crate) use state::{State, Stream};
 
 /// What the server says is short; this takes hundreds of its frames at once.
 const INPUT_BYTES: usize = 16 << 10;
@@ -42,34 +43,38 @@ const INPUT_BYTES: usize = 16 << 10;
 /// after our goodbye.
 const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
 
-/// How a connection ended, when not for good.
+/// How a connection ended, when another may go on.
 #[derive(Debug)]
 pub(crate) enum End {
     /// Everything is committed.
     Whole,
     /// It broke, or was refused for now; the text says why.
     Broken(String),
+    /// What the server owes didn't come in time; the text says what to do.
+    Late(String),
+    /// The caller wanted it.
+    Stopped,
 }
 
-/// Why the exchange on a connection stops.
-enum Stop {
-    Broken(String),
-    Failed(CopyError),
+/// Why the exchange on a connection stops before everything is committed.
+enum Stop<E> {
+    Ended(End),
+    Failed(E),
 }
 
-impl<E: Into<CopyError>> From<E> for Stop {
+impl<E> From<E> for Stop<E> {
     fn from(error: E) -> Self {
-        Self::Failed(error.into())
+        Self::Failed(error)
     }
 }
 
 /// Runs the session of one connection to its end.
-pub(crate) async fn run(
-    state: &mut State,
+pub(crate) async fn run<F: Feed>(
+    state: &mut State<F>,
     connection: Connection,
     patience: Duration,
     stop: &mut watch::Receiver<bool>,
-) -> Result<End, CopyError> {
+) -> Result<End, F::Error> {
     let (reader, writer) = tokio::io::split(connection);
     let mut session = Session::new(state, patience);
     let mut link = Link { reader, writer, input: vec![0; INPUT_BYTES].into() };
@@ -82,8 +87,15 @@ pub(crate) async fn run(
     );
     match ended {
         Ok(()) => Ok(End::Whole),
-        Err(Stop::Broken(cause)) => Ok(End::Broken(cause)),
+        Err(Stop::Ended(end)) => Ok(end),
         Err(Stop::Failed(error)) => Err(error),
+    }
+}
+
+/// Returns when the caller wants to stop. One that dropped its sender never will.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -94,17 +106,17 @@ struct Link {
 }
 
 /// What happened next.
-enum Next {
+enum Next<E> {
     Read(io::Result<usize>),
     Written(io::Result<usize>),
     Flushed(io::Result<()>),
-    Item(Result<Option<feed::Item>, crate::reader::ReaderError>),
+    Record(Result<Option<Kept>, E>),
     Late,
     Stopped,
 }
 
-struct Session<'a> {
-    state: &'a mut State,
+struct Session<'a, F> {
+    state: &'a mut State<F>,
     wire: agent::Session,
     decoder: Decoder,
     outbox: Outbox,
@@ -116,9 +128,9 @@ struct Session<'a> {
     slow: Option<Slow>,
 }
 
-impl<'a> Session<'a> {
-    fn new(state: &'a mut State, patience: Duration) -> Self {
-        let wire = agent::Session::new(state.hello(), state.ever_sent);
+impl<'a, F: Feed> Session<'a, F> {
+    fn new(state: &'a mut State<F>, patience: Duration) -> Self {
+        let wire = agent::Session::new(state.hello(), state.ever_sent());
         let mut hello = Vec::new();
         wire.hello(&mut hello);
         let mut outbox = Outbox::default();
@@ -141,7 +153,7 @@ impl<'a> Session<'a> {
         &mut self,
         link: &mut Link,
         stop: &mut watch::Receiver<bool>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), Stop<F::Error>> {
         loop {
             if self.welcomed && self.state.is_whole() {
                 self.farewell(link).await;
@@ -167,33 +179,24 @@ impl<'a> Session<'a> {
                     self.last_words(link).await?;
                     return Err(broken(&format!("writing failed: {error}")));
                 }
-                Next::Item(item) => {
-                    if let Some(item) = item? {
-                        self.state.keep(item);
+                Next::Record(record) => {
+                    if let Some(record) = record? {
+                        self.state.keep(record);
                     }
                 }
-                Next::Late => return Err(self.gave_up().into()),
-                Next::Stopped => {
-                    let committed = self.state.committed();
-                    return Err(CopyError::Stopped { committed }.into());
-                }
+                Next::Late => return Err(Stop::Ended(End::Late(self.owed().to_owned()))),
+                Next::Stopped => return Err(Stop::Ended(End::Stopped)),
             }
         }
     }
 
     /// Waits for the next thing to happen. What the server says comes first, since it frees
     /// buffers; then what is read, so that writes are large.
-    async fn next(&mut self, link: &mut Link, stop: &mut watch::Receiver<bool>) -> Next {
+    async fn next(&mut self, link: &mut Link, stop: &mut watch::Receiver<bool>) -> Next<F::Error> {
         let deadline = self.deadline();
-        let wants_item = self.wants_item();
+        let wants_record = self.wants_record();
         let Self { state, outbox, unflushed, .. } = self;
         let (slices, count) = outbox.slices();
-        let item = async {
-            match state.feed.as_mut() {
-                Some(feed) => feed.next().await,
-                None => std::future::pending().await,
-            }
-        };
         let writer = &mut link.writer;
         let write = async {
             if count > 0 {
@@ -206,7 +209,7 @@ impl<'a> Session<'a> {
             biased;
             () = stopped(stop) => Next::Stopped,
             read = link.reader.read(&mut link.input) => Next::Read(read),
-            item = item, if wants_item => Next::Item(item),
+            record = state.feed.next(), if wants_record => Next::Record(record),
             next = write, if count > 0 || *unflushed => next,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Next::Late
@@ -214,11 +217,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn wants_item(&self) -> bool {
+    fn wants_record(&self) -> bool {
         self.welcomed
             && self.outbox.has_room()
             && self.wire.sent() == self.state.window.last_lsn()
-            && self.state.feed.as_ref().is_some_and(|feed| !feed.has_ended())
+            && self.state.has_room()
     }
 
     /// When to give up: a welcome or a commit is owed by then. `None` while nothing is.
@@ -230,8 +233,9 @@ impl<'a> Session<'a> {
         (!self.state.window.is_empty()).then_some(since + self.patience)
     }
 
-    fn gave_up(&self) -> CopyError {
-        let last = match self.slow.map(|slow| slow.reason) {
+    /// Why the server may owe what it owes, and what to do.
+    fn owed(&self) -> &'static str {
+        match self.slow.map(|slow| slow.reason) {
             None if !self.welcomed => {
                 "the server accepted the connection and said nothing; see its log, and start it anew"
             }
@@ -239,12 +243,6 @@ impl<'a> Session<'a> {
             Some(SlowReason::Store) => "the server waits for its store; see its log, and the store",
             Some(SlowReason::Cores) => "the server's cores are all busy; give it more of them",
             Some(SlowReason::Memory) => "the server waits for memory; give it more (its --memory)",
-        };
-        CopyError::GaveUp {
-            waited: self.patience,
-            awaited: self.state.awaited(),
-            committed: self.state.committed(),
-            last: last.to_owned(),
         }
     }
 
@@ -268,45 +266,43 @@ impl<'a> Session<'a> {
                 }
             };
             self.outbox.push(frame);
-            if lsn <= self.state.ever_sent {
-                add(&self.state.progress.bytes_resent, bytes);
-            }
-            self.state.ever_sent = self.state.ever_sent.max(lsn);
+            self.state.sends(lsn, bytes);
         }
     }
 
     /// Takes what the server says.
-    fn hear(&mut self, mut input: &[u8]) -> Result<(), Stop> {
+    fn hear(&mut self, mut input: &[u8]) -> Result<(), Stop<F::Error>> {
         loop {
-            let item = self.decoder.next(&mut input).map_err(|error| CopyError::Protocol {
-                what: format!("what the server says can't be understood ({error})"),
-            })?;
-            match item {
+            let item = self.decoder.next(&mut input).map_err(|error| {
+                protocol(format!("what the server says can't be understood ({error})"))
+            });
+            match item.map_err(F::Error::from)? {
                 Some(Item::Message(message)) => self.hear_message(message)?,
                 Some(_) => {
-                    let what = "the server sent a write".to_owned();
-                    return Err(CopyError::Protocol { what }.into());
+                    return Err(
+                        F::Error::from(protocol("the server sent a write".to_owned())).into()
+                    );
                 }
                 None => return Ok(()),
             }
         }
     }
 
-    fn hear_message(&mut self, message: Message) -> Result<(), Stop> {
+    fn hear_message(&mut self, message: Message) -> Result<(), Stop<F::Error>> {
         if let Message::Welcome(welcome) = &message
             && !self.welcomed
         {
-            self.state.check(welcome)?;
+            self.state.check(welcome).map_err(F::Error::from)?;
         }
-        let protocol = |error: agent::ServerBroke| CopyError::Protocol { what: error.to_string() };
-        match self.wire.hear(message).map_err(protocol)? {
+        let heard = self.wire.hear(message).map_err(|error| protocol(error.to_string()));
+        match heard.map_err(F::Error::from)? {
             Event::Welcome(welcome) => {
                 self.state.welcome(&welcome)?;
                 self.welcomed = true;
                 self.restate(welcome.committed);
                 tracing::info!(
                     epoch = %welcome.epoch, committed = %welcome.committed,
-                    sent = %self.state.ever_sent, "the session is open"
+                    sent = %self.state.ever_sent(), "the session is open"
                 );
             }
             Event::Ack { committed, totals } => {
@@ -333,9 +329,7 @@ impl<'a> Session<'a> {
 
     /// States the disks whose declarations are committed, and so aren't sent again.
     fn restate(&mut self, committed: Lsn) {
-        // Disks are the first records: disk n has LSN n + 1.
-        let disks = (1..).zip(self.state.declared()).filter(|(lsn, _)| *lsn <= committed.0);
-        for (_, disk) in disks {
+        for disk in self.state.declared(committed) {
             let mut frame = Vec::new();
             self.wire.restate(&disk, &mut frame);
             self.outbox.push(Frame::Whole(frame));
@@ -361,7 +355,7 @@ impl<'a> Session<'a> {
     }
 
     /// A server that refuses says why before it closes: hears that though writing failed.
-    async fn last_words(&mut self, link: &mut Link) -> Result<(), Stop> {
+    async fn last_words(&mut self, link: &mut Link) -> Result<(), Stop<F::Error>> {
         let until = Instant::now() + LAST_WORDS_LIMIT;
         while let Ok(Ok(count)) =
             tokio::time::timeout_at(until, link.reader.read(&mut link.input)).await
@@ -375,14 +369,18 @@ impl<'a> Session<'a> {
     }
 }
 
-fn broken(cause: &str) -> Stop {
-    Stop::Broken(format!("{cause}; see the server's log, and the network"))
+fn broken<E>(cause: &str) -> Stop<E> {
+    Stop::Ended(End::Broken(format!("{cause}; see the server's log, and the network")))
 }
 
-fn refused(refusal: Refusal) -> Stop {
+fn protocol(what: String) -> SessionError {
+    SessionError::Protocol { what }
+}
+
+fn refused<E: From<SessionError>>(refusal: Refusal) -> Stop<E> {
     if refusal.remedy == Remedy::Retry {
-        return Stop::Broken(refusal.to_string());
+        return Stop::Ended(End::Broken(refusal.to_string()));
     }
     let Refusal { code, remedy, cause, advice } = refusal;
-    CopyError::Refused { code: code as u16, cause, advice, remedy }.into()
+    Stop::Failed(SessionError::Refused { code: code as u16, cause, advice, remedy }.into())
 }

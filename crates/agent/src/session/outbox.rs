@@ -8,7 +8,7 @@ use std::io::IoSlice;
 
 use tidegate_wire::HEADER_BYTES;
 
-use crate::reader::Payload;
+use super::record::Payload;
 
 /// Slices handed to one write: 16 records, 1 MiB at the default record size, well below what the
 /// kernel takes (1,024).
@@ -23,7 +23,7 @@ const BYTES_MAX: usize = 1 << 20;
 pub(super) enum Frame {
     /// Header and payload together: all but writes, which are small.
     Whole(Vec<u8>),
-    /// A write: its payload lies in the reader's buffer.
+    /// A write: its payload lies where the window has it.
     Write {
         /// The header as it is sent.
         header: [u8; HEADER_BYTES],

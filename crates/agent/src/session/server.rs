@@ -18,39 +18,39 @@ use tokio::time::Instant;
 
 use crate::connect::{ConnectError, Connecting, Connector};
 
-pub(super) const VAULT: VaultId = VaultId::from_bytes([7; 16]);
+pub(crate) const VAULT: VaultId = VaultId::from_bytes([7; 16]);
 const CREDIT: u64 = 192 << 10;
 const RECORD: u32 = 64 << 10;
 
 /// What a server does besides its duty.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Mischief {
+pub(crate) struct Mischief {
     /// Cuts every connection after a number of bytes below this.
-    pub(super) cut_below: Option<u64>,
+    pub(crate) cut_below: Option<u64>,
     /// No connection can be made from this one on.
-    pub(super) gone_from: Option<u64>,
+    pub(crate) gone_from: Option<u64>,
     /// Accepts the first connections so often and says nothing.
-    pub(super) mute: bool,
+    pub(crate) mute: bool,
     /// Refuses the first connections so often, with this remedy.
-    pub(super) refuse: Option<(u64, Remedy)>,
+    pub(crate) refuse: Option<(u64, Remedy)>,
     /// Takes records and commits none.
-    pub(super) never_commits: bool,
+    pub(crate) never_commits: bool,
     /// Says after a reconnect that nothing is committed.
-    pub(super) forgets: bool,
+    pub(crate) forgets: bool,
 }
 
 /// What the vault holds.
 #[derive(Debug, Default)]
-pub(super) struct Vault {
-    pub(super) records: BTreeMap<u64, (Record, Vec<u8>)>,
-    pub(super) committed: u64,
-    pub(super) hellos: Vec<Hello>,
-    pub(super) byes: u64,
+pub(crate) struct Vault {
+    pub(crate) records: BTreeMap<u64, (Record, Vec<u8>)>,
+    pub(crate) committed: u64,
+    pub(crate) hellos: Vec<Hello>,
+    pub(crate) byes: u64,
 }
 
 impl Vault {
     /// The disks as the committed records make them.
-    pub(super) fn disks(&self) -> Vec<Vec<u8>> {
+    pub(crate) fn disks(&self) -> Vec<Vec<u8>> {
         let mut disks = Vec::new();
         for (record, payload) in self.records.range(..=self.committed).map(|(_, kept)| kept) {
             match &record.kind {
@@ -95,21 +95,26 @@ impl Vault {
 }
 
 /// Connects to servers that share one vault.
-pub(super) struct TestServers {
-    pub(super) vault: Arc<Mutex<Vault>>,
+pub(crate) struct TestServers {
+    pub(crate) vault: Arc<Mutex<Vault>>,
     mischief: Mischief,
     seed: u64,
     connections: AtomicU64,
     /// When a connection was refused for the first time.
-    pub(super) gone_since: OnceLock<Instant>,
+    pub(crate) gone_since: OnceLock<Instant>,
     /// Called at every write that is received.
-    pub(super) on_write: Arc<dyn Fn() + Send + Sync>,
+    pub(crate) on_write: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl TestServers {
-    pub(super) fn new(mischief: Mischief, seed: u64) -> Self {
+    pub(crate) fn new(mischief: Mischief, seed: u64) -> Self {
+        Self::of(Arc::default(), mischief, seed)
+    }
+
+    /// One of several that share a vault.
+    pub(crate) fn of(vault: Arc<Mutex<Vault>>, mischief: Mischief, seed: u64) -> Self {
         Self {
-            vault: Arc::default(),
+            vault,
             mischief,
             seed,
             connections: AtomicU64::new(0),
@@ -121,6 +126,12 @@ impl TestServers {
 
 impl Connector for TestServers {
     fn connect(&self) -> Connecting<'_> {
+        self.connect_once()
+    }
+}
+
+impl TestServers {
+    fn connect_once(&self) -> Connecting<'_> {
         let number = self.connections.fetch_add(1, Relaxed);
         if self.mischief.gone_from.is_some_and(|from| number >= from) {
             self.gone_since.get_or_init(Instant::now);
@@ -149,11 +160,17 @@ impl Connector for TestServers {
     }
 }
 
-pub(super) struct Random(pub(super) u64);
+impl Connector for Arc<TestServers> {
+    fn connect(&self) -> Connecting<'_> {
+        self.connect_once()
+    }
+}
+
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     /// Numerical Recipes' generator: enough for mischief.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound

@@ -119,6 +119,11 @@ impl Source {
         mount::mounts_of(self.identity)
     }
 
+    /// Whether a file that was opened is this disk.
+    pub(crate) fn is(&self, file: &File) -> std::io::Result<bool> {
+        Ok(identity_of(&file.metadata()?) == self.identity)
+    }
+
     /// For reads through the page cache.
     pub(crate) const fn buffered(&self) -> &Arc<File> {
         &self.buffered

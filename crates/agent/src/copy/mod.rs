@@ -7,9 +7,15 @@
 //! Invariants: what isn't committed is kept, so a broken connection loses nothing; a record keeps
 //! its LSN and its bytes; the copy succeeds only when its last record is committed.
 
+mod feed;
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tidegate_model::limits::DISKS_MAX;
@@ -22,8 +28,9 @@ use crate::error::CopyError;
 use crate::progress::{Progress, add};
 use crate::reader::{Reader, ReaderSettings};
 use crate::retry::{Backoff, RetryPolicy};
-use crate::session::{self, End, State};
+use crate::session::{self, End, State, Stream, stopped};
 use crate::source::{Change, Source};
+use feed::CopyFeed;
 
 /// Tells the time: microseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> Micros + Send + Sync>;
@@ -110,16 +117,32 @@ pub async fn copy(
     let disks = number(&request.disks)?;
     // Better to know before a server is troubled.
     Reader::probe()?;
-    let bytes_total = disks.iter().map(|(_, source)| source.bytes()).sum();
-    add(&progress.bytes_total, bytes_total);
+    let (settings, clock) = (request.reader.clone(), request.clock.clone());
+    let feed = CopyFeed::new(disks, settings, clock, progress.clone());
+    add(&progress.bytes_total, feed.bytes_total());
     let mut driver = Driver {
         connector,
         backoff: Backoff::new(&request.retry),
         began: Instant::now(),
-        state: State::new(request, disks, progress),
+        state: State::new(stream(request), feed, progress),
     };
     driver.run(&request.retry, &mut stop).await?;
-    Ok(driver.state.report())
+    Ok(driver.report())
+}
+
+/// A stream that begins anew.
+fn stream(request: &CopyRequest) -> Stream {
+    Stream {
+        machine: request.machine.clone(),
+        vault: request.vault,
+        incarnation: request.incarnation,
+        epoch: Epoch::NONE,
+        committed: Lsn::NONE,
+        ever_sent: Lsn::NONE,
+        record_bytes_max: None,
+        // The reader's pool is the bound.
+        window_bytes: u64::MAX,
+    }
 }
 
 /// Gives the disks their numbers.
@@ -146,7 +169,7 @@ struct Driver<'a> {
     connector: &'a dyn Connector,
     backoff: Backoff,
     began: Instant,
-    state: State,
+    state: State<CopyFeed>,
 }
 
 impl Driver<'_> {
@@ -167,6 +190,8 @@ impl Driver<'_> {
                             }
                             cause
                         }
+                        Ok(End::Late(last)) => return Err(self.owed(policy.patience, last)),
+                        Ok(End::Stopped) => return Err(self.stopped()),
                         Err(error) => return Err(error),
                     }
                 }
@@ -229,18 +254,42 @@ impl Driver<'_> {
     }
 
     fn gave_up(&self, last: String, policy: &RetryPolicy) -> CopyError {
-        let (waited, awaited) = (self.patience(policy).1, self.state.awaited());
-        CopyError::GaveUp { waited, awaited, committed: self.state.committed(), last }
+        self.owed(self.patience(policy).1, last)
+    }
+
+    fn owed(&self, waited: Duration, last: String) -> CopyError {
+        let (awaited, committed) = (self.state.awaited(), self.state.committed());
+        CopyError::GaveUp { waited, awaited, committed, last }
     }
 
     fn stopped(&self) -> CopyError {
         CopyError::Stopped { committed: self.state.committed() }
     }
-}
 
-/// Returns when the caller wants to stop. One that dropped its sender never will.
-pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
+    fn report(&self) -> CopyReport {
+        let (state, feed) = (&self.state, &self.state.feed);
+        let (totals, bytes_uncounted) = state.totals();
+        let seen = state.progress.snapshot();
+        let reader = feed.reader();
+        CopyReport {
+            epoch: state.epoch(),
+            lsn: state.committed(),
+            clean: feed.changes().is_empty(),
+            changes: feed.changes().to_vec(),
+            bytes_total: feed.bytes_total(),
+            bytes_read: seen.bytes_read,
+            bytes_zero: seen.bytes_zero,
+            bytes_sent: seen.bytes_sent,
+            bytes_resent: seen.bytes_resent,
+            bytes_deduplicated: totals.deduplicated_bytes,
+            bytes_kept: totals.kept_bytes,
+            bytes_stored: totals.stored_bytes,
+            bytes_uncounted,
+            reconnects: seen.reconnects,
+            buffer_bytes_max: reader.map_or(0, Reader::buffer_bytes_max),
+            bytes_direct: reader.map_or(0, |r| r.counters().bytes_direct.load(Relaxed)),
+            unregistered_because: reader
+                .and_then(|reader| reader.counters().unregistered_because.get().cloned()),
+        }
     }
 }

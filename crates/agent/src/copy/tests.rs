@@ -12,7 +12,8 @@ use tidegate_wire::RecordKind;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::server::{Mischief, Random, TestServers, VAULT};
+use crate::session::SessionError;
+use crate::session::server::{Mischief, Random, TestServers, VAULT};
 use crate::source::Source;
 use crate::window::WindowError;
 use crate::{Awaited, CopyError, CopyReport, CopyRequest, Progress, RetryPolicy, copy};
@@ -197,7 +198,10 @@ async fn a_vault_that_forgot_what_it_had_committed_is_found_out() {
     let mischief = Mischief { cut_below: Some(1_000_000), forgets: true, ..Mischief::default() };
     let servers = TestServers::new(mischief, 2);
     let error = run(&request(&[&file]), &servers).await.unwrap_err();
-    assert!(matches!(error, CopyError::Window(WindowError::Forgotten { .. })), "{error}");
+    assert!(
+        matches!(error, CopyError::Session(SessionError::Window(WindowError::Forgotten { .. }))),
+        "{error}"
+    );
     assert_eq!(error.remedy(), Remedy::Repair);
 }
 

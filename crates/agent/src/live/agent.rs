@@ -1,0 +1,236 @@
+//! A live agent as its parts share it: the journal, the taps, and what may be done to them one at a time.
+//!
+//! Invariant: a bookmark stands only where every disk is whole: not in a gap, not while what a gap left
+//! out is read again. So placing one and closing a gap take turns.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tidegate_hrl::journal::Change;
+use tidegate_model::limits::TEXT_BYTES_MAX;
+use tidegate_model::{Bookmark, BookmarkKind, Lsn, Micros};
+
+use super::control::{Answer, Answers, Request};
+use super::drain::SharedLink;
+use super::error::MarkError;
+use super::rate::Rate;
+use super::settings::LiveSettings;
+use super::status::{CopyStatus, DiskStatus, Marked, Mode, Status};
+use super::{Journal, Notebook, Tap};
+use crate::progress::Progress;
+use crate::tap;
+
+/// Moments kept for the lag: one for each step of the journal that isn't committed.
+const MOMENTS_MAX: usize = 4096;
+
+/// A live agent.
+pub(super) struct Agent {
+    pub settings: LiveSettings,
+    pub journal: Arc<Journal>,
+    pub notebook: Arc<Notebook>,
+    pub taps: Vec<Arc<Tap>>,
+    pub link: SharedLink,
+    pub progress: Arc<Progress>,
+    order: Mutex<Order>,
+    seen: Mutex<Seen>,
+}
+
+/// What takes turns.
+struct Order {
+    closed: bool,
+    newest: Option<Marked>,
+}
+
+/// What was seen from time to time.
+struct Seen {
+    /// LSNs with the time when they were the last ones; the oldest isn't committed.
+    moments: VecDeque<(Lsn, Micros)>,
+    committed: Rate,
+    copied: Rate,
+}
+
+impl Agent {
+    pub fn new(
+        settings: LiveSettings,
+        journal: Arc<Journal>,
+        notebook: Arc<Notebook>,
+        taps: Vec<Arc<Tap>>,
+    ) -> Self {
+        Self {
+            settings,
+            journal,
+            notebook,
+            taps,
+            link: SharedLink::default(),
+            progress: Arc::default(),
+            order: Mutex::new(Order { closed: false, newest: None }),
+            seen: Mutex::new(Seen {
+                moments: VecDeque::new(),
+                committed: Rate::default(),
+                copied: Rate::default(),
+            }),
+        }
+    }
+
+    /// Now.
+    pub fn now(&self) -> Micros {
+        (self.settings.clock)()
+    }
+
+    /// Places a bookmark, and waits until it is durable.
+    pub fn mark(&self, kind: BookmarkKind, name: &str) -> Result<Marked, MarkError> {
+        let mut order = self.order();
+        if order.closed {
+            return Err(MarkError::Stopping);
+        }
+        if let Some(tap) = self.taps.iter().find(|tap| tap.state().mode == tap::Mode::Bitmap) {
+            return Err(MarkError::Gap { disk: tap.disk() });
+        }
+        let bookmark = Bookmark { kind, clean: true, name: name.to_owned() };
+        let time = self.now();
+        let lsn = self.journal.append_waiting(&Change::Bookmark(bookmark), time)?;
+        self.journal.wait_durable(lsn)?;
+        let epoch = self.notebook.read().epoch;
+        let marked = Marked { epoch, lsn, time, kind, name: name.to_owned() };
+        tracing::info!(%lsn, ?kind, name, "a bookmark");
+        order.newest = Some(marked.clone());
+        Ok(marked)
+    }
+
+    /// The same with applications frozen around it, as far as hooks are named.
+    pub fn mark_frozen(&self, name: &str) -> Result<Marked, MarkError> {
+        if self.settings.hooks.are_none() {
+            return Err(MarkError::NoHooks);
+        }
+        let mark = || self.mark(BookmarkKind::ApplicationConsistent, name);
+        self.settings.hooks.around(&self.settings.frozen(), mark)?
+    }
+
+    /// Does something that no bookmark may stand in.
+    pub fn alone<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _order = self.order();
+        work()
+    }
+
+    /// From here on no bookmark is placed.
+    pub fn close(&self) {
+        self.order().closed = true;
+    }
+
+    /// Looks at how far everything is; called some times a second.
+    pub fn sample(&self, at: Instant) {
+        let (usage, now) = (self.journal.usage(), self.now());
+        let copied = self.bytes_copied();
+        let mut seen = self.seen();
+        while seen.moments.front().is_some_and(|(lsn, _)| *lsn <= usage.committed) {
+            seen.moments.pop_front();
+        }
+        let newest = seen.moments.back().map_or(usage.committed, |(lsn, _)| *lsn);
+        if usage.last > newest && seen.moments.len() < MOMENTS_MAX {
+            seen.moments.push_back((usage.last, now));
+        }
+        seen.committed.sample(at, self.progress.snapshot().bytes_committed);
+        seen.copied.sample(at, copied);
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        let (usage, notes, link) = (self.journal.usage(), self.notebook.read(), self.link.look());
+        let backlog_records = usage.last.0 - usage.committed.0;
+        let newest = self.order().newest.clone();
+        let seen = self.seen();
+        let oldest = seen.moments.iter().find(|(lsn, _)| *lsn > usage.committed);
+        let lag = oldest.map_or(0, |(_, time)| self.now().0.saturating_sub(time.0));
+        Status {
+            machine: self.settings.machine.to_string(),
+            incarnation: notes.incarnation,
+            epoch: notes.epoch,
+            server: link.server,
+            connected: link.connected,
+            trouble: link.trouble,
+            captured: usage.last,
+            committed: usage.committed,
+            backlog_records,
+            backlog_bytes: if backlog_records == 0 { 0 } else { usage.bytes },
+            journal_bytes_max: usage.bytes_max,
+            lag_ms: lag / 1000,
+            bytes_per_second: seen.committed.a_second(),
+            copy: self.copy_status(notes.copy_end, seen.copied.a_second()),
+            disks: self.taps.iter().zip(&self.settings.disks).map(disk_status).collect(),
+            bookmark: newest,
+        }
+    }
+
+    fn copy_status(&self, end: Option<Lsn>, a_second: u64) -> CopyStatus {
+        let bytes_total: u64 = self.taps.iter().map(|tap| tap.bytes()).sum();
+        let bytes_copied = self.bytes_copied();
+        let seconds_left = if end.is_none() {
+            bytes_total.saturating_sub(bytes_copied).checked_div(a_second)
+        } else {
+            None
+        };
+        CopyStatus { bytes_total, bytes_copied, end, seconds_left }
+    }
+
+    fn bytes_copied(&self) -> u64 {
+        self.notebook.read().disks.iter().map(|noted| noted.bytes_copied).sum()
+    }
+
+    fn order(&self) -> MutexGuard<'_, Order> {
+        // It is whole between statements, whoever panicked.
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn disk_status((tap, disk): (&Arc<Tap>, &super::LiveDisk)) -> DiskStatus {
+    let state = tap.state();
+    DiskStatus {
+        number: disk.number.get(),
+        path: tap.name().to_owned(),
+        listen: disk.listen.uri(&LiveSettings::export(disk.number)),
+        bytes: tap.bytes(),
+        mode: match state.mode {
+            tap::Mode::Data => Mode::Data,
+            tap::Mode::Bitmap => Mode::Bitmap,
+        },
+        dirty_bytes: state.dirty_bytes,
+        since: state.since.map(|since| since.time),
+    }
+}
+
+/// A name that a person gave.
+fn check_name(name: &str) -> Result<(), MarkError> {
+    if name.len() > TEXT_BYTES_MAX || name.chars().any(char::is_control) {
+        return Err(MarkError::Name);
+    }
+    Ok(())
+}
+
+impl Answers for Agent {
+    fn answer(&self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Bookmark { name, application } => {
+                let marked = check_name(&name).and_then(|()| {
+                    if self.notebook.read().copy_end.is_none() {
+                        return Err(MarkError::Copying);
+                    }
+                    if application {
+                        self.mark_frozen(&name)
+                    } else {
+                        self.mark(BookmarkKind::CrashConsistent, &name)
+                    }
+                });
+                match marked {
+                    Ok(marked) => Answer::Marked(marked),
+                    Err(error) => Answer::Refused(error.to_string()),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The drain: brings what the journal holds into the vault, connection after connection, for as long
+//! as the agent runs.
+//!
+//! It never gives up: a server that refuses or is away costs the recovery point's age, never the
+//! disks. Servers are tried in the order in which they were named; after the last of them, and after
+//! one that is alone, it waits, longer each time.
+//!
+//! What only a new incarnation can heal ends it: the vault doesn't know what this one goes on from.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tidegate_model::Remedy;
+use tidegate_model::limits::AGENT_PATIENCE_SECONDS;
+use tidegate_wire::RefusalCode;
+use tokio::sync::watch;
+
+use super::error::LiveError;
+use super::feed::JournalFeed;
+use crate::connect::{ConnectError, Connection, Connector};
+use crate::retry::{Backoff, RetryPolicy};
+use crate::session::{self, End, SessionError, State, stopped};
+use crate::window::WindowError;
+
+/// How long a server may owe a welcome or a commit before the next one is tried.
+const PATIENCE: Duration = Duration::from_secs(AGENT_PATIENCE_SECONDS);
+
+/// A server that can be connected to, and what people call it.
+pub struct Server {
+    /// Its address, for people.
+    pub name: String,
+    /// Where connections come from.
+    pub connector: Box<dyn Connector>,
+}
+
+/// How the connection is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Link {
+    /// The server that is connected, or was tried last.
+    pub server: String,
+    /// Whether it has accepted this agent.
+    pub connected: bool,
+    /// Why the last connection ended, or none could be made; none while one is well.
+    pub trouble: Option<String>,
+}
+
+/// The link, as the drain changes it and others look at it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedLink(Arc<Mutex<Link>>);
+
+impl SharedLink {
+    /// How it is now.
+    #[must_use]
+    pub fn look(&self) -> Link {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Link)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// Why a drain ended.
+#[derive(Debug)]
+pub(crate) enum Drained {
+    /// Everything that will ever be appended is committed.
+    Whole,
+    /// The caller wanted it.
+    Stopped,
+    /// The vault can't go on from where this incarnation is.
+    Broken(SessionError),
+}
+
+/// Brings one journal into the vault.
+pub(crate) struct Drain {
+    pub(crate) state: State<JournalFeed>,
+    pub(crate) servers: Arc<Vec<Server>>,
+    pub(crate) link: SharedLink,
+    pub(crate) retry: RetryPolicy,
+}
+
+impl Drain {
+    /// Runs until everything is committed that the journal will ever hold, or `stop`. Nothing of the
+    /// journal is in use any more when this returns.
+    ///
+    /// # Errors
+    /// [`LiveError`] of the journal or the notes.
+    pub(crate) async fn run(
+        mut self,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Drained, LiveError> {
+        let ended = self.serve(stop).await;
+        self.state.feed.rest().await;
+        ended
+    }
+
+    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Drained, LiveError> {
+        let mut backoff = Backoff::new(&self.retry);
+        // How many servers in turn got nothing done.
+        let mut idle = 0;
+        for index in (0..self.servers.len()).cycle() {
+            let committed = self.state.committed();
+            let trouble = match self.one(index, stop).await? {
+                Outcome::Trouble(trouble) => trouble,
+                Outcome::Ended(ended) => return Ok(ended),
+            };
+            if self.state.committed() > committed {
+                backoff.reset();
+                idle = 0;
+            }
+            idle += 1;
+            self.note(&trouble);
+            if idle >= self.servers.len() {
+                idle = 0;
+                tokio::select! {
+                    () = stopped(stop) => return Ok(Drained::Stopped),
+                    () = tokio::time::sleep(backoff.delay()) => {}
+                }
+            }
+        }
+        Ok(Drained::Stopped)
+    }
+
+    /// One connection to one server.
+    async fn one(
+        &mut self,
+        index: usize,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Outcome, LiveError> {
+        let server = &self.servers[index];
+        self.link.change(|link| link.server.clone_from(&server.name));
+        let connected = tokio::select! {
+            () = stopped(stop) => return Ok(Outcome::Ended(Drained::Stopped)),
+            connected = server.connector.connect() => connected,
+        };
+        match connected {
+            Ok(connection) => self.session(connection, stop).await,
+            Err(error) => Ok(Outcome::Trouble(unconnected(&error))),
+        }
+    }
+
+    async fn session(
+        &mut self,
+        connection: Connection,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<Outcome, LiveError> {
+        let ended = session::run(&mut self.state, connection, PATIENCE, stop).await;
+        self.link.change(|link| link.connected = false);
+        Ok(match ended {
+            Ok(End::Whole) => Outcome::Ended(Drained::Whole),
+            Ok(End::Stopped) => Outcome::Ended(Drained::Stopped),
+            Ok(End::Broken(cause) | End::Late(cause)) => Outcome::Trouble(cause),
+            Err(LiveError::Session(error)) if breaks_chain(&error) => {
+                Outcome::Ended(Drained::Broken(error))
+            }
+            // A person may mend it; until then the disks are served and captured.
+            Err(LiveError::Session(error)) => Outcome::Trouble(error.to_string()),
+            Err(error) => return Err(error),
+        })
+    }
+
+    /// Tells of trouble, once while it stays the same.
+    fn note(&self, trouble: &str) {
+        let known = self.link.look().trouble;
+        if known.as_deref() != Some(trouble) {
+            let (server, committed) = (self.link.look().server, self.state.committed());
+            tracing::warn!(%server, %trouble, %committed, "no connection; it is tried again");
+        }
+        self.link.change(|link| link.trouble = Some(trouble.to_owned()));
+    }
+}
+
+enum Outcome {
+    /// There was trouble; another connection may do.
+    Trouble(String),
+    Ended(Drained),
+}
+
+fn unconnected(error: &ConnectError) -> String {
+    error.to_string()
+}
+
+/// Whether the vault lacks what this incarnation goes on from, or has more of it than there is.
+fn breaks_chain(error: &SessionError) -> bool {
+    const EPOCH: u16 = RefusalCode::Epoch as u16;
+    match error {
+        SessionError::Window(WindowError::Forgotten { .. } | WindowError::NeverSent { .. }) => true,
+        SessionError::Refused { code: EPOCH, .. } => true,
+        SessionError::Refused { remedy, .. } => *remedy == Remedy::Repair,
+        SessionError::Protocol { .. }
+        | SessionError::OtherEpoch { .. }
+        | SessionError::SmallerRecords { .. } => false,
+    }
+}

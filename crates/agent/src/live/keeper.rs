@@ -1,0 +1,157 @@
+//! What an agent does from time to time: bookmarks by their schedule, times while nothing is written,
+//! and climbing back where the journal was full.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidegate_hrl::journal::{AppendError, Change, JournalError};
+use tidegate_model::{BookmarkKind, Lsn};
+
+use super::agent::Agent;
+use super::error::{LiveError, MarkError};
+use super::halt::Halt;
+use crate::tap::{Climb, Gap, Mode};
+
+/// How often it looks.
+const STEP: Duration = Duration::from_millis(100);
+/// After how long without a change the time is recorded: it costs a pack, and so a request.
+const TIME_INTERVAL: Duration = Duration::from_secs(10);
+/// What is read again in one go: bookmarks and the next look wait for that.
+const CLIMB_BYTES: u64 = 4 << 20;
+
+/// The keeper of an agent.
+pub(super) struct Keeper {
+    agent: Arc<Agent>,
+    /// When bookmarks are due.
+    crash: Due,
+    application: Option<Due>,
+    /// The last LSN, and since when it is that.
+    last: (Lsn, Instant),
+    /// Gaps that are closed and have no bookmark behind them yet.
+    closed: Vec<Gap>,
+    /// Ranges were in flight when the agent was killed: a bookmark says from where on they are told.
+    reread: bool,
+}
+
+/// A moment that comes again.
+struct Due {
+    at: Instant,
+    every: Duration,
+}
+
+impl Due {
+    fn after(every: Duration) -> Self {
+        Self { at: Instant::now() + every, every }
+    }
+
+    /// Whether it has come; then the next is awaited. Those that were missed are left out.
+    fn has_come(&mut self, now: Instant) -> bool {
+        let come = now >= self.at;
+        while self.at <= now {
+            self.at += self.every;
+        }
+        come
+    }
+}
+
+impl Keeper {
+    pub fn new(agent: Arc<Agent>, reread: bool) -> Self {
+        let crash = Due::after(agent.settings.bookmark_interval);
+        let application = agent.settings.application_interval.map(Due::after);
+        let last = (agent.journal.usage().last, Instant::now());
+        Self { agent, crash, application, last, closed: Vec::new(), reread }
+    }
+
+    /// Keeps until `halt`, or until the journal can't be written any more.
+    pub fn keep(mut self, halt: &Halt) -> Result<(), LiveError> {
+        while !halt.within(STEP) {
+            let now = Instant::now();
+            self.agent.sample(now);
+            self.climb(halt)?;
+            self.tell_time(now)?;
+            self.mark(now)?;
+        }
+        Ok(())
+    }
+
+    /// Reads again what a full journal left out, once half of it is free.
+    fn climb(&mut self, halt: &Halt) -> Result<(), LiveError> {
+        let usage = || self.agent.journal.usage();
+        for tap in &self.agent.taps {
+            while tap.state().mode == Mode::Bitmap
+                && usage().bytes <= usage().bytes_max / 2
+                && !halt.is_asked()
+            {
+                match self.agent.alone(|| tap.climb(CLIMB_BYTES)) {
+                    Ok(Climb::Done(gap)) => {
+                        tracing::warn!(
+                            disk = %gap.disk, after = %gap.start.after, end = %gap.end,
+                            "the journal was full: what was written between these LSNs is one step"
+                        );
+                        self.closed.push(gap);
+                    }
+                    Ok(Climb::Further { .. }) => {
+                        // Not more than the journal's disk can take beside the writes.
+                        self.agent.journal.wait_durable(usage().last)?;
+                    }
+                    Ok(Climb::Full { .. } | Climb::Data) => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_time(&mut self, now: Instant) -> Result<(), LiveError> {
+        let last = self.agent.journal.usage().last;
+        if last != self.last.0 {
+            self.last = (last, now);
+        } else if now.saturating_duration_since(self.last.1) >= TIME_INTERVAL {
+            match self.agent.journal.append(&Change::Time, self.agent.now()) {
+                Ok(lsn) => self.last = (lsn, now),
+                Err(AppendError::Ended) => return Err(JournalError::Failed.into()),
+                // Then there is enough that isn't idle.
+                Err(AppendError::Full { .. } | AppendError::Behind { .. }) => self.last.1 = now,
+            }
+        }
+        Ok(())
+    }
+
+    /// Places the bookmarks that are due. Before the initial copy has ended nothing could be brought
+    /// back to them.
+    fn mark(&mut self, now: Instant) -> Result<(), LiveError> {
+        let due = self.crash.has_come(now);
+        let frozen = self.application.as_mut().is_some_and(|application| application.has_come(now));
+        if self.agent.notebook.read().copy_end.is_none() {
+            (self.reread, self.closed) = (false, Vec::new());
+            return Ok(());
+        }
+        if frozen && let Err(error) = self.agent.mark_frozen("") {
+            settle("an application-consistent bookmark", error)?;
+        }
+        let name = self.closed.first().map(|first| {
+            let start = self.closed.iter().map(|gap| gap.start.after).min().unwrap_or_default();
+            let end = self.closed.iter().map(|gap| gap.end).max().unwrap_or(first.end);
+            format!("after a gap: the journal was full between LSN {start} and {end}")
+        });
+        if due || self.reread || name.is_some() {
+            match self.agent.mark(BookmarkKind::CrashConsistent, &name.unwrap_or_default()) {
+                Ok(_) => (self.reread, self.closed) = (false, Vec::new()),
+                Err(error) => settle("a bookmark", error)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A bookmark that can't be placed now is due again, unless the journal has failed.
+fn settle(what: &str, error: MarkError) -> Result<(), LiveError> {
+    match error {
+        MarkError::Journal(error) => Err(error.into()),
+        MarkError::Append(AppendError::Ended) => Err(JournalError::Failed.into()),
+        error => {
+            tracing::warn!(%error, "{what} wasn't placed");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What an agent must know of itself when it starts again, besides its journal: its epoch, its disks as
+//! they were declared, and how far their copy is. One small file, replaced as a whole.
+//!
+//! Invariant: what stands there is true of the journal that is durable. So a note is made after what it
+//! says is durable; one that is missing costs work done twice, never a wrong point.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tidegate_model::{Disk, Epoch, Incarnation, Lsn};
+
+use super::error::LiveError;
+
+/// The version of the file that is written.
+const VERSION: u32 = 1;
+/// Longest file that is read: 64 disks with the longest names, three times over.
+const NOTES_BYTES_MAX: u64 = 256 << 10;
+
+/// What is noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notes {
+    version: u32,
+    /// Whose journal they belong to.
+    pub incarnation: Incarnation,
+    /// The epoch that a server granted; none before the first welcome.
+    pub epoch: Epoch,
+    /// The disks.
+    pub disks: Vec<NotedDisk>,
+    /// The bookmark that ended the initial copy.
+    pub copy_end: Option<Lsn>,
+}
+
+/// A disk as it was declared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotedDisk {
+    /// What was declared.
+    pub disk: Disk,
+    /// The LSN of that.
+    pub declared: Lsn,
+    /// Bytes from its beginning on that the initial copy has captured.
+    pub bytes_copied: u64,
+}
+
+impl Notes {
+    /// Those of a new incarnation with these disks, whose declarations have the LSNs from 1 on.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, disks: Vec<Disk>) -> Self {
+        let noted = (1..).zip(disks);
+        let noted =
+            noted.map(|(lsn, disk)| NotedDisk { disk, declared: Lsn(lsn), bytes_copied: 0 });
+        let (version, epoch, disks) = (VERSION, Epoch::NONE, noted.collect());
+        Self { version, incarnation, epoch, disks, copy_end: None }
+    }
+
+    /// The disks that are declared at or before `lsn`.
+    #[must_use]
+    pub fn declared(&self, lsn: Lsn) -> Vec<Disk> {
+        let declared = self.disks.iter().filter(|noted| noted.declared <= lsn);
+        declared.map(|noted| noted.disk.clone()).collect()
+    }
+}
+
+/// The notes and their file.
+#[derive(Debug)]
+pub struct Notebook {
+    path: PathBuf,
+    notes: Mutex<Notes>,
+}
+
+impl Notebook {
+    /// The notes in `path`; `None` where there are none, or none that can be understood.
+    ///
+    /// # Errors
+    /// [`LiveError::File`], [`LiveError::NewerNotes`].
+    pub fn open(path: &Path) -> Result<Option<Self>, LiveError> {
+        let mut bytes = Vec::new();
+        let read =
+            File::open(path).and_then(|file| file.take(NOTES_BYTES_MAX).read_to_end(&mut bytes));
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => drop(read.map_err(|error| unusable(path, "read", error))?),
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        if let Ok(Version { version }) = serde_json::from_slice(&bytes)
+            && version > VERSION
+        {
+            return Err(LiveError::NewerNotes { path: path.to_owned(), version });
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(notes) => Ok(Some(Self { path: path.to_owned(), notes: Mutex::new(notes) })),
+            Err(error) => {
+                tracing::error!(
+                    path = %path.display(), %error,
+                    "the agent's notes can't be understood: its disks are copied anew"
+                );
+                Ok(None)
+            }
+        }
+    }
+
+    /// Begins anew with these notes.
+    ///
+    /// # Errors
+    /// [`LiveError::File`].
+    pub fn create(path: &Path, notes: Notes) -> Result<Self, LiveError> {
+        write(path, &notes)?;
+        Ok(Self { path: path.to_owned(), notes: Mutex::new(notes) })
+    }
+
+    /// The notes as they are now.
+    #[must_use]
+    pub fn read(&self) -> Notes {
+        self.lock().clone()
+    }
+
+    /// Changes the notes; they are durable when this returns. What changes nothing costs nothing.
+    ///
+    /// # Errors
+    /// [`LiveError::File`]; nothing is changed then.
+    pub fn change(&self, change: impl FnOnce(&mut Notes)) -> Result<(), LiveError> {
+        let mut notes = self.lock();
+        let mut new = notes.clone();
+        change(&mut new);
+        if new != *notes {
+            write(&self.path, &new)?;
+            *notes = new;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Notes> {
+        // They are replaced as a whole, whoever panicked.
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Puts the file in the place of the one before, durable as a whole.
+fn write(path: &Path, notes: &Notes) -> Result<(), LiveError> {
+    let replace = || -> io::Result<()> {
+        let new = path.with_extension("new");
+        let mut how = OpenOptions::new();
+        let mut file = how.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&serde_json::to_vec(notes)?)?;
+        file.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+    };
+    replace().map_err(|error| unusable(path, "written", error))
+}
+
+fn unusable(path: &Path, what: &'static str, error: io::Error) -> LiveError {
+    LiveError::File { path: path.to_owned(), what, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notes() -> Notes {
+        let disk = |number: u8| Disk {
+            number: number.try_into().unwrap(),
+            bytes: 1 << 20,
+            name: "/dev/vda".to_owned(),
+        };
+        Notes::new(Incarnation::from_bytes([1; 16]), vec![disk(0), disk(3)])
+    }
+
+    #[test]
+    fn what_was_noted_is_there_when_the_agent_starts_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.json");
+        assert!(Notebook::open(&path).unwrap().is_none());
+        let book = Notebook::create(&path, notes()).unwrap();
+        book.change(|notes| notes.disks[1].bytes_copied = 7).unwrap();
+        book.change(|notes| notes.epoch = Epoch(3)).unwrap();
+        let read = Notebook::open(&path).unwrap().unwrap().read();
+        assert_eq!((read.epoch, read.disks[1].bytes_copied), (Epoch(3), 7));
+        assert_eq!(read, book.read());
+        assert_eq!(read.declared(Lsn(1)).len(), 1);
+        assert_eq!(read.declared(Lsn(2))[1].number.get(), 3);
+    }
+
+    #[test]
+    fn notes_that_are_damaged_count_as_none_and_those_of_a_newer_version_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.json");
+        for garbage in ["", "{", "[]", "{\"version\":1}", "\u{0}\u{0}"] {
+            std::fs::write(&path, garbage).unwrap();
+            assert!(Notebook::open(&path).unwrap().is_none(), "{garbage}");
+        }
+        std::fs::write(&path, "{\"version\":2,\"what\":[]}").unwrap();
+        let error = Notebook::open(&path).unwrap_err().to_string();
+        assert!(error.contains("newer version (2)"), "{error}");
+    }
+}

@@ -1,0 +1,294 @@
+//! The tap: the agent serves a disk over NBD, and every change is in the journal before its client
+//! has an answer.
+//!
+//! ```text
+//! client ─▶ lock range ─▶ note ─▶ change the disk ─▶ append (LSN) ─▶ unlock ─▶ answer
+//!           (ranges)     (marks)    (backing)         (journal)
+//! ```
+//!
+//! - A change that failed isn't recorded, but what the disk then holds is; one that was made is never
+//!   missed. After a kill the ranges in flight are read and appended anew before the disk is served
+//!   ([`Resumed::Reread`]); where that doesn't suffice, nothing is done and the caller is told to
+//!   capture all of the disk ([`Resumed::Resync`]).
+//! - Overlapping changes have one order on the disk and in the journal; disjoint ones run side by side.
+//! - The client never waits for the journal's room. When it is full the tap falls to a map of dirty
+//!   blocks, and [`Tap::climb`] brings it back. It does wait for the journal's disk, when that is slower
+//!   than what is written.
+//! - Trims are recorded as zeros, for that is what they leave; a disk that can't promise it isn't trimmed.
+//!
+//! Not here: when to capture and climb, bookmarks, and which points are offered.
+
+mod backing;
+mod climb;
+mod error;
+mod hook;
+mod marks;
+mod pieces;
+mod ranges;
+mod record;
+mod serve;
+mod slots;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tidegate_hrl::Journal;
+use tidegate_hrl::journal::Opening;
+use tidegate_hrl::storage::Storage;
+use tidegate_model::{Checksum, DiskNumber};
+
+use crate::Clock;
+use backing::Backing;
+pub use error::{CaptureError, Cause, TapError};
+use marks::{Left, Marks, SLOTS, Subject, Unusable};
+use ranges::Ranges;
+use slots::Slots;
+pub use state::{Captured, Climb, Gap, GapStart, Mode, Reread, TapState};
+
+/// Most bytes that are captured at once: while they are read, nobody can write there.
+pub const CAPTURE_BYTES_MAX: u64 = 1 << 20;
+
+/// Which disk is tapped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TapSettings {
+    /// Its number.
+    pub disk: DiskNumber,
+    /// The image file or block device. Nobody else may write to it.
+    pub path: PathBuf,
+    /// The file with its marks, on a disk that outlives the host's restart; not in the journal's
+    /// directory, which is the journal's alone.
+    pub marks: PathBuf,
+    /// What tells one start of the host from another, as for the journal.
+    pub boot: [u8; 16],
+}
+
+/// A disk that is tapped. Several of one machine share a journal.
+pub struct Tap<S: Storage> {
+    disk: DiskNumber,
+    settings: TapSettings,
+    backing: Backing,
+    marks: Marks,
+    slots: Slots,
+    ranges: Ranges,
+    history: Mutex<History>,
+    /// Whether changes are recorded; as `history` says, for a look without waiting.
+    recording: AtomicBool,
+    closed: AtomicBool,
+    journal: Arc<Journal<S>>,
+    clock: Clock,
+}
+
+/// Whether the journal has every change.
+#[derive(Debug)]
+struct History {
+    gap: Option<GapStart>,
+    /// There is a gap, and it is being closed.
+    climbing: bool,
+}
+
+/// How a tap goes on after a restart.
+pub enum Resumed<S: Storage> {
+    /// The journal has everything, but for what [`Tap::state`] says.
+    Whole(Tap<S>),
+    /// The process was killed. What was in flight is recorded anew.
+    Reread(Tap<S>, Reread),
+    /// It doesn't, and nothing was changed: all of the disk must be captured, under a new incarnation
+    /// with a new journal and [`Tap::create`].
+    Resync(Cause),
+}
+
+impl<S: Storage> Tap<S> {
+    /// Taps a disk that begins anew, without marks. The caller has noted, durably and before, that all
+    /// of the disk must be captured: after this the marks don't say so.
+    ///
+    /// # Errors
+    /// [`TapError`]
+    pub fn create(
+        settings: &TapSettings,
+        journal: Arc<Journal<S>>,
+        opening: &Opening,
+        clock: Clock,
+    ) -> Result<Self, TapError> {
+        let backing = Backing::open(&settings.path)?;
+        let subject = subject(settings, opening, &backing);
+        let marks = Marks::create(&settings.marks, subject).map_err(settings.failed("made"))?;
+        marks.begin(settings.boot);
+        Ok(Self::new(settings, backing, marks, journal, clock))
+    }
+
+    /// Goes on after a restart. Where the process was killed, what was in flight is read and appended
+    /// before this returns; so nothing else may be appended to the journal before.
+    ///
+    /// # Errors
+    /// [`TapError`]
+    pub fn resume(
+        settings: &TapSettings,
+        journal: Arc<Journal<S>>,
+        opening: &Opening,
+        clock: Clock,
+    ) -> Result<Resumed<S>, TapError> {
+        let backing = Backing::open(&settings.path)?;
+        let marks = match Marks::open(&settings.marks, subject(settings, opening, &backing)) {
+            Ok(Some(marks)) => marks,
+            Ok(None) => return Ok(Resumed::Resync(Cause::NoMarks)),
+            Err(Unusable::Journal) => return Ok(Resumed::Resync(Cause::OtherJournal)),
+            Err(Unusable::Disk) => return Ok(Resumed::Resync(Cause::OtherDisk)),
+            Err(Unusable::Damaged) => return Ok(Resumed::Resync(Cause::Damaged)),
+            Err(Unusable::Io(error)) => return Err(settings.failed("opened")(error)),
+        };
+        let cause = match marks.left(settings.boot) {
+            Left::Closed { last, .. } if last > opening.recovered_to => Some(Cause::OtherJournal),
+            Left::Closed { last, modified } => {
+                let now = backing
+                    .modified()
+                    .map_err(|error| TapError::Open { path: settings.path.clone(), error })?;
+                (now != modified).then_some(Cause::Changed { after: last })
+            }
+            Left::Open { same_boot } => (!same_boot).then_some(Cause::HostCrashed),
+        };
+        if let Some(cause) = cause {
+            return Ok(Resumed::Resync(cause));
+        }
+        let Ok(marked) = marks.marked() else { return Ok(Resumed::Resync(Cause::Damaged)) };
+        if let Some(gap) = marks.gap().filter(|gap| gap.after > opening.recovered_to) {
+            // The end of the journal was lost, and with it the beginning of the gap.
+            marks.set_gap(Some(GapStart { after: opening.recovered_to, ..gap }));
+        }
+        marks.begin(settings.boot);
+        let tap = Self::new(settings, backing, marks, journal, clock);
+        if marked.is_empty() {
+            return Ok(Resumed::Whole(tap));
+        }
+        let reread = tap.reread(&marked, opening)?;
+        Ok(Resumed::Reread(tap, reread))
+    }
+
+    fn new(
+        settings: &TapSettings,
+        backing: Backing,
+        marks: Marks,
+        journal: Arc<Journal<S>>,
+        clock: Clock,
+    ) -> Self {
+        let gap = marks.gap();
+        Self {
+            disk: settings.disk,
+            settings: settings.clone(),
+            backing,
+            marks,
+            slots: Slots::new(),
+            ranges: Ranges::default(),
+            history: Mutex::new(History { gap, climbing: false }),
+            recording: AtomicBool::new(gap.is_none()),
+            closed: AtomicBool::new(false),
+            journal,
+            clock,
+        }
+    }
+
+    /// Records anew what was in flight, and takes the marks away once that is durable.
+    fn reread(
+        &self,
+        marked: &[std::ops::Range<u64>],
+        opening: &Opening,
+    ) -> Result<Reread, TapError> {
+        let after = opening.recovered_to;
+        let mut reread = Reread { after, last: after, bytes: 0 };
+        for range in marked {
+            match self.append_as_found(range) {
+                Ok(captured) => reread.last = captured.last,
+                Err(error) => self.fall_from(after, range, &error),
+            }
+            reread.bytes += range.end - range.start;
+        }
+        self.journal.wait_durable(reread.last)?;
+        (0..SLOTS).for_each(|slot| self.marks.clear(slot));
+        Ok(reread)
+    }
+
+    /// The disk's number.
+    #[must_use]
+    pub const fn disk(&self) -> DiskNumber {
+        self.disk
+    }
+
+    /// The name under which the vault knows it: its canonical path.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.backing.name()
+    }
+
+    /// Its size.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.backing.bytes()
+    }
+
+    /// Reads a range of at most [`CAPTURE_BYTES_MAX`] bytes, while nobody changes it, and appends it:
+    /// for an initial copy. It isn't noted in the marks: what wasn't durable when the process was
+    /// killed must be captured again. Blocks.
+    ///
+    /// # Errors
+    /// [`CaptureError`]. A full journal changes nothing of how the tap is: the caller waits for room.
+    ///
+    /// # Panics
+    /// When the range is empty, too long, or not on the disk.
+    pub fn capture(&self, offset: u64, bytes: u64) -> Result<Captured, CaptureError> {
+        assert!((1..=CAPTURE_BYTES_MAX).contains(&bytes), "{bytes} bytes are captured at once");
+        assert!(offset <= self.bytes() && bytes <= self.bytes() - offset, "not beyond the disk");
+        let range = offset..offset + bytes;
+        let _held = self.ranges.lock(range.clone());
+        self.append_as_found(&range)
+    }
+
+    /// Ends the tap, so that the next one knows that nothing is missing: waits for what is under way
+    /// and makes disk and journal durable. Changes that come later are refused. The journal is closed
+    /// after this.
+    ///
+    /// # Errors
+    /// [`TapError`]; the next start is as after a kill then.
+    pub fn close(&self) -> Result<(), TapError> {
+        let held = self.ranges.lock(0..self.bytes());
+        self.closed.store(true, Ordering::Release);
+        drop(held);
+        let path = || self.settings.path.clone();
+        self.backing.sync().map_err(|error| TapError::Sync { path: path(), error })?;
+        let last = self.journal.usage().last;
+        self.journal.wait_durable(last)?;
+        self.slots.settle(&self.marks, last);
+        let modified = self.backing.modified();
+        let modified = modified.map_err(|error| TapError::Sync { path: path(), error })?;
+        self.marks.close(last, modified).map_err(self.settings.failed("closed"))
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        // It is whole between calls, whoever panicked.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Storage> std::fmt::Debug for Tap<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tap").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl TapSettings {
+    fn failed(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> TapError {
+        let path = self.marks.clone();
+        move |error| TapError::Marks { path, doing, error }
+    }
+}
+
+fn subject(settings: &TapSettings, opening: &Opening, backing: &Backing) -> Subject {
+    Subject {
+        incarnation: opening.incarnation,
+        disk: settings.disk,
+        bytes: backing.bytes(),
+        name: Checksum::of(backing.name().as_bytes()),
+    }
+}

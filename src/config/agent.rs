@@ -1,0 +1,225 @@
+//! The configuration of `agent run`: TOML.
+
+use std::collections::HashSet;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tidegate_model::DiskNumber;
+use tidegate_model::limits::DISKS_MAX;
+
+use super::Size;
+use crate::failure::Failure;
+
+/// A journal of this size bears an outage of minutes.
+const JOURNAL_SIZE_DEFAULT: u64 = 1 << 30;
+/// What a server with some packs on their way hasn't committed yet, of one machine's writes.
+const WINDOW_DEFAULT: u64 = 64 << 20;
+/// Least memory for what isn't committed: some records.
+const WINDOW_MIN: u64 = 1 << 20;
+/// Seconds between crash-consistent bookmarks, and how many there can be: each costs a pack.
+const EVERY_DEFAULT: u64 = 300;
+const EVERY_BOUNDS: RangeInclusive<u64> = 1..=86_400;
+/// Seconds that a hook may take: while it freezes, applications stand still.
+const TIMEOUT_DEFAULT: u64 = 10;
+const TIMEOUT_BOUNDS: RangeInclusive<u64> = 1..=600;
+/// Most servers: each is tried in turn.
+const SERVERS_MAX: usize = 16;
+
+/// What an agent's configuration says.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct AgentConfig {
+    /// The machine's identity file.
+    pub identity: PathBuf,
+    /// The process servers, in the order in which they are tried.
+    pub servers: Vec<String>,
+    /// Where the agent keeps what it must not lose.
+    pub folder: PathBuf,
+    /// Most bytes of the journal.
+    #[serde(default = "journal_size")]
+    pub journal_size: Size,
+    /// Most bytes in memory of what is sent and not committed.
+    #[serde(default = "window")]
+    pub window: Size,
+    /// The disks.
+    #[serde(rename = "disk", default)]
+    pub disks: Vec<DiskConfig>,
+    /// When there are bookmarks.
+    #[serde(default)]
+    pub bookmarks: BookmarkConfig,
+    /// What freezes applications.
+    #[serde(default)]
+    pub hooks: HookConfig,
+}
+
+/// A disk.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct DiskConfig {
+    /// Its number.
+    pub number: DiskNumber,
+    /// The image file or block device.
+    pub path: PathBuf,
+    /// How it is captured.
+    pub source: Source,
+    /// Where it is served: `unix:PATH` or `tcp:ADDR:PORT`.
+    pub listen: String,
+}
+
+/// How a disk is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Source {
+    /// It is served over NBD, and what is written there is recorded.
+    Nbd,
+}
+
+/// When there are bookmarks, in seconds.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct BookmarkConfig {
+    /// Crash-consistent ones.
+    pub every: u64,
+    /// Application-consistent ones.
+    pub application_every: Option<u64>,
+}
+
+impl Default for BookmarkConfig {
+    fn default() -> Self {
+        Self { every: EVERY_DEFAULT, application_every: None }
+    }
+}
+
+/// What freezes applications.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct HookConfig {
+    /// A program and its arguments, run before.
+    pub freeze: Vec<String>,
+    /// The same, run after.
+    pub thaw: Vec<String>,
+    /// Where file systems are mounted that are frozen by fsfreeze.
+    pub file_systems: Vec<PathBuf>,
+    /// How many seconds each step may take.
+    pub timeout: u64,
+}
+
+impl Default for HookConfig {
+    fn default() -> Self {
+        let (freeze, thaw, file_systems) = Default::default();
+        Self { freeze, thaw, file_systems, timeout: TIMEOUT_DEFAULT }
+    }
+}
+
+const fn journal_size() -> Size {
+    Size(JOURNAL_SIZE_DEFAULT)
+}
+
+const fn window() -> Size {
+    Size(WINDOW_DEFAULT)
+}
+
+/// Reads an agent's configuration.
+pub(crate) fn read(path: &Path) -> Result<AgentConfig, Failure> {
+    let config: AgentConfig = super::read_toml(path)?;
+    config.check().map_err(|why| {
+        Failure::usage(format!("the configuration {} can't be used: {why}", path.display()))
+    })?;
+    Ok(config)
+}
+
+impl AgentConfig {
+    fn check(&self) -> Result<(), String> {
+        if !(1..=SERVERS_MAX).contains(&self.servers.len()) {
+            return Err(format!("'servers' names {}: 1 to {SERVERS_MAX}", self.servers.len()));
+        }
+        if !(1..=DISKS_MAX).contains(&self.disks.len()) {
+            return Err(format!(
+                "there are {} [[disk]] tables: a machine has 1 to {DISKS_MAX} disks",
+                self.disks.len()
+            ));
+        }
+        let (mut numbers, mut paths) = (HashSet::new(), HashSet::new());
+        for disk in &self.disks {
+            if !numbers.insert(disk.number) {
+                return Err(format!("two disks have the number {}", disk.number));
+            }
+            if !paths.insert(&disk.path) {
+                return Err(format!("two disks have the path {}", disk.path.display()));
+            }
+        }
+        if self.window.0 < WINDOW_MIN {
+            return Err(format!("'window' must be {WINDOW_MIN} bytes or more"));
+        }
+        let BookmarkConfig { every, application_every } = self.bookmarks;
+        within("bookmarks.every", every, EVERY_BOUNDS)?;
+        within("bookmarks.application-every", application_every.unwrap_or(every), EVERY_BOUNDS)?;
+        within("hooks.timeout", self.hooks.timeout, TIMEOUT_BOUNDS)?;
+        let HookConfig { freeze, thaw, file_systems, .. } = &self.hooks;
+        if application_every.is_some()
+            && freeze.is_empty()
+            && thaw.is_empty()
+            && file_systems.is_empty()
+        {
+            return Err("'application-every' needs [hooks] that freeze something".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn within(name: &str, value: u64, bounds: RangeInclusive<u64>) -> Result<(), String> {
+    if bounds.contains(&value) {
+        return Ok(());
+    }
+    Err(format!("'{name}' is {value}: give {} to {} seconds", bounds.start(), bounds.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "identity = 'id.json'\nservers = ['ps-1']\nfolder = '/var/lib/tidegate'\n";
+    const DISK: &str = "[[disk]]\nnumber = 0\npath = 'a.img'\nsource = 'nbd'\nlisten = 'unix:a'\n";
+
+    fn parse(text: &str) -> Result<AgentConfig, String> {
+        let config: AgentConfig = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.check().map(|()| config)
+    }
+
+    #[test]
+    fn what_isnt_said_has_its_usual_value() {
+        let config = parse(&format!("{LEAST}{DISK}")).unwrap();
+        assert_eq!((config.journal_size.0, config.bookmarks.every), (1 << 30, 300));
+        assert_eq!((config.hooks.timeout, config.disks[0].source), (10, Source::Nbd));
+    }
+
+    #[test]
+    fn the_sample_of_the_readme_is_understood() {
+        let readme = include_str!("../../README.md");
+        let sample = readme.split("```toml").nth(1).and_then(|rest| rest.split("```").next());
+        let config = parse(sample.unwrap()).unwrap();
+        assert!(config.servers.len() > 1 && !config.hooks.freeze.is_empty());
+    }
+
+    #[test]
+    fn what_cant_be_used_is_named() {
+        let with = |more: &str| parse(&format!("{LEAST}{more}")).unwrap_err();
+        assert!(with("").contains("0 [[disk]] tables"));
+        assert!(with(&format!("{DISK}{DISK}")).contains("two disks have the number 0"));
+        let second = DISK.replace("= 0", "= 1");
+        assert!(with(&format!("{DISK}{second}")).contains("two disks have the path a.img"));
+        assert!(with(&DISK.replace("= 0", "= 64")).contains("disk number 64 is too large"));
+        assert!(with(&DISK.replace("'nbd'", "'magic'")).contains("unknown variant `magic`"));
+        assert!(with(&format!("jurnal-size = 1\n{DISK}")).contains("unknown field `jurnal-size`"));
+        assert!(
+            with(&format!("{DISK}[bookmarks]\nevery = 0\n")).contains("'bookmarks.every' is 0")
+        );
+        let application = "[bookmarks]\napplication-every = 60\n";
+        assert!(with(&format!("{DISK}{application}")).contains("needs [hooks]"));
+        assert!(with(&format!("{DISK}[hooks]\ntimeout = 0\n")).contains("'hooks.timeout' is 0"));
+        assert!(with(&format!("window = '1KiB'\n{DISK}")).contains("'window' must be"));
+        let none = parse(&LEAST.replace("'ps-1'", "")).unwrap_err();
+        assert!(none.contains("'servers' names 0"));
+    }
+}
