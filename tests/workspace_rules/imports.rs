@@ -13,7 +13,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tidegate-nbd", &["tidegate-model"]),
     ("tidegate-vault", &["tidegate-model"]),
     ("tidegate-pipeline", &["tidegate-memory", "tidegate-model", "tidegate-vault"]),
-    ("tidegate-agent", &["tidegate-model", "tidegate-wire", "tidegate-hrl"]),
+    ("tidegate-agent", &["tidegate-model", "tidegate-wire", "tidegate-hrl", "tidegate-nbd"]),
     ("tidegate-control", &["tidegate-model", "tidegate-vault"]),
 ];
 
@@ -36,9 +36,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("zstd", &["tidegate-pipeline", "tidegate-vault", "tidegate-floor"]),
 ];
 
-/// Crates that decide and don't wait. The journal (tidegate-hrl) waits in its shell alone, which
-/// sources.rs holds.
-const PURE: &[&str] = &["tidegate-model", "tidegate-wire", "tidegate-nbd", "tidegate-pipeline"];
+/// Crates that decide and don't wait. The journal (tidegate-hrl) and NBD (tidegate-nbd) wait in their
+/// shells alone, which sources.rs holds.
+const PURE: &[&str] = &["tidegate-model", "tidegate-wire", "tidegate-pipeline"];
 
 /// What waits: executors, sockets, files, devices. Not for pure crates.
 const WAITING: &[&str] =
@@ -131,7 +131,7 @@ mod tests {
         one(&of("tidegate-agent", "glommio", Kind::Normal), "whose home is tidegate");
         one(&of("tidegate", "object_store", Kind::Normal), "whose home is tidegate-vault");
         one(&of("tidegate-wire", "tokio", Kind::Normal), "never waits");
-        one(&of("tidegate-nbd", "rustix", Kind::Normal), "never waits");
+        one(&of("tidegate-wire", "rustix", Kind::Normal), "never waits");
         none(&of("tidegate-wire", "tokio", Kind::Dev));
         none(&of("tidegate", "object_store", Kind::Dev));
     }

@@ -1,11 +1,12 @@
-//! The NBD protocol: messages of both ends, and the state machines of a server, without I/O.
+//! The NBD protocol: messages of both ends, the state machines of a server, without I/O, and the
+//! shell that serves clients ([`serve`]).
 //!
 //! The document is doc/proto.md of the NBD project (<https://github.com/NetworkBlockDevice/nbd>);
 //! names of constants there are given where ours differ. Spoken are the fixed newstyle handshake
 //! and a transmission with simple or structured replies; not TLS, not extended headers.
 //!
 //! A connection is first a [`Handshake`], then with its [`Agreement`] a [`Transmission`], which
-//! gives commands; [`Replies`] answers them, in any order. Doesn't own sockets, files, clocks, or
+//! gives commands; [`Replies`] answers them, in any order. They don't own sockets, files, clocks, or
 //! any data: payloads of writes are handed on as they come in, data of reads are left where they
 //! lie, behind a header that is written here.
 //!
@@ -25,6 +26,7 @@ mod option_reply;
 mod replies;
 mod reply;
 mod request;
+pub mod serve;
 mod status;
 mod transmission;
 

@@ -48,6 +48,17 @@ pub const SPANS_MAX: usize = 1 << 20;
 /// Largest export: any offset plus any length fits 64 bits.
 pub const EXPORT_BYTES_MAX: u64 = DISK_BYTES_MAX;
 
+/// Bytes of a client's words that are received at once: many short requests, and the beginning of a
+/// long one, whose data are received into their place.
+pub const RECEIVED_BYTES: usize = 64 << 10;
+
+/// Most bytes of a buffer that a thread of a crew keeps for its next command. Longer ones are rare,
+/// and making them anew costs little beside what they carry.
+pub const KEPT_BYTES: usize = 256 << 10;
+
+/// Bytes of the stack of a thread that serves: what a disk needs, which may decompress.
+pub const STACK_BYTES: usize = 512 << 10;
+
 const _: () = {
     assert!(OPTION_BYTES_MAX >= 3 * STRING_BYTES_MAX + 16);
     assert!(OPTION_BYTES_MAX <= OPTION_SKIPPED_BYTES_MAX as usize);

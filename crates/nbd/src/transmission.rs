@@ -86,6 +86,13 @@ impl Transmission {
         &self.agreement
     }
 
+    /// Whether no request has begun: where the client may go without a word.
+    #[must_use]
+    pub fn is_between(&self) -> bool {
+        matches!(self.state, State::Header | State::Disconnected)
+            && self.gathered.bytes().is_empty()
+    }
+
     /// What writes the replies; a copy, so that another part of the program can.
     #[must_use]
     pub const fn replies(&self) -> Replies {
