@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, PATIENCE_SECONDS_MAX};
 use tidegate_model::{DiskNumber, Name, parse_bytes};
+use tidegate_nbd::serve::Address;
 use tidegate_vault::Location;
 
 use crate::choice::{Frame, Level};
@@ -71,6 +72,12 @@ pub(crate) enum Command {
     Points(PointsArgs),
     /// Write a machine's disks back as they were.
     Recover(RecoverArgs),
+    /// Serve a machine's disks as they were over NBD, at once: nothing is copied first.
+    ///
+    /// Each disk is an export by its number and by its name; the first is also the one that a client
+    /// gets who names none. What is read is fetched from the vault when it is wanted. Without --overlay
+    /// nothing can be written.
+    Mount(MountArgs),
     /// Check a vault: indexes and references, or every byte.
     Verify(VerifyArgs),
     /// Look at change journals.
@@ -397,6 +404,32 @@ pub(crate) struct RecoverArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct MountArgs {
+    /// The machine.
+    pub machine: Name,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// One disk only.
+    #[arg(long, value_name = "N", value_parser = parse_disk)]
+    pub disk: Option<DiskNumber>,
+    /// Which point: latest, a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
+    #[arg(long, value_name = "POINT", default_value = "latest")]
+    pub at: String,
+    /// Where to serve: unix:PATH, for processes of the same user, or tcp:ADDRESS:PORT, for whoever
+    /// reaches it (there is no TLS).
+    #[arg(long, value_name = "unix:PATH|tcp:ADDR")]
+    pub nbd: Address,
+    /// Takes what is written, and has it again at the next mount of the same point; made if it isn't
+    /// there.
+    #[arg(long, value_name = "FILE")]
+    pub overlay: Option<PathBuf>,
+    /// Memory for clients, for what is fetched and opened, and for what is kept of it; the map of the
+    /// point comes besides [default: 512MiB].
+    #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     #[command(flatten)]
     pub vault: VaultArgs,
@@ -442,7 +475,7 @@ mod tests {
 
     use super::*;
     use crate::choice::Choice;
-    use crate::commands::{LEVEL_REPLICATE, LISTEN_DEFAULT, MEMORY_DEFAULT};
+    use crate::commands::{LEVEL_REPLICATE, LISTEN_DEFAULT, MEMORY_DEFAULT, MOUNT_MEMORY_DEFAULT};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -471,6 +504,7 @@ mod tests {
             assert_eq!(told(command, "store-patience"), STORE_PATIENCE_SECONDS.to_string());
         }
         assert_eq!(parse_bytes(&told("recover", "memory")), Ok(restore::MEMORY_DEFAULT));
+        assert_eq!(parse_bytes(&told("mount", "memory")), Ok(MOUNT_MEMORY_DEFAULT));
         assert_eq!(told("server", "listen"), LISTEN_DEFAULT.to_string());
         assert_eq!(LISTEN_DEFAULT.port(), PORT_DEFAULT);
         let agent = AgentCopyArgs::augment_args(clap::Command::new("copy"));

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod credentials;
 mod failure;
+mod mount;
 mod output;
 mod server;
 mod signals;

@@ -2,11 +2,13 @@
 
 mod agent;
 mod bench;
+mod chosen;
 mod copy;
 mod demo;
 mod enroll;
 mod hrl;
 mod machines;
+mod mount;
 mod points;
 mod recover;
 mod replicate;
@@ -15,6 +17,8 @@ mod target;
 mod vault;
 mod verify;
 
+#[cfg(test)]
+pub(crate) use self::mount::MEMORY_DEFAULT as MOUNT_MEMORY_DEFAULT;
 #[cfg(test)]
 pub(crate) use self::server::LISTEN_DEFAULT;
 
@@ -54,6 +58,7 @@ from_errors!(
     tidegate_vault::restore::RestoreError,
     tidegate_vault::store::StoreError,
     tidegate_vault::verify::VerifyError,
+    crate::mount::OverlayError,
     crate::server::ServerError,
 );
 
@@ -102,6 +107,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Machines(args) => until_stopped(&stop, machines::run(args, output)),
         Command::Points(args) => until_stopped(&stop, points::run(args, output)),
         Command::Recover(args) => block_on(recover::run(args, output, stop)),
+        Command::Mount(args) => block_on(mount::run(args, output, stop)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
         Command::Hrl(HrlCommand::Show(args)) => until_stopped(&stop, hrl::show(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),

@@ -4,24 +4,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tidegate_model::{Counted, ExactBytes, HumanBytes, Micros, Remedy};
-use tidegate_vault::chain::{Loss, MachineHistory};
+use tidegate_model::{Counted, ExactBytes, HumanBytes};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::points::{At, ChooseError, MachinePoints, RecoveryPoint, readable_time};
+use tidegate_vault::points::{RecoveryPoint, readable_time};
 use tidegate_vault::restore::{
     MEMORY_DEFAULT, MEMORY_MIN, Means, RestoreError, RestorePlan, Restored,
 };
 
+use super::chosen::{Chosen, Wanted, not_restored};
 use super::target::Target;
 use crate::cli::RecoverArgs;
-use crate::failure::{Failure, with_causes};
+use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::Stop;
-
-/// What to do when something that is stored is damaged.
-const AFTER_DAMAGE: &str = "nothing was recovered: 'tidegate verify --contents' lists all damage \
-    and the points it touches; bring those objects back from a copy of the vault, or recover \
-    another point (see 'tidegate points')";
 
 #[derive(Serialize)]
 struct Recovered {
@@ -92,44 +87,14 @@ struct Written {
 /// Does all but to give new files their names. Dropped before its end, it waits until nothing is
 /// written any more, and takes away what it made.
 async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
-    let at: At = args.at.parse().map_err(|error| Failure::usage(format!("--at: {error}")))?;
+    let wanted = Wanted::parse(&args.at)?;
     let means = means(args.memory)?;
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let waiting = output.waiting("reading the vault's indexes");
-    let history = MachineHistory::read(&reader, &args.machine).await?;
-    waiting.finish_and_clear();
-    let points = MachinePoints::of(&history);
-    let chosen = points.choose(&history, at).map_err(|error| not_chosen(error, &history.losses))?;
-    // Who asks for the latest must learn that there was a later one.
-    for gap in points.gaps.iter().filter(|gap| gap.epoch > chosen.point.epoch) {
-        eprintln!("tidegate: warning: a later copy isn't offered: {gap}");
-    }
-    let at_in_future = is_in_future(at, super::now(), &points);
-    if at_in_future {
-        eprintln!(
-            "tidegate: warning: {} lies in the future: the last clean point before it is taken. Is the \
-             year, the day or the zone mistyped?",
-            args.at
-        );
-    }
-    if let (At::Latest, Some(later)) = (at, points.clean_after(chosen.time)) {
-        eprintln!(
-            "tidegate: warning: {} is of {}, later than the newest epoch's newest, by the machine's \
-             clock: two agents sent at once, or the clock was set back. For that one, use --at {}",
-            later.point,
-            readable_time(later.time),
-            later.point
-        );
-    }
+    let found = Chosen::read(&reader, &args.machine, &wanted, output).await?;
     // Said before anything is written.
-    eprintln!(
-        "recovering {} to {} ({}{})",
-        args.machine,
-        chosen.point,
-        readable_time(chosen.time),
-        if chosen.clean { "" } else { ", UNCLEAN: the disks are a mixture of moments" }
-    );
+    eprintln!("recovering {} to {}", args.machine, found.told());
+    let Chosen { history, point: chosen, at_in_future } = found;
     let only: Vec<_> = args.disk.into_iter().collect();
     let plan = RestorePlan::build(&reader, &history, chosen.point, &only);
     let plan = plan.await.map_err(not_restored)?;
@@ -145,13 +110,6 @@ async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
     Ok(Written { plan, chosen, at_in_future, target, restored, means })
 }
 
-/// Whether a time was asked for that hasn't come yet, by this host's clock and by the machine's own,
-/// as far as its points tell it.
-fn is_in_future(at: At, now: Micros, points: &MachinePoints) -> bool {
-    let At::Time(time) = at else { return false };
-    time > now && points.points.iter().all(|point| point.time < time)
-}
-
 /// The threads and the memory of a recovery.
 fn means(memory: Option<u64>) -> Result<Means, Failure> {
     let memory = memory.unwrap_or(MEMORY_DEFAULT);
@@ -165,23 +123,7 @@ fn means(memory: Option<u64>) -> Result<Means, Failure> {
     Ok(Means::of(memory, cores))
 }
 
-/// A point may be missing because what holds it is damaged: then that is what a person must know.
-fn not_chosen(error: ChooseError, losses: &[Loss]) -> Failure {
-    match losses.first() {
-        None => error.into(),
-        Some(loss) => Failure::new(format!("{error}; {loss}; {AFTER_DAMAGE}"), Remedy::Repair),
-    }
-}
-
-fn not_restored(error: RestoreError) -> Failure {
-    let (text, remedy) = (with_causes(&error), error.remedy());
-    match remedy {
-        Remedy::Repair => Failure::new(format!("{text}; {AFTER_DAMAGE}"), remedy),
-        _ => Failure::new(text, remedy),
-    }
-}
-
-/// The same, where the target may be what failed.
+/// The failure of a recovery, where the target may be what failed.
 fn not_written(error: RestoreError, target: &Target) -> Failure {
     let text = error.to_string();
     match error {

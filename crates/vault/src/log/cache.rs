@@ -51,6 +51,12 @@ impl<K: Copy + Eq + Hash, V: Clone> ByteCache<K, V> {
         self.values.insert(key, Slot { value, bytes, used: self.clock });
     }
 
+    /// What all values together take.
+    #[cfg(test)]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     fn remove(&mut self, key: K) {
         if let Some(slot) = self.values.remove(&key) {
             self.order.remove(&slot.used);

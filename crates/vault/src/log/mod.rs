@@ -10,7 +10,7 @@
 //! the [`buffers::Buffers`] that its reader has, what searches read by [`INDEX_ROOM_BYTES`]. Decoding runs on tokio's blocking threads, so that every core helps.
 
 pub mod buffers;
-mod cache;
+pub(crate) mod cache;
 mod counted;
 mod error;
 pub mod frames;

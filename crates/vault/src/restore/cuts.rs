@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tidegate_model::{Disk, DiskNumber, Extent};
+use tidegate_model::{Disk, Extent};
 
 use super::error::Damage;
 use super::map::{Kept, Source};
@@ -128,9 +128,4 @@ fn begin_of(pack: &PackRead, place: u32, wanted: &Kept) -> Option<u32> {
 fn not_there(pack: &PackRead, cut: &Cut) -> (Extent, Damage) {
     let (frame, ordinal) = (cut.record.frame, cut.record.ordinal);
     (cut.to, Damage::Record { place: pack.place.clone(), frame, ordinal })
-}
-
-/// A disk that is wanted and isn't there.
-pub fn missing_disk(disks: &[Disk], wanted: &[DiskNumber]) -> Option<DiskNumber> {
-    wanted.iter().copied().find(|wanted| disks.iter().all(|disk| disk.number != *wanted))
 }

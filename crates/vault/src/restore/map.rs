@@ -74,6 +74,22 @@ pub struct Segment {
     pub source: Source,
 }
 
+impl Segment {
+    /// The first byte after it.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.offset + self.length
+    }
+
+    /// The part of it that lies within `begin..end`, which it touches.
+    #[must_use]
+    pub fn within(&self, begin: u64, end: u64) -> Self {
+        let offset = self.offset.max(begin);
+        let length = self.end().min(end) - offset;
+        Self { offset, length, source: self.source.after(offset - self.offset) }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     end: u64,

@@ -1,7 +1,8 @@
 //! Brings a machine's disks back to a point.
 //!
 //! Owns: applying records, finding what holds the bytes, reading it in the best order, checking
-//! it, handing it to a [`Sink`]. Doesn't own which points there are (`points`) nor where disks go.
+//! it, handing it to a [`Sink`], or to who reads a part of it ([`PointView`]). Doesn't own which points
+//! there are (`points`) nor where disks go.
 //!
 //! Invariants: every byte that reaches the sink was authenticated, and belongs to a kept record
 //! whose length and checksum are those that were captured. A restore that ends with an error has
@@ -22,6 +23,7 @@ mod means;
 mod run;
 mod sink;
 mod state;
+mod view;
 
 #[cfg(test)]
 mod tests;
@@ -35,6 +37,7 @@ pub use error::{Damage, RestoreError};
 pub use means::{MEMORY_DEFAULT, MEMORY_MIN, Means};
 pub use sink::{Part, Sink, Waiting, WriteError, Writer};
 pub(crate) use state::target_place;
+pub use view::{PointView, Stretch, VIEW_MEMORY_MIN, ViewMeans};
 
 use crate::chain::{Loss, MachineHistory};
 use crate::log::LogReader;
@@ -70,15 +73,7 @@ impl RestorePlan {
         only: &[DiskNumber],
     ) -> Result<Self, RestoreError> {
         let machine = history.machine.clone();
-        let lineage = history.whole_lineage(point);
-        let lineage = lineage
-            .map_err(|cause| RestoreError::broken(machine.clone(), cause, &history.losses))?;
-        let builder = StateBuilder::new(machine.clone(), &lineage, only);
-        let cuts = Cuts::of(read_state(reader, history, builder).await?);
-        if let Some(disk) = cuts::missing_disk(&cuts.disks, only) {
-            let there = history.disks(&lineage).iter().map(|disk| disk.number).collect();
-            return Err(RestoreError::NoDisk { machine, disk, there });
-        }
+        let cuts = Cuts::of(state_at(reader, history, point, only).await?);
         Ok(Self { machine, point, cuts: Arc::new(cuts) })
     }
 
@@ -99,6 +94,26 @@ impl RestorePlan {
     pub fn bytes_to_write(&self) -> u64 {
         self.cuts.kept.iter().map(|cut| cut.to.length).sum()
     }
+}
+
+/// What the disks in `only`, or all when it is empty, hold at `point`.
+async fn state_at(
+    reader: &LogReader,
+    history: &MachineHistory,
+    point: Point,
+    only: &[DiskNumber],
+) -> Result<State, RestoreError> {
+    let machine = history.machine.clone();
+    let lineage = history.whole_lineage(point);
+    let lineage =
+        lineage.map_err(|cause| RestoreError::broken(machine.clone(), cause, &history.losses))?;
+    let builder = StateBuilder::new(machine.clone(), &lineage, only);
+    let state = read_state(reader, history, builder).await?;
+    if let Some(disk) = state.missing_disk(only) {
+        let there = history.disks(&lineage).iter().map(|disk| disk.number).collect();
+        return Err(RestoreError::NoDisk { machine, disk, there });
+    }
+    Ok(state)
 }
 
 /// Reads every index of the machine's logs. What can't be read there is told only if it matters:

@@ -70,6 +70,15 @@ pub struct State {
     pub packs: PackTable,
 }
 
+impl State {
+    /// A disk that is wanted and isn't there.
+    pub fn missing_disk(&self, wanted: &[DiskNumber]) -> Option<DiskNumber> {
+        let is_there =
+            |wanted: &DiskNumber| self.disks.iter().any(|(disk, _)| disk.number == *wanted);
+        wanted.iter().copied().find(|wanted| !is_there(wanted))
+    }
+}
+
 impl StateBuilder {
     /// Nothing applied yet; `lineage` is what makes up the point, oldest epoch first.
     pub fn new(machine: Name, lineage: &[Point], only: &[DiskNumber]) -> Self {

@@ -1,6 +1,7 @@
 //! Restores against a plain model, and from vaults that were broken on purpose.
 
 mod flow;
+mod view;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

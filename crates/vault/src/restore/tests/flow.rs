@@ -15,7 +15,7 @@ use crate::testing::LateStore;
 
 const FEW: Means = Means { threads: 3, buffers: 2, runs: 3 };
 
-fn noise(seed: u64, length: u64) -> Vec<u8> {
+pub(super) fn noise(seed: u64, length: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(length).unwrap()];
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
@@ -24,7 +24,11 @@ fn noise(seed: u64, length: u64) -> Vec<u8> {
 
 /// A machine whose disk holds so many frames of noise, each of `bytes`, two in a pack; the paths of
 /// its packs.
-async fn noisy(vault: &mut TestVault, frames: u64, bytes: u64) -> (TestMachine, Vec<String>) {
+pub(super) async fn noisy(
+    vault: &mut TestVault,
+    frames: u64,
+    bytes: u64,
+) -> (TestMachine, Vec<String>) {
     let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
     let mut paths = Vec::new();
     machine.does(Op::Disk(disk(0, frames * bytes)));
@@ -39,7 +43,7 @@ async fn noisy(vault: &mut TestVault, frames: u64, bytes: u64) -> (TestMachine, 
     (machine, paths)
 }
 
-fn late_reader(vault: &TestVault, seed: u64) -> (Arc<LateStore>, LogReader) {
+pub(super) fn late_reader(vault: &TestVault, seed: u64) -> (Arc<LateStore>, LogReader) {
     let late = LateStore::new(vault.objects.clone(), seed);
     let store = Store::over(late.clone(), "memory://late");
     (late, LogReader::new(store, vault.ring.clone(), CACHE_BYTES_DEFAULT))
@@ -149,7 +153,7 @@ impl Drop for Holding<'_> {
 }
 
 /// Blocks of another machine, in many old packs, to which this one's blocks refer in another order.
-async fn referring(vault: &mut TestVault) -> TestMachine {
+pub(super) async fn referring(vault: &mut TestVault) -> TestMachine {
     let blocks = |machine: &mut TestMachine, vault: &mut TestVault, at: u64, seed: u64| {
         machine.does(Op::Write(extent(0, at * BLOCK, BLOCK), noise(seed, BLOCK)));
         machine.send(vault);

@@ -1,0 +1,151 @@
+//! `tidegate mount`: serves a machine's disks as they were over NBD, at once.
+
+mod exports;
+mod memory;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tidegate_model::{Counted, HumanBytes, Remedy};
+use tidegate_nbd::serve::{ServeError, Server};
+use tidegate_vault::log::LogReader;
+use tidegate_vault::points::{RecoveryPoint, readable_time};
+use tidegate_vault::restore::PointView;
+use tokio::runtime::Handle;
+
+use self::exports::{Exported, offers};
+use self::memory::{Memory, Term};
+use super::chosen::{Chosen, Wanted, not_restored};
+use crate::cli::MountArgs;
+use crate::failure::{Failure, with_causes};
+use crate::mount::{Beneath, Foundation, MountedDisk, Overlay};
+use crate::output::Output;
+use crate::signals::Stop;
+
+#[cfg(test)]
+pub(crate) use self::memory::MEMORY_DEFAULT;
+
+/// How long clients have to take their last replies.
+const LAST_REPLIES: Duration = Duration::from_secs(5);
+
+#[derive(Serialize)]
+struct Mounted {
+    machine: String,
+    epoch: u32,
+    lsn: u64,
+    time: String,
+    clean: bool,
+    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before
+    /// it.
+    at_in_future: bool,
+    serving: String,
+    exports: Vec<Exported>,
+    overlay: Option<String>,
+    /// What the overlay had already.
+    overlay_bytes: u64,
+    memory_bound_bytes: u64,
+    memory: Vec<Term>,
+    /// The map of the point, which comes besides.
+    map_bytes: usize,
+}
+
+pub(super) async fn run(args: MountArgs, output: Output, stop: Stop) -> Result<(), Failure> {
+    let (foundation, server) = super::unless_stopped(&stop, start(args, &output, &stop)).await?;
+    stop.asked().await;
+    // Not on this thread: what is under way needs it to end.
+    let stopped = tokio::task::spawn_blocking(move || {
+        server.stop(LAST_REPLIES);
+        foundation.flush()
+    });
+    let flushed = stopped.await.map_err(|error| Failure::failed(error.to_string()))?;
+    flushed.map_err(|error| {
+        Failure::failed(format!(
+            "what was written to the overlay since its last flush isn't durable: {error}"
+        ))
+    })
+}
+
+/// Serves the point, and says so. Dropping this leaves nothing but, perhaps, an empty overlay.
+async fn start(
+    args: MountArgs,
+    output: &Output,
+    stop: &Stop,
+) -> Result<(Arc<Foundation>, Server), Failure> {
+    let wanted = Wanted::parse(&args.at)?;
+    // Refused before a secret is asked for, where it is too little for any machine.
+    let memory = Memory::of(args.memory, 1)?;
+    let vault = super::open(&args.vault).await?;
+    let (store, ring) = (vault.store().clone(), vault.ring().clone());
+    let reader = LogReader::new(store, ring, memory.index_bytes);
+    let found = Chosen::read(&reader, &args.machine, &wanted, output).await?;
+    eprintln!("mounting {} at {}", args.machine, found.told());
+    let only: Vec<_> = args.disk.into_iter().collect();
+    let disks = if only.is_empty() { found.point.disks.len() } else { 1 };
+    let memory = Memory::of(args.memory, disks)?;
+    let point = found.point.point;
+    let waiting = output.waiting("reading the vault's indexes");
+    let view = PointView::build(&reader, &found.history, point, &only, memory.view).await;
+    let view = view.map_err(not_restored)?;
+    waiting.finish_and_clear();
+    let map_bytes = view.map_bytes();
+    let beneath = Beneath::of(vault.ring().vault(), args.machine, point, view.disks());
+    let overlay = args.overlay.as_deref().map(|path| Overlay::open(path, &beneath)).transpose()?;
+    let overlay_bytes = overlay.as_ref().map_or(0, Overlay::bytes);
+    let foundation = Foundation::new(view, overlay, Handle::current(), stop.clone());
+    let disks: Vec<Arc<MountedDisk>> = foundation.disks().into_iter().map(Arc::new).collect();
+    let offers = offers(&disks, args.overlay.is_some())?;
+    let server = Server::start(&args.nbd, offers, memory.clients).map_err(not_served)?;
+    let RecoveryPoint { time, clean, .. } = found.point;
+    let mounted = Mounted {
+        machine: beneath.machine.to_string(),
+        epoch: point.epoch.0,
+        lsn: point.lsn.0,
+        time: readable_time(time),
+        clean,
+        at_in_future: found.at_in_future,
+        serving: server.address().to_string(),
+        exports: disks.iter().map(|disk| Exported::at(server.address(), disk)).collect(),
+        overlay: args.overlay.as_deref().map(Path::display).map(|path| path.to_string()),
+        overlay_bytes,
+        memory_bound_bytes: memory.bytes(),
+        memory: memory.terms(),
+        map_bytes,
+    };
+    output.result(&mounted, text)?;
+    Ok((foundation, server))
+}
+
+fn text(mounted: &Mounted) -> String {
+    let mut lines = vec![format!(
+        "{} of {} at {}:{} served at {}, {}",
+        Counted(mounted.exports.len(), "disk"),
+        mounted.machine,
+        mounted.epoch,
+        mounted.lsn,
+        mounted.serving,
+        match &mounted.overlay {
+            Some(overlay) =>
+                format!("written to {overlay}, which has {}", HumanBytes(mounted.overlay_bytes)),
+            None => "read-only".to_owned(),
+        }
+    )];
+    for Exported { disk, name, bytes, uri } in &mounted.exports {
+        lines.push(format!("disk {disk} ({name}), {}: {uri}", HumanBytes(*bytes)));
+    }
+    let map = HumanBytes(mounted.map_bytes as u64);
+    lines.push(format!(
+        "memory: {} at most, and {map} for the map of the point",
+        HumanBytes(mounted.memory_bound_bytes)
+    ));
+    lines.join("\n")
+}
+
+fn not_served(error: ServeError) -> Failure {
+    let remedy = match &error {
+        ServeError::Thread(_) => Remedy::Stop,
+        _ => Remedy::Refuse,
+    };
+    Failure::new(with_causes(&error), remedy)
+}
