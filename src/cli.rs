@@ -80,6 +80,12 @@ pub(crate) enum Command {
     Mount(MountArgs),
     /// Check a vault: indexes and references, or every byte.
     Verify(VerifyArgs),
+    /// Fold machines' histories, so that reading them doesn't cost more and more.
+    ///
+    /// What the packs of many logs say of a machine's disks is put together in layers and a manifest,
+    /// which `points`, `machines` and `recover` then read instead. Run it now and then: nothing is
+    /// deleted, it may be stopped at any moment, and servers go on meanwhile.
+    Maintain(MaintainArgs),
     /// Look at change journals.
     #[command(subcommand)]
     Hrl(HrlCommand),
@@ -436,6 +442,18 @@ pub(crate) struct VerifyArgs {
     /// Read and check every frame, not only indexes and references.
     #[arg(long)]
     pub contents: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MaintainArgs {
+    /// Only these machines.
+    pub machine: Vec<Name>,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
+    /// damaged.
+    #[arg(long)]
+    pub anew: bool,
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,7 @@ mod demo;
 mod enroll;
 mod hrl;
 mod machines;
+mod maintain;
 mod mount;
 mod points;
 mod recover;
@@ -50,6 +51,7 @@ from_errors!(
     tidegate_agent::source::SourceError,
     tidegate_vault::VaultError,
     tidegate_vault::chain::HistoryError,
+    tidegate_vault::fold::FoldError,
     tidegate_vault::identity::IdentityError,
     tidegate_vault::keys::KeyError,
     tidegate_vault::log::LogError,
@@ -109,6 +111,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Recover(args) => block_on(recover::run(args, output, stop)),
         Command::Mount(args) => block_on(mount::run(args, output, stop)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
+        Command::Maintain(args) => until_stopped(&stop, maintain::run(args, output)),
         Command::Hrl(HrlCommand::Show(args)) => until_stopped(&stop, hrl::show(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),
         Command::Bench(args) => block_on(bench::run(*args, output, stop)),

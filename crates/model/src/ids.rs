@@ -89,6 +89,10 @@ id! {
     PackId
 }
 id! {
+    /// One layer of a machine's folded history.
+    LayerId
+}
+id! {
     /// The name of a block's content: keyed, so that it tells nothing to who lacks the key.
     BlockName
 }

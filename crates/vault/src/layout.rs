@@ -5,7 +5,7 @@
 //! What a parser here accepts is exactly what its builder makes: any other name is no object of
 //! ours.
 
-use tidegate_model::{Epoch, LogId, LogName, Name, PackNumber, RunId};
+use tidegate_model::{Epoch, LayerId, LogId, LogName, Name, PackNumber, RunId};
 
 /// What a vault is; made first, never changed.
 pub const DESCRIPTION: &str = "vault.json";
@@ -125,6 +125,43 @@ pub fn parse_session(machine: &Name, path: &str) -> Option<(Epoch, u64)> {
     Some((Epoch(number(epoch)?.try_into().ok()?), number(session)?))
 }
 
+/// The folder of a machine's manifests.
+#[must_use]
+pub fn manifests(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/manifest")
+}
+
+/// Manifest `number` of a machine.
+#[must_use]
+pub fn manifest(machine: &Name, number: u64) -> String {
+    format!("{}/{number:0DIGITS$}", manifests(machine))
+}
+
+/// The number of a manifest.
+#[must_use]
+pub fn parse_manifest(machine: &Name, path: &str) -> Option<u64> {
+    number(path.strip_prefix(&manifests(machine))?.strip_prefix('/')?)
+}
+
+/// The folder of a machine's layers.
+#[must_use]
+pub fn layers(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/layers")
+}
+
+/// A layer of a machine.
+#[must_use]
+pub fn layer(machine: &Name, layer: LayerId) -> String {
+    format!("{}/{layer}", layers(machine))
+}
+
+/// The layer that a path within a machine's layers names.
+#[must_use]
+pub fn parse_layer(machine: &Name, path: &str) -> Option<LayerId> {
+    let name = path.strip_prefix(&layers(machine))?.strip_prefix('/')?;
+    name.parse::<LayerId>().ok().filter(|id| id.to_string() == name)
+}
+
 fn number(text: &str) -> Option<u64> {
     let digits = text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok())?
@@ -156,6 +193,10 @@ mod tests {
         let path = session(&machine, Epoch(3), 2);
         assert_eq!(path, "machines/db.1/sessions/00000000000000000003-00000000000000000002");
         assert_eq!(parse_session(&machine, &path), Some((Epoch(3), 2)));
+        assert_eq!(parse_manifest(&machine, &manifest(&machine, 9)), Some(9));
+        let id = LayerId::from_bytes([0xcd; 16]);
+        assert_eq!(parse_layer(&machine, &layer(&machine, id)), Some(id));
+        assert_eq!(parse_layer(&machine, &layer(&machine, id).to_uppercase()), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What lies in object storage, and how it is read back.
 //!
 //! A vault is everything under one prefix of an object store: packs of sealed frames, one log a
-//! shard; small sealed records of runs, machines, epochs and sessions; wrapped keys. It alone
-//! suffices to recover. docs/formats describes every byte.
+//! shard; small sealed records of runs, machines, epochs and sessions; what is folded of machines;
+//! wrapped keys. It alone suffices to recover. docs/formats describes every byte.
 //!
 //! Owns formats, keys, certificates, reading, verifying. Doesn't own connections, disks, or the
 //! stages that turn a machine's stream into packs (the pipeline uses [`pack`] for that).
@@ -11,6 +11,7 @@ pub mod authority;
 pub mod chain;
 pub mod description;
 pub mod error;
+pub mod fold;
 pub mod grant;
 pub mod identity;
 pub mod keys;

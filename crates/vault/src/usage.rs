@@ -2,16 +2,18 @@
 //!
 //! Owns the sums. What a machine's frames take is exact; heads of packs (header and index) are
 //! shared out by records. Shared blocks are counted where they are kept: with the machine that
-//! sent them first. Reads every index of the vault.
+//! sent them first. Reads every index of the vault that isn't folded for all who are in it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use tidegate_model::{Disk, LogName, Name, PackNumber};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
+use crate::fold::{FoldedUsage, newest_manifest};
 use crate::log::{LogReader, PackRead};
-use crate::meta::{self, Records};
+use crate::meta;
 use crate::pack::{Content, PackIndex};
 use crate::points::{GapCause, Lacks, MachinePoints, RecoveryPoint, Referred};
 
@@ -41,20 +43,16 @@ pub struct MachineUsage {
 /// # Errors
 /// [`HistoryError`] when the vault can't be read. What is damaged is left out: `verify` tells it.
 pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, HistoryError> {
-    let (store, ring) = (reader.store(), reader.ring());
-    let mut usages: BTreeMap<Name, MachineUsage> = BTreeMap::new();
-    let (mut traces, mut referred) = (Traces::default(), Referred::default());
+    let mut histories = recorded(reader).await?;
+    let mut sums = Sums::of(&histories);
     let mut broken = Broken::default();
     for survey in reader.surveys().await?.0.values() {
         broken.extend(survey.counted.missing.last().map(|(_, last)| (survey.log.clone(), *last)));
-        let mut packs = std::pin::pin!(reader.packs(survey, survey.counted.packs.clone()));
+        let numbers = survey.counted_from(first_unfolded(&survey.log, &histories));
+        let mut packs = std::pin::pin!(reader.packs(survey, numbers));
         while let Some((place, pack)) = packs.next().await {
             match pack {
-                Ok(pack) => {
-                    add_pack(&mut usages, &pack);
-                    traces.add_pack(&pack.place, &pack.index, None);
-                    referred.add_pack(&pack, None);
-                }
+                Ok(pack) => sums.add_pack(&pack, &histories),
                 Err(error) if error.is_damage() => {
                     tracing::warn!(%error, "left out");
                     let last = broken.entry(place.log).or_insert(place.number);
@@ -64,28 +62,94 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
             }
         }
     }
+    let Sums { mut usages, mut traces, referred } = sums;
     let lacks = referred.check(reader).await?;
-    for machine in meta::list_machines(store).await? {
-        let epochs = meta::list_epochs(store, ring, &machine).await?;
-        epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
-        let mut history = MachineHistory::new(machine, epochs.clone(), Records::default());
+    for (machine, history) in &mut histories {
         history.take_traces(&mut traces);
-        let usage = usages.entry(history.machine.clone()).or_default();
-        add_history(usage, &history, &lacks);
+        let usage = usages.entry(machine.clone()).or_default();
+        add_history(usage, history, &lacks);
         if usage.last_point.is_none() {
-            let sessions = meta::list_sessions(store, ring, &history.machine).await?;
-            history.give_traces(&mut traces);
-            let mut history = MachineHistory::new(history.machine, epochs, sessions);
-            history.take_traces(&mut traces);
-            // The logs were read before its sessions were, and in no order: only a history that is
-            // read in order tells a loss from a machine that moved on meanwhile.
-            usage.points_lost = points_lost(&history, &lacks, &broken) && {
-                let history = MachineHistory::read(reader, &history.machine).await?;
+            // The logs were read in no order: only a history that is read in order tells a loss from
+            // a machine that moved on meanwhile.
+            usage.points_lost = points_lost(history, &lacks, &broken) && {
+                let history = MachineHistory::read(reader, machine).await?;
                 points_lost(&history, &lacks, &broken)
             };
         }
     }
     Ok(usages)
+}
+
+/// What is recorded of every machine, and folded of it.
+async fn recorded(reader: &LogReader) -> Result<BTreeMap<Name, MachineHistory>, HistoryError> {
+    let (store, ring) = (reader.store(), reader.ring());
+    let mut histories = BTreeMap::new();
+    for machine in meta::list_machines(store).await? {
+        let newest = newest_manifest(store, ring, &machine).await?;
+        newest.damage.iter().for_each(|error| tracing::warn!(%error, "the logs are read instead"));
+        let epochs = meta::list_epochs(store, ring, &machine).await?;
+        epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
+        let sessions = meta::list_sessions(store, ring, &machine).await?;
+        let mut history = MachineHistory::new(machine.clone(), epochs, sessions);
+        history.fold = newest.manifest.map(Arc::new);
+        histories.insert(machine, history);
+    }
+    Ok(histories)
+}
+
+/// The first pack of a log that has something of a machine and isn't folded for it. What lies before
+/// was there when the folds were made, and so before any session that isn't recorded yet.
+fn first_unfolded(log: &LogName, histories: &BTreeMap<Name, MachineHistory>) -> PackNumber {
+    let of_machine = |history: &MachineHistory| {
+        if history.is_strayed() {
+            return Some(PackNumber(0));
+        }
+        let named = history.logs().into_iter().find(|(of, _)| of == log);
+        let folded = |(_, first)| history.fold.as_ref().and_then(|fold| fold.upto(log, first));
+        named.map(|named| folded(named.clone()).unwrap_or(named.1))
+    };
+    histories.values().filter_map(of_machine).min().unwrap_or_default()
+}
+
+/// What is added up, pack by pack.
+#[derive(Default)]
+struct Sums {
+    usages: BTreeMap<Name, MachineUsage>,
+    traces: Traces,
+    referred: Referred,
+}
+
+impl Sums {
+    /// What is folded.
+    fn of(histories: &BTreeMap<Name, MachineHistory>) -> Self {
+        let mut sums = Self::default();
+        for (machine, history) in histories {
+            let Some(fold) = &history.fold else { continue };
+            sums.add(machine, &fold.usage);
+            fold.seed(machine, &mut sums.traces);
+            sums.referred.add_fold(machine, fold);
+        }
+        sums
+    }
+
+    fn add_pack(&mut self, pack: &PackRead, histories: &BTreeMap<Name, MachineHistory>) {
+        for (machine, part) in pack.index.machines.iter().zip(usages_in(pack)) {
+            let fold = histories.get(&machine.name).and_then(|history| history.fold.as_ref());
+            if !fold.is_some_and(|fold| fold.has(&pack.place)) {
+                self.add(&machine.name, &part);
+            }
+        }
+        self.traces.add_pack(&pack.place, &pack.index, None);
+        self.referred.add_pack(pack, None);
+    }
+
+    fn add(&mut self, machine: &Name, part: &FoldedUsage) {
+        let usage = self.usages.entry(machine.clone()).or_default();
+        usage.kept_bytes += part.kept_bytes;
+        usage.zero_bytes += part.zero_bytes;
+        usage.reference_bytes += part.reference_bytes;
+        usage.stored_bytes += part.stored_bytes;
+    }
 }
 
 /// For each log the last pack of it that is damaged or missing.
@@ -101,9 +165,10 @@ fn points_lost(history: &MachineHistory, lacks: &Lacks, broken: &Broken) -> bool
     gap || !history.losses.is_empty() || history.logs().into_iter().any(in_broken)
 }
 
-fn add_pack(usages: &mut BTreeMap<Name, MachineUsage>, pack: &PackRead) {
+/// What a pack takes of each machine that it lists.
+fn usages_in(pack: &PackRead) -> Vec<FoldedUsage> {
     let index = &pack.index;
-    let mut places = vec![MachineUsage::default(); index.machines.len()];
+    let mut places = vec![FoldedUsage::default(); index.machines.len()];
     for record in &index.records {
         let usage = &mut places[usize::from(record.machine)];
         match &record.content {
@@ -121,17 +186,18 @@ fn add_pack(usages: &mut BTreeMap<Name, MachineUsage>, pack: &PackRead) {
         }
     }
     share_head(&mut places, index, pack.header.frames_begin());
-    for (machine, part) in index.machines.iter().zip(places) {
-        let usage = usages.entry(machine.name.clone()).or_default();
-        usage.kept_bytes += part.kept_bytes;
-        usage.zero_bytes += part.zero_bytes;
-        usage.reference_bytes += part.reference_bytes;
-        usage.stored_bytes += part.stored_bytes;
-    }
+    places
+}
+
+/// What a pack takes of one machine, in all its epochs.
+pub(crate) fn usage_in(pack: &PackRead, machine: &Name) -> FoldedUsage {
+    let of_machine = pack.index.machines.iter().zip(usages_in(pack));
+    let of_machine = of_machine.filter(|(entry, _)| entry.name == *machine);
+    of_machine.fold(FoldedUsage::default(), |sum, (_, part)| sum.plus(&part))
 }
 
 /// Shares out the bytes of header and index; what doesn't divide goes to the first machine.
-fn share_head(places: &mut [MachineUsage], index: &PackIndex, head_bytes: u64) {
+fn share_head(places: &mut [FoldedUsage], index: &PackIndex, head_bytes: u64) {
     let mut records = vec![0_u64; places.len()];
     for record in &index.records {
         records[usize::from(record.machine)] += 1;

@@ -42,6 +42,11 @@ impl<T> Assembler<T> {
         (self.lsn, self.count) = (Lsn::NONE, 0);
         Some(self.items.drain(..))
     }
+
+    /// The record whose first pieces are there, and whose last one isn't.
+    pub fn open(&self) -> Option<Lsn> {
+        (self.lsn != Lsn::NONE).then_some(self.lsn)
+    }
 }
 
 #[cfg(test)]
@@ -79,5 +84,18 @@ mod tests {
         assert_eq!(feed(&[(1, 0, 2), (2, 1, 2)]), []);
         assert_eq!(feed(&[(1, 0, 2), (1, 1, 3)]), []);
         assert_eq!(feed(&[(1, 0, 2), (1, 1, 2), (1, 1, 2)]), [(1, vec![0, 1])]);
+    }
+
+    #[test]
+    fn a_record_is_open_from_its_first_piece_to_its_last() {
+        let mut assembler = Assembler::default();
+        let mut after = |lsn, number, count| {
+            assembler.push(Lsn(lsn), Piece { number, count }, ());
+            assembler.open()
+        };
+        assert_eq!(after(1, 1, 2), None);
+        assert_eq!((after(1, 0, 2), after(1, 1, 2)), (Some(Lsn(1)), None));
+        assert_eq!((after(2, 0, 3), after(3, 0, 1)), (Some(Lsn(2)), None));
+        assert_eq!((after(4, 0, 3), after(4, 2, 3)), (Some(Lsn(4)), None));
     }
 }

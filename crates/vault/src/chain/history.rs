@@ -1,6 +1,7 @@
 //! The history of a machine: the tree of its epochs, and what their logs say.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidegate_model::{
     BookmarkKind, Disk, DiskNumber, Epoch, LogName, Lsn, Name, PackNumber, Point,
@@ -8,6 +9,7 @@ use tidegate_model::{
 
 use super::trace::{Trace, Traces};
 use super::unnamed::Unnamed;
+use crate::fold::Manifest;
 use crate::layout;
 use crate::log::LogError;
 use crate::meta::{Begins, EpochRecord, MetaError, Records, SessionRecord};
@@ -61,7 +63,7 @@ pub enum Loss {
     /// In its logs.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Of the records of its epochs and sessions.
+    /// Of the records of its epochs and sessions, or of what is folded of it.
     #[error(transparent)]
     Record(#[from] MetaError),
     /// The record of a session: its place is known only by what it brought.
@@ -86,6 +88,8 @@ pub struct MachineHistory {
     pub(super) strayed: bool,
     /// Logs to look at besides those that the records name, from their first pack on.
     pub(super) besides: Vec<LogName>,
+    /// What of it is folded: that isn't read from the logs.
+    pub(crate) fold: Option<Arc<Manifest>>,
 }
 
 /// Why a point has no whole history behind it.
@@ -134,7 +138,20 @@ impl MachineHistory {
         };
         let epochs_told = epochs.whole.into_iter().map(told).collect();
         let losses = epochs.damaged.into_iter().chain(sessions.damaged).map(Loss::Record).collect();
-        Self { machine, epochs: epochs_told, lost, losses, strayed, besides: Vec::new() }
+        let (besides, fold) = (Vec::new(), None);
+        Self { machine, epochs: epochs_told, lost, losses, strayed, besides, fold }
+    }
+
+    /// Whether any log may hold some of it, for nobody knows which.
+    #[must_use]
+    pub const fn is_strayed(&self) -> bool {
+        self.strayed
+    }
+
+    /// The same history, of which all is to be read from the logs.
+    #[must_use]
+    pub(crate) fn unfolded(&self) -> Self {
+        Self { fold: None, ..self.clone() }
     }
 
     /// Moves what the logs say of this machine's epochs over here.

@@ -1,13 +1,15 @@
 //! Reads a machine's history from the vault.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use tidegate_model::{LogName, Name, PackNumber, Remedy};
 
 use super::history::{Loss, MachineHistory};
 use super::trace::Traces;
-use crate::log::{LogError, LogReader, PackRead};
+use crate::fold::{Manifest, newest_manifest};
+use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::meta::{self, MetaError};
 
 /// Why a machine's history couldn't be read.
@@ -53,17 +55,38 @@ impl MachineHistory {
 
     /// The same; where the newest epoch seems to be cut off, all logs are looked at before that is
     /// said, for the record of a session may be lost without a trace. `tell` is shown every pack that
-    /// its history follows from, some of them twice, so that who wants more of an index doesn't read it
-    /// again.
+    /// its history follows from and that isn't folded, some of them twice, so that who wants more of
+    /// an index doesn't read it again.
     ///
     /// # Errors
     /// As [`MachineHistory::read`].
     pub async fn read_telling(
         reader: &LogReader,
         machine: &Name,
+        tell: impl FnMut(&PackRead) + Send,
+    ) -> Result<Self, HistoryError> {
+        let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
+        let mut history = Self::read_beyond(reader, machine, newest.manifest, tell).await?;
+        if let Some(error) = newest.damage {
+            tracing::warn!(%error, "the logs are read instead");
+            history.losses.push(Loss::Record(error));
+        }
+        Ok(history)
+    }
+
+    /// Reads a machine's history from this manifest of it, if it is one, and from what the logs have
+    /// besides.
+    ///
+    /// # Errors
+    /// As [`MachineHistory::read`].
+    pub(crate) async fn read_beyond(
+        reader: &LogReader,
+        machine: &Name,
+        fold: Option<Manifest>,
         mut tell: impl FnMut(&PackRead) + Send,
     ) -> Result<Self, HistoryError> {
-        let mut history = Self::listed(reader, machine).await?;
+        let fold = fold.map(Arc::new);
+        let mut history = Self::listed(reader, machine, fold.clone()).await?;
         history.read_logs_telling(reader, &mut tell).await?;
         if history.strayed || !history.seems_cut() {
             return Ok(history);
@@ -72,7 +95,7 @@ impl MachineHistory {
         if !unnamed.is_empty() {
             // From the beginning: what was read until now is of other moments, and not in the order
             // of the logs.
-            history = Self::listed(reader, machine).await?;
+            history = Self::listed(reader, machine, fold).await?;
             history.besides = unnamed.iter().map(|unnamed| unnamed.place.log.clone()).collect();
             history.losses.extend(unnamed.into_iter().map(Loss::Unnamed));
             history.read_logs_telling(reader, &mut tell).await?;
@@ -82,7 +105,11 @@ impl MachineHistory {
     }
 
     /// What is recorded of a machine; its logs aren't read yet.
-    async fn listed(reader: &LogReader, machine: &Name) -> Result<Self, HistoryError> {
+    async fn listed(
+        reader: &LogReader,
+        machine: &Name,
+        fold: Option<Arc<Manifest>>,
+    ) -> Result<Self, HistoryError> {
         let (store, ring) = (reader.store(), reader.ring());
         let epochs = meta::list_epochs(store, ring, machine).await?;
         if epochs.whole.is_empty() && epochs.damaged.is_empty() {
@@ -90,7 +117,7 @@ impl MachineHistory {
             return Err(HistoryError::NoMachine { machine: machine.clone(), known: known(&names) });
         }
         let sessions = meta::list_sessions(store, ring, machine).await?;
-        Ok(Self::new(machine.clone(), epochs, sessions))
+        Ok(Self { fold, ..Self::new(machine.clone(), epochs, sessions) })
     }
 
     /// Reads the logs of the machine's epochs: every index from its first pack on. What is damaged
@@ -113,35 +140,49 @@ impl MachineHistory {
             self.besides = reader.logs().await?;
         }
         let mut traces = Traces::default();
+        if let Some(fold) = &self.fold {
+            fold.seed(&self.machine, &mut traces);
+        }
         for (log, first) in self.logs() {
+            let (survey, first) = self.survey(reader, &log, first).await?;
             let packs = first..PackNumber(u64::MAX);
-            let losses = self.read_log(reader, &log, packs, &mut traces, &mut tell).await?;
+            let losses = self.read_log(reader, &survey, packs, &mut traces, &mut tell).await?;
             self.losses.extend(losses);
         }
         self.take_traces(&mut traces);
         Ok(())
     }
 
+    /// A log whose records may begin with pack `first`, and the first pack to read of it: what lies
+    /// before is folded.
+    pub(crate) async fn survey(
+        &self,
+        reader: &LogReader,
+        log: &LogName,
+        first: PackNumber,
+    ) -> Result<(Survey, PackNumber), LogError> {
+        match self.fold.as_ref().and_then(|fold| fold.upto(log, first)) {
+            Some(upto) => Ok((reader.survey_from(log, upto).await?, upto)),
+            None => Ok((reader.survey(log).await?, first)),
+        }
+    }
+
     /// Reads packs of a log; gives what is wrong with them.
     pub(super) async fn read_log(
         &self,
         reader: &LogReader,
-        log: &LogName,
+        survey: &Survey,
         range: Range<PackNumber>,
         traces: &mut Traces,
         mut tell: impl FnMut(&PackRead) + Send,
     ) -> Result<Vec<Loss>, LogError> {
-        if range.is_empty() {
-            return Ok(Vec::new());
-        }
-        let survey = reader.survey(log).await?;
         let missing = survey.counted.missing.iter();
         let lost = missing.filter(|(first, last)| *last >= range.start && *first < range.end);
         let lost = lost.map(|(pack, _)| LogError::Missing(survey.place(*pack)));
         let mut losses: Vec<Loss> = lost.map(Loss::Log).collect();
         let mut numbers = survey.counted_from(range.start);
         numbers.retain(|number| *number < range.end);
-        let mut packs = std::pin::pin!(reader.packs(&survey, numbers));
+        let mut packs = std::pin::pin!(reader.packs(survey, numbers));
         while let Some((place, pack)) = packs.next().await {
             match pack {
                 Ok(pack) => {

@@ -30,6 +30,17 @@ pub struct Trace {
 }
 
 impl Trace {
+    /// What is known of an epoch without its logs.
+    pub(crate) fn known(
+        chain: Chain,
+        bookmarks: BTreeMap<Lsn, (Micros, Bookmark)>,
+        declared: BTreeMap<Lsn, Disk>,
+        last_time: Micros,
+        begins: BTreeMap<LogName, (PackNumber, Lsn)>,
+    ) -> Self {
+        Self { chain, bookmarks, declared, last_time, begins, assemblers: HashMap::new() }
+    }
+
     /// Takes the next record of this epoch from `log`; logs may come in any order.
     pub fn add(&mut self, log: LogId, record: &Record) {
         let assembler = self.assemblers.entry(log).or_default();

@@ -96,7 +96,10 @@ impl MachineHistory {
         self.give_traces(&mut traces);
         for log in reader.logs().await? {
             let until = named.get(&log).copied().unwrap_or(PackNumber(u64::MAX));
-            self.read_log(reader, &log, PackNumber(0)..until, &mut traces, |_| ()).await?;
+            if until > PackNumber(0) {
+                let survey = reader.survey(&log).await?;
+                self.read_log(reader, &survey, PackNumber(0)..until, &mut traces, |_| ()).await?;
+            }
         }
         self.take_traces(&mut traces);
         Ok(self.unnamed(reader).await?)

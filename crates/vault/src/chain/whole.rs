@@ -49,6 +49,26 @@ impl Chain {
         self.runs.range(..=lsn.0).next_back().is_some_and(|(_, last)| *last >= lsn.0)
     }
 
+    /// The ranges of LSNs (first, last) that are there, in order.
+    pub fn runs(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
+        self.runs.iter().map(|(first, last)| (Lsn(*first), Lsn(*last)))
+    }
+
+    /// The chain of these runs, which rise and neither touch nor overlap; `None` when they do.
+    #[must_use]
+    pub fn of_runs(runs: impl IntoIterator<Item = (Lsn, Lsn)>) -> Option<Self> {
+        let mut chain = Self::default();
+        let mut next = 1;
+        for (first, last) in runs {
+            if first.0 < next || first > last {
+                return None;
+            }
+            chain.runs.insert(first.0, last.0);
+            next = last.0.saturating_add(2);
+        }
+        Some(chain)
+    }
+
     /// The ranges of LSNs (first, last) that are missing below [`Chain::highest`].
     pub fn holes(&self) -> impl Iterator<Item = (Lsn, Lsn)> {
         let mut next = 1;
@@ -79,6 +99,18 @@ mod tests {
         assert_eq!(chain.holes().collect::<Vec<_>>(), [(Lsn(4), Lsn(6))]);
     }
 
+    #[test]
+    fn runs_that_touch_overlap_or_dont_rise_are_no_chain() {
+        let of = |runs: &[(u64, u64)]| {
+            Chain::of_runs(runs.iter().map(|(first, last)| (Lsn(*first), Lsn(*last)))).is_some()
+        };
+        assert!(of(&[]) && of(&[(1, 1)]) && of(&[(1, 4), (6, u64::MAX)]));
+        assert!(
+            !of(&[(0, 1)]) && !of(&[(2, 1)]) && !of(&[(1, 4), (5, 6)]) && !of(&[(4, 5), (1, 2)])
+        );
+        assert!(!of(&[(1, u64::MAX), (3, 4)]));
+    }
+
     proptest! {
         #[test]
         fn runs_say_what_a_plain_set_says(lsns in proptest::collection::vec(1_u64..40, 0..60)) {
@@ -96,6 +128,7 @@ mod tests {
                 let expected: Vec<u64> =
                     (1..chain.highest().0).filter(|lsn| !set.contains(lsn)).collect();
                 prop_assert_eq!(missing, expected);
+                prop_assert_eq!(Chain::of_runs(chain.runs()), Some(chain.clone()));
             }
         }
     }

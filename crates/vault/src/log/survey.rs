@@ -113,8 +113,16 @@ impl LogReader {
     /// # Errors
     /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
     pub async fn survey(&self, log: &LogName) -> Result<Survey, LogError> {
-        let stored = self.list(log, PackNumber(0)).try_collect().await?;
-        let mut survey = Survey::of(log.clone(), PackNumber(0), stored);
+        self.survey_from(log, PackNumber(0)).await
+    }
+
+    /// Lists a log from the pack `from` on, before which all was stored, and judges that.
+    ///
+    /// # Errors
+    /// [`LogError::Store`]; what is wrong with the packs themselves is in the survey.
+    pub async fn survey_from(&self, log: &LogName, from: PackNumber) -> Result<Survey, LogError> {
+        let stored = self.list(log, from).try_collect().await?;
+        let mut survey = Survey::of(log.clone(), from, stored);
         self.judge(&mut survey).await?;
         Ok(survey)
     }

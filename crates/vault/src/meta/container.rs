@@ -24,9 +24,22 @@ const BODY_BYTES_MAX: usize = 256 * 1024 - HEADER_BYTES - TAG_BYTES;
 
 const _: () = assert!((BODY_BYTES_MAX + HEADER_BYTES + TAG_BYTES) as u64 == META_BYTES_MAX);
 
-/// Seals `body` as the object at `path`, under the newest root key.
+/// What a sealed object has besides its body.
+pub(crate) const SEALED_OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
+
+/// Seals `body` as the small object at `path`, under the newest root key.
 pub(super) fn seal(ring: &KeyRing, path: &str, body: &[u8]) -> Result<Bytes, MetaError> {
-    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= BODY_BYTES_MAX);
+    seal_within(ring, path, body, BODY_BYTES_MAX)
+}
+
+/// The same for a body that may have `body_bytes_max`.
+pub(crate) fn seal_within(
+    ring: &KeyRing,
+    path: &str,
+    body: &[u8],
+    body_bytes_max: usize,
+) -> Result<Bytes, MetaError> {
+    let length = u32::try_from(body.len()).ok().filter(|_| body.len() <= body_bytes_max);
     let length = length.ok_or_else(|| MetaError::damaged(path, "it is too long to be written"))?;
     let version = ring.current();
     let cipher = ring.meta_cipher(version, path).ok_or_else(|| MetaError::key(path, version))?;
@@ -46,9 +59,19 @@ pub(super) fn seal(ring: &KeyRing, path: &str, body: &[u8]) -> Result<Bytes, Met
     Ok(object.into())
 }
 
-/// Opens the object that was read at `path`. Whether it is of a newer format, or under a key that
-/// isn't there, is believed only when the seal doesn't show that the field was changed.
+/// Opens the small object that was read at `path`. Whether it is of a newer format, or under a key
+/// that isn't there, is believed only when the seal doesn't show that the field was changed.
 pub(super) fn open(ring: &KeyRing, path: &str, object: &[u8]) -> Result<Vec<u8>, MetaError> {
+    open_within(ring, path, object, BODY_BYTES_MAX)
+}
+
+/// The same for an object whose body may have `body_bytes_max`.
+pub(crate) fn open_within(
+    ring: &KeyRing,
+    path: &str,
+    object: &[u8],
+    body_bytes_max: usize,
+) -> Result<Vec<u8>, MetaError> {
     let short = |_: Short| MetaError::damaged(path, "it is cut short");
     let mut reader = Reader::new(object);
     let header: [u8; HEADER_BYTES] = reader.array().map_err(short)?;
@@ -57,7 +80,7 @@ pub(super) fn open(ring: &KeyRing, path: &str, object: &[u8]) -> Result<Vec<u8>,
         return Err(MetaError::damaged(path, "its first bytes are not those of a sealed object"));
     }
     let length = usize::try_from(fields.length).unwrap_or(usize::MAX);
-    if length > BODY_BYTES_MAX || reader.left() != length + TAG_BYTES {
+    if length > body_bytes_max || reader.left() != length + TAG_BYTES {
         return Err(MetaError::damaged(path, "it hasn't the length that it states"));
     }
     let sealed = reader.bytes(length).map_err(short)?;

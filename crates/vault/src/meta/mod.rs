@@ -8,7 +8,7 @@
 //! authenticated under the path it was read at; creating one twice with the same bytes is creating
 //! it once, so a lost answer does no harm.
 
-mod container;
+pub(crate) mod container;
 mod records;
 mod table;
 
@@ -64,6 +64,9 @@ pub enum MetaError {
     /// Keys can't be made.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// A thread that decodes has ended: the program is stopping, or has a mistake.
+    #[error("reading was stopped: {0}")]
+    Stopped(String),
 }
 
 impl MetaError {
@@ -74,6 +77,7 @@ impl MetaError {
             Self::Store(error) => error.remedy(),
             Self::Key(error) => error.remedy(),
             Self::Format { .. } => Remedy::Refuse,
+            Self::Stopped(_) => Remedy::Stop,
             Self::Damaged { .. } | Self::Missing { .. } | Self::KeyVersion { .. } => Remedy::Repair,
         }
     }
@@ -84,7 +88,9 @@ impl MetaError {
         match self {
             Self::Damaged { .. } | Self::Missing { .. } => true,
             Self::Store(error) => error.is_damage(),
-            Self::Format { .. } | Self::KeyVersion { .. } | Self::Key(_) => false,
+            Self::Format { .. } | Self::KeyVersion { .. } | Self::Key(_) | Self::Stopped(_) => {
+                false
+            }
         }
     }
 
@@ -98,7 +104,7 @@ impl MetaError {
         }
     }
 
-    fn damaged(path: &str, cause: &str) -> Self {
+    pub(crate) fn damaged(path: &str, cause: &str) -> Self {
         Self::Damaged { path: path.into(), cause: cause.into() }
     }
 

@@ -114,13 +114,13 @@ impl Preamble {
     }
 }
 
-pub(super) fn encode_name(name: &Name, buffer: &mut Vec<u8>) {
+pub(crate) fn encode_name(name: &Name, buffer: &mut Vec<u8>) {
     let text = name.as_str().as_bytes();
     let length = u8::try_from(text.len()).expect("a name has at most 63 bytes");
     Writer::new(buffer).u8(length).bytes(text).zeros(NAME_FIELD_BYTES - 1 - text.len());
 }
 
-fn decode_name(reader: &mut Reader<'_>) -> Result<Name, PackError> {
+pub(crate) fn decode_name(reader: &mut Reader<'_>) -> Result<Name, PackError> {
     let refuse = || PackError::Field("a name in the index is no name");
     let field: [u8; NAME_FIELD_BYTES] = reader.array()?;
     let text = field.get(1..1 + usize::from(field[0])).ok_or_else(refuse)?;

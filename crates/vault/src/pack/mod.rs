@@ -30,6 +30,7 @@ pub use index::{
     Content, FrameEntry, MachineEntry, PackIndex, PackSummary, Record, Target, TargetLog,
 };
 pub use index_codec::{SEALED_INDEX_BYTES_MAX, open_index};
+pub(crate) use index_codec::{decode_name, encode_name};
 pub use index_part::{BLOCKS_BYTES_MAX, PackBlock, PackBlocks, open_blocks, open_summary};
 pub use record_codec::RECORD_BYTES;
 pub use writer::{ClosedPack, PackClose, PackWriter, RecordHead};

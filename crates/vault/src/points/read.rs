@@ -18,6 +18,9 @@ pub async fn read(
     let mut referred = Referred::default();
     let tell = |pack: &_| referred.add_pack(pack, Some(machine));
     let mut history = MachineHistory::read_telling(reader, machine, tell).await?;
+    if let Some(fold) = &history.fold {
+        referred.add_fold(machine, fold);
+    }
     let lacks = referred.check(reader).await?;
     let mut points = MachinePoints::of(&history);
     points.withhold(&history, &lacks);

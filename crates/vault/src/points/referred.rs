@@ -9,6 +9,8 @@
 //! Errs on the safe side: a reference counts even if its block was overwritten before a point, or
 //! its session broke off and the record came again otherwise, as in `verify`'s touches.
 //!
+//! Of packs that were folded only names and sizes are compared.
+//!
 //! Memory: one entry (some 50 bytes) a pack for each epoch that refers to it, one a pack that was
 //! read, and what is wrong with each that can't be.
 
@@ -19,6 +21,7 @@ use tidegate_model::{Epoch, LogId, LogName, Lsn, Name, PackNumber, Point};
 
 use super::{Gap, GapCause, MachinePoints};
 use crate::chain::MachineHistory;
+use crate::fold::Manifest;
 use crate::log::{LogError, LogReader, PackRead};
 use crate::pack::{Content, TargetLog};
 use crate::restore::target_place;
@@ -35,6 +38,8 @@ pub struct Referred {
     logs: HashMap<LogId, LogName>,
     /// Packs that were read: nothing is wrong with them.
     intact: HashSet<PackKey>,
+    /// The sizes of packs that were read when they were folded.
+    sizes: HashMap<PackKey, u64>,
 }
 
 impl Referred {
@@ -63,6 +68,22 @@ impl Referred {
         }
     }
 
+    /// Takes the packs in which the folded bytes of a machine are kept, its own as well: they were
+    /// read once, and it suffices that they are there as they were.
+    pub fn add_fold(&mut self, machine: &Name, fold: &Manifest) {
+        for folded in &fold.epochs {
+            let epoch = self.first.entry((machine.clone(), folded.epoch)).or_default();
+            for (place, lsn, bytes) in folded.kept_in() {
+                let first = epoch.entry(place.key()).or_insert(lsn);
+                *first = lsn.min(*first);
+                if bytes > 0 {
+                    self.sizes.insert(place.key(), bytes);
+                }
+                self.logs.entry(place.log.id).or_insert(place.log);
+            }
+        }
+    }
+
     /// Looks at the packs that weren't read yet.
     ///
     /// # Errors
@@ -78,7 +99,12 @@ impl Referred {
         for (log, numbers) in unread {
             // The listing has the sizes, which tell a pack that was cut.
             let survey = reader.survey(log).await?;
-            let mut packs = std::pin::pin!(reader.packs(&survey, numbers.into_iter().collect()));
+            let as_it_was = |number: &PackNumber| {
+                let folded = self.sizes.get(&(log.id, *number));
+                folded.is_some_and(|bytes| survey.stored.get(&number.0) == Some(bytes))
+            };
+            let numbers = numbers.into_iter().filter(|number| !as_it_was(number));
+            let mut packs = std::pin::pin!(reader.packs(&survey, numbers.collect()));
             while let Some((place, pack)) = packs.next().await {
                 match pack {
                     Ok(_) => {}

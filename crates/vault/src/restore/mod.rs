@@ -30,17 +30,19 @@ mod tests;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use tidegate_model::{Disk, DiskNumber, Name, Point};
 
 pub use error::{Damage, RestoreError};
 pub use means::{MEMORY_DEFAULT, MEMORY_MIN, Means};
 pub use sink::{Part, Sink, Waiting, WriteError, Writer};
-pub(crate) use state::target_place;
+pub(crate) use state::{Ordinals, target_place};
 pub use view::{PointView, Stretch, VIEW_MEMORY_MIN, ViewMeans};
 
-use crate::chain::{Loss, MachineHistory};
+use crate::chain::{HistoryError, Loss, MachineHistory};
+use crate::fold::{LAYERS_AHEAD, Manifest, read_layer};
 use crate::log::LogReader;
+use crate::meta::MetaError;
 use cuts::Cuts;
 use state::{State, StateBuilder};
 
@@ -61,8 +63,8 @@ pub struct RestorePlan {
 }
 
 impl RestorePlan {
-    /// Reads the indexes that make up `point` of a machine; of the disks in `only`, or all when it
-    /// is empty.
+    /// Reads the layers and indexes that make up `point` of a machine; of the disks in `only`, or all
+    /// when it is empty.
     ///
     /// # Errors
     /// [`RestoreError`] when something that makes up the point is missing or damaged.
@@ -116,16 +118,59 @@ async fn state_at(
     Ok(state)
 }
 
-/// Reads every index of the machine's logs. What can't be read there is told only if it matters:
-/// the chain shows whether it held anything of this machine.
+/// Reads the layers of what is folded of the machine, and every index of its logs beyond. What can't
+/// be read there is told only if it matters: the chain shows whether it held anything of this machine.
+/// Where a layer can't be read, the logs are read instead, as far as they are there.
 async fn read_state(
     reader: &LogReader,
     history: &MachineHistory,
-    mut builder: StateBuilder,
+    builder: StateBuilder,
 ) -> Result<State, RestoreError> {
-    let mut losses: Vec<Loss> = Vec::new();
+    let Some(fold) = &history.fold else {
+        return read_logs(reader, history, builder, Vec::new()).await;
+    };
+    let mut folded = builder.clone();
+    match read_layers(reader, fold, &mut folded).await {
+        Ok(()) => read_logs(reader, history, folded, Vec::new()).await,
+        Err(error) if error.is_damage() => {
+            tracing::warn!(%error, "the logs are read instead");
+            read_logs(reader, &history.unfolded(), builder, vec![error.into()]).await
+        }
+        Err(error) => Err(HistoryError::Meta(error).into()),
+    }
+}
+
+/// Applies what is folded, as far as the point needs it.
+async fn read_layers(
+    reader: &LogReader,
+    fold: &Manifest,
+    builder: &mut StateBuilder,
+) -> Result<(), MetaError> {
+    let mut wanted = Vec::new();
+    for epoch in &fold.epochs {
+        let Some(upto) = builder.add_fold(epoch) else { continue };
+        wanted.extend(epoch.needed(upto).map(|layer| (epoch.epoch, layer)));
+    }
+    let (store, ring, machine) = (reader.store(), reader.ring(), builder.machine().clone());
+    let layers = stream::iter(wanted).map(|(epoch, entry)| {
+        let machine = machine.clone();
+        async move { read_layer(store, ring, &machine, epoch, entry).await }
+    });
+    let mut layers = std::pin::pin!(layers.buffered(LAYERS_AHEAD));
+    while let Some(layer) = layers.next().await {
+        builder.add_layer(&layer?);
+    }
+    Ok(())
+}
+
+async fn read_logs(
+    reader: &LogReader,
+    history: &MachineHistory,
+    mut builder: StateBuilder,
+    mut losses: Vec<Loss>,
+) -> Result<State, RestoreError> {
     for (log, first) in history.logs() {
-        let survey = reader.survey(&log).await?;
+        let (survey, first) = history.survey(reader, &log, first).await?;
         let mut packs = std::pin::pin!(reader.packs(&survey, survey.counted_from(first)));
         while let Some((_, pack)) = packs.next().await {
             match pack {

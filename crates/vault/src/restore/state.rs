@@ -10,6 +10,7 @@ use tidegate_model::{
 use super::RestoreError;
 use super::map::{ExtentMap, Kept, Source, Stamp};
 use crate::chain::{Assembler, Broken, Chain, Loss};
+use crate::fold::{FoldedEpoch, Layer, LayerExtent, LayerSource};
 use crate::log::{LogError, PackPlace, PackRead};
 use crate::pack::{Content, PackError, PackIndex, Record, TargetLog};
 
@@ -36,6 +37,7 @@ impl PackTable {
 }
 
 /// What a record does to a disk.
+#[derive(Clone)]
 enum Change {
     Range(Extent, Source),
     Disk(Disk),
@@ -43,13 +45,14 @@ enum Change {
 }
 
 /// A disk while it is built.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct DiskState {
     declared: Option<(Stamp, Disk)>,
     map: ExtentMap,
 }
 
 /// A machine's disks while its records are applied.
+#[derive(Clone)]
 pub struct StateBuilder {
     machine: Name,
     /// Only these disks; all when empty.
@@ -92,6 +95,54 @@ impl StateBuilder {
             disks: BTreeMap::new(),
             packs: PackTable::default(),
         }
+    }
+
+    /// Whose disks they are.
+    pub const fn machine(&self) -> &Name {
+        &self.machine
+    }
+
+    /// Takes what is folded of an epoch, but for its layers; tells up to which LSN these are wanted,
+    /// or `None` when the point doesn't stand on the epoch.
+    pub fn add_fold(&mut self, fold: &FoldedEpoch) -> Option<Lsn> {
+        let (depth, upto) = *self.epochs.get(&fold.epoch)?;
+        self.chains.insert(fold.epoch, fold.chain());
+        for told in fold.disks.iter().filter(|told| told.lsn <= upto) {
+            if self.wants(told.disk.number) {
+                let stamp = Stamp { depth, lsn: told.lsn };
+                let disk = self.disks.entry(told.disk.number).or_default();
+                disk.declare(stamp, told.disk.clone());
+            }
+        }
+        Some(upto)
+    }
+
+    /// Takes a layer; layers may come in any order.
+    pub fn add_layer(&mut self, layer: &Layer) {
+        let Some((depth, upto)) = self.epochs.get(&layer.epoch).copied() else { return };
+        let packs: Vec<u32> =
+            layer.packs.iter().map(|place| self.packs.place_of(place.clone())).collect();
+        for LayerExtent { extent, lsn, source, time: _ } in &layer.extents {
+            if *lsn > upto || !self.wants(extent.disk) {
+                continue;
+            }
+            let source = match *source {
+                LayerSource::Zero => Source::Zero,
+                LayerSource::Kept { pack, frame, ordinal, checksum, name } => {
+                    // Both were checked when the layer was opened.
+                    let pack = packs[pack as usize];
+                    let bytes = u32::try_from(extent.length).expect("no kept record is longer");
+                    let record = Kept { pack, frame, ordinal, bytes, checksum, name };
+                    Source::Kept { record, skip: 0 }
+                }
+            };
+            let (stamp, end) = (Stamp { depth, lsn: *lsn }, extent.offset + extent.length);
+            self.disks.entry(extent.disk).or_default().map.put(extent.offset, end, stamp, source);
+        }
+    }
+
+    fn wants(&self, disk: DiskNumber) -> bool {
+        self.only.is_empty() || self.only.contains(&disk)
     }
 
     /// Takes the next pack of a log; logs may come in any order.
@@ -150,12 +201,11 @@ impl StateBuilder {
         record: &Record,
         ordinal: u32,
     ) -> Result<Change, RestoreError> {
-        let wanted = |disk: DiskNumber| self.only.is_empty() || self.only.contains(&disk);
-        if record.content.extent().is_some_and(|extent| !wanted(extent.disk)) {
+        if record.content.extent().is_some_and(|extent| !self.wants(extent.disk)) {
             return Ok(Change::Nothing);
         }
         Ok(match &record.content {
-            Content::Disk(disk) if wanted(disk.number) => Change::Disk(disk.clone()),
+            Content::Disk(disk) if self.wants(disk.number) => Change::Disk(disk.clone()),
             Content::Disk(_) | Content::Bookmark(_) | Content::Time => Change::Nothing,
             Content::Zero(extent) => Change::Range(*extent, Source::Zero),
             Content::Kept { extent, checksum, frame, name: _, offset: _ } => {
@@ -226,13 +276,14 @@ impl DiskState {
 
 /// Counts the kept records of each frame: the index has them frame after frame.
 #[derive(Debug, Default)]
-struct Ordinals {
+pub struct Ordinals {
     frame: u32,
     next: u32,
 }
 
 impl Ordinals {
-    fn next(&mut self, record: &Record) -> u32 {
+    /// That of the next record of the pack; 0 when it keeps nothing there.
+    pub fn next(&mut self, record: &Record) -> u32 {
         let Content::Kept { frame, .. } = record.content else { return 0 };
         if frame != self.frame {
             *self = Self { frame, next: 0 };

@@ -1,5 +1,7 @@
 //! A log of a test vault: cuts, finds zeros and known blocks, seals, packs, when it is told to.
 
+use std::ops::Range;
+
 use tidegate_model::{
     BlockName, Checksum, Epoch, Extent, FrameNumber, LogId, LogName, Lsn, Micros, Name, PackId,
     PackNumber, Piece, RunId,
@@ -84,9 +86,22 @@ impl TestLog {
         op: &Op,
         pieces: Option<usize>,
     ) {
+        self.add_pieces(vault, of, lsn, op, 0..pieces.unwrap_or(usize::MAX));
+    }
+
+    /// Adds some of a record's pieces.
+    pub fn add_pieces(
+        &mut self,
+        vault: &TestVault,
+        of: &(Name, Epoch),
+        lsn: u64,
+        op: &Op,
+        pieces: Range<usize>,
+    ) {
         let parts = self.split(vault, op);
         let count = u16::try_from(parts.len()).unwrap();
-        for (number, part) in (0..).zip(parts).take(pieces.unwrap_or(usize::MAX)) {
+        let parts = (0..).zip(parts).skip(pieces.start).take(pieces.len());
+        for (number, part) in parts {
             let piece = Piece { number, count };
             let head = RecordHead { machine: 0, lsn: Lsn(lsn), piece, time: Micros(lsn * 1000) };
             let part = match part {

@@ -22,7 +22,8 @@ pub fn disk(number: u8, bytes: u64) -> Disk {
     Disk { number, bytes, name: format!("/dev/vd{number}") }
 }
 
-type Disks = BTreeMap<DiskNumber, Vec<u8>>;
+/// The bytes of disks.
+pub type Disks = BTreeMap<DiskNumber, Vec<u8>>;
 
 /// A machine with one epoch.
 pub struct TestMachine {
@@ -66,18 +67,7 @@ impl TestMachine {
     /// What the machine does next; it is sent by [`TestMachine::send`].
     pub fn does(&mut self, op: Op) -> u64 {
         let mut disks = self.states.last().unwrap().clone();
-        match &op {
-            Op::Disk(disk) => {
-                let bytes = usize::try_from(disk.bytes).unwrap();
-                disks.entry(disk.number).or_default().resize(bytes, 0);
-            }
-            Op::Write(extent, bytes) => paint(&mut disks, extent, bytes),
-            Op::Zero(extent) => {
-                let zeros = vec![0; usize::try_from(extent.length).unwrap()];
-                paint(&mut disks, extent, &zeros);
-            }
-            Op::Bookmark(_) | Op::Time => {}
-        }
+        change(&mut disks, &op);
         self.states.push(disks);
         self.ops.push(op);
         self.ops.len() as u64
@@ -162,6 +152,22 @@ impl TestMachine {
         let mut history = MachineHistory::new(self.of.0.clone(), epochs, sessions);
         history.read_logs(&vault.reader()).await.unwrap();
         history
+    }
+}
+
+/// What an op does to disks.
+pub fn change(disks: &mut Disks, op: &Op) {
+    match op {
+        Op::Disk(disk) => {
+            let bytes = usize::try_from(disk.bytes).unwrap();
+            disks.entry(disk.number).or_default().resize(bytes, 0);
+        }
+        Op::Write(extent, bytes) => paint(disks, extent, bytes),
+        Op::Zero(extent) => {
+            let zeros = vec![0; usize::try_from(extent.length).unwrap()];
+            paint(disks, extent, &zeros);
+        }
+        Op::Bookmark(_) | Op::Time => {}
     }
 }
 

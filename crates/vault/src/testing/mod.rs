@@ -18,12 +18,14 @@ use crate::seal::{KeyRing, Secret};
 use crate::store::Store;
 
 mod late;
+mod life;
 mod log;
 mod machine;
 
 pub use late::LateStore;
+pub use life::{Event, apply, event, live};
 pub use log::TestLog;
-pub use machine::{MemorySink, TestMachine, disk, extent};
+pub use machine::{Disks, MemorySink, TestMachine, change, disk, extent};
 
 /// The block size of test vaults: small, so that little data makes many blocks.
 pub const BLOCK: u64 = 4096;

@@ -28,13 +28,14 @@ pub struct Indexes {
     seen: HashMap<LogName, HashSet<PackNumber>>,
 }
 
-/// What a reference says of its target.
-struct Pointer {
-    frame: FrameNumber,
-    ordinal: u32,
-    bytes: u64,
-    checksum: Checksum,
-    name: BlockName,
+/// What a reference, or an extent of a layer, says of its target.
+pub struct Pointer {
+    pub frame: FrameNumber,
+    pub ordinal: u32,
+    pub bytes: u64,
+    pub checksum: Checksum,
+    /// Its name, where it was found by name.
+    pub name: Option<BlockName>,
 }
 
 impl Indexes {
@@ -121,7 +122,7 @@ impl Indexes {
                         ordinal: target.ordinal,
                         bytes: extent.length,
                         checksum: *checksum,
-                        name: *name,
+                        name: Some(*name),
                     });
                 }
                 _ => {}
@@ -201,14 +202,15 @@ impl Indexes {
     }
 }
 
-fn leads(pointer: &Pointer, target: &PackRead) -> bool {
+/// Whether a pointer leads to what it says.
+pub fn leads(pointer: &Pointer, target: &PackRead) -> bool {
     let place = target.index.frame_place(pointer.frame);
     let kept = place.and_then(|place| target.index.kept_at(place, pointer.ordinal));
     matches!(
         kept.map(|record| &record.content),
-        Some(Content::Kept { extent, checksum, name: Some(name), .. })
+        Some(Content::Kept { extent, checksum, name, .. })
             if extent.length == pointer.bytes
                 && *checksum == pointer.checksum
-                && *name == pointer.name
+                && pointer.name.is_none_or(|wanted| *name == Some(wanted))
     )
 }

@@ -1,4 +1,4 @@
-//! Checks a vault: indexes, gaps, references and chains always; every frame on demand.
+//! Checks a vault: indexes, gaps, references, chains and layers always; every frame on demand.
 //!
 //! Owns what is called damage and what it touches. Doesn't own the checks of a single pack
 //! (`pack`, `log`). Changes nothing, and may run while servers write.
@@ -9,6 +9,7 @@
 
 mod contents;
 mod ends;
+mod folds;
 mod indexes;
 mod machines;
 mod report;
@@ -27,6 +28,7 @@ pub use report::{Counts, Finding, MachineReport, OpenLog, Report, Spot, Touch};
 
 use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::meta::MetaError;
+use folds::Folds;
 use indexes::Indexes;
 
 /// Why a check couldn't be made.
@@ -101,7 +103,9 @@ pub async fn verify(
 ) -> Result<Report, VerifyError> {
     let mut findings = Vec::new();
     let mut histories = machines::records(reader, &mut findings).await?;
-    let (surveys, strays) = reader.surveys().await?;
+    let folds = Folds::read(reader, &histories, &mut findings).await?;
+    let (mut surveys, strays) = reader.surveys().await?;
+    folds.state(&mut surveys);
     let mut steps = Steps { done: expected(&surveys, contents), tell: progress };
 
     let mut indexes = Indexes::new(surveys);
@@ -116,6 +120,7 @@ pub async fn verify(
     let named = ends::named_logs(&histories);
     let logs = surveys.keys().chain(named.iter().filter(|log| !surveys.contains_key(*log)));
     counts.runs = machines::check_runs(reader, logs, &mut findings).await?;
+    counts.layers = folds.check(reader, &mut findings).await?;
     machines::compare(reader, &mut histories, traces, &mut findings).await?;
     if !findings.is_empty() {
         touch::read(reader, surveys.values(), &histories, &mut findings).await?;

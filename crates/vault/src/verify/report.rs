@@ -25,6 +25,8 @@ pub struct Counts {
     pub records: u64,
     /// References.
     pub references: u64,
+    /// Layers of what is folded.
+    pub layers: u64,
     /// Bytes of disks that frames hold, before they were made smaller.
     pub kept_bytes: u64,
     /// Bytes of the packs.

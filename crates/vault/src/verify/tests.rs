@@ -7,10 +7,10 @@ use crate::layout;
 use crate::pack::{HEADER_BYTES, PackHeader, PackKind};
 use crate::testing::{BLOCK, Op, TestLog, TestMachine, TestVault, disk, extent, run};
 
+mod folded;
 mod unnamed;
 
-/// Two machines: db-1 with three packs of log 1; web-1 in log 2, whose one write refers to the
-/// first block of db-1.
+/// db-1 with three packs of log 1; web-1 in log 2, whose one write refers to db-1's first block.
 struct Sample {
     vault: TestVault,
     paths: Vec<String>,

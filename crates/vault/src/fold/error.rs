@@ -1,0 +1,62 @@
+//! Why a machine's history couldn't be folded.
+
+use tidegate_model::{Name, Remedy};
+
+use crate::chain::HistoryError;
+use crate::log::LogError;
+use crate::meta::MetaError;
+
+/// Why a machine's history couldn't be folded. What was folded before is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum FoldError {
+    /// The history couldn't be read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A log couldn't be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A manifest or layer couldn't be read or created.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// Nobody knows in which logs the machine's records lie.
+    #[error(
+        "{machine} can't be folded while records of its sessions are damaged or missing: any log may hold what they brought; `tidegate verify` says which, bring them back from a copy of the vault"
+    )]
+    Strayed {
+        /// The machine.
+        machine: Name,
+    },
+    /// The manifest has outgrown its limit.
+    #[error(
+        "the manifest of {machine} would have {bytes} bytes, and {bytes_max} are the most: it has too many bookmarks or packs, and nothing more of it can be folded; recovery goes on without"
+    )]
+    TooLong {
+        /// The machine.
+        machine: Name,
+        /// What it would have.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// Others folded the same machine meanwhile, again and again.
+    #[error("others fold {machine} all the time: let one do it")]
+    Contended {
+        /// The machine.
+        machine: Name,
+    },
+}
+
+impl FoldError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        match self {
+            Self::History(error) => error.remedy(),
+            Self::Log(error) => error.remedy(),
+            Self::Meta(error) => error.remedy(),
+            Self::Strayed { .. } => Remedy::Repair,
+            Self::TooLong { .. } => Remedy::Refuse,
+            Self::Contended { .. } => Remedy::Retry,
+        }
+    }
+}

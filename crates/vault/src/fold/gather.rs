@@ -1,0 +1,224 @@
+//! Takes the records of one machine out of packs, log by log, and tells how far each log is folded.
+//! Pure: packs come in, layers and positions come out.
+//!
+//! Invariants: a pack is taken as a whole, and only if all that it has of the machine lies on whole
+//! chains. A record that is folded already isn't folded again. A record that is cut by the end of
+//! what is taken is folded by whoever takes its end: the log's position stays where it begins.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use tidegate_model::{
+    BlockName, Checksum, Epoch, Extent, FrameNumber, LogId, LogName, Lsn, Name, PackNumber,
+};
+
+use super::layer::{LAYER_CLOSE_EXTENTS, Layer, LayerBuilder, LayerExtent, LayerSource};
+use super::manifest::{FoldedUsage, Manifest};
+use crate::chain::{Assembler, Chain, Traces};
+use crate::log::{PackPlace, PackRead};
+use crate::pack::{Content, Record};
+use crate::restore::{Ordinals, target_place};
+use crate::usage::usage_in;
+
+/// What one machine's folding has gathered.
+pub(super) struct Gatherer {
+    machine: Name,
+    epochs: BTreeMap<Epoch, Growing>,
+    /// What the taken packs say, besides what they did to disks.
+    pub traces: Traces,
+    /// The sizes of the packs that were taken.
+    sizes: HashMap<(LogId, PackNumber), u64>,
+}
+
+/// An epoch whose records are gathered.
+struct Growing {
+    /// Its chain is whole up to here.
+    end: Lsn,
+    folded: Chain,
+    new: LayerBuilder,
+    /// The packs in which bytes are kept, with the first LSN that needs them and their sizes.
+    packs: BTreeMap<PackPlace, (Lsn, u64)>,
+}
+
+/// What is taken of one log.
+#[derive(Default)]
+pub(super) struct LogGather {
+    assemblers: HashMap<Epoch, (Assembler<Item>, PackNumber)>,
+    /// What the packs take of the machine.
+    usage: Vec<(PackNumber, FoldedUsage)>,
+}
+
+/// What a piece of a record does.
+enum Item {
+    Range(Extent, Bytes),
+    Nothing,
+}
+
+enum Bytes {
+    Zero,
+    Kept {
+        place: Arc<PackPlace>,
+        frame: FrameNumber,
+        ordinal: u32,
+        checksum: Checksum,
+        name: Option<BlockName>,
+    },
+}
+
+impl Gatherer {
+    /// Goes on from `base`; `ends` tells how far each epoch's chain is whole.
+    pub fn new(machine: &Name, ends: &BTreeMap<Epoch, Lsn>, base: &Manifest) -> Self {
+        let mut traces = Traces::default();
+        base.seed(machine, &mut traces);
+        let growing = |(epoch, end): (&Epoch, &Lsn)| {
+            let folded = base.epochs.iter().find(|folded| folded.epoch == *epoch);
+            let packs = folded.into_iter().flat_map(|folded| folded.kept_in());
+            let growing = Growing {
+                end: *end,
+                folded: folded.map(|folded| folded.chain()).unwrap_or_default(),
+                new: LayerBuilder::default(),
+                packs: packs.map(|(place, lsn, bytes)| (place, (lsn, bytes))).collect(),
+            };
+            (*epoch, growing)
+        };
+        // An epoch whose record is damaged keeps what is folded of it, and gets no more.
+        let held = base.epochs.iter().map(|folded| (folded.epoch, Lsn::NONE));
+        let mut all: BTreeMap<Epoch, Lsn> = held.collect();
+        all.extend(ends);
+        let epochs = all.iter().map(growing).collect();
+        Self { machine: machine.clone(), epochs, traces, sizes: HashMap::new() }
+    }
+
+    /// Takes the next pack of a log; false when it mustn't be, nor anything behind it.
+    pub fn take(&mut self, log: &mut LogGather, pack: &PackRead) -> bool {
+        let index = &pack.index;
+        let mut ours: Vec<Option<Epoch>> = Vec::with_capacity(index.machines.len());
+        ours.extend(index.machines.iter().map(|m| (m.name == self.machine).then_some(m.epoch)));
+        let epoch_of = |record: &Record| ours[usize::from(record.machine)];
+        let whole = |record: &Record| {
+            let Some(epoch) = epoch_of(record) else { return true };
+            self.epochs.get(&epoch).is_some_and(|growing| record.lsn <= growing.end)
+        };
+        if !index.records.iter().all(whole) {
+            return false;
+        }
+        log.usage.push((pack.place.number, usage_in(pack, &self.machine)));
+        if ours.iter().all(Option::is_none) {
+            return true;
+        }
+        self.traces.add_pack(&pack.place, index, Some(&self.machine));
+        self.sizes.insert(pack.place.key(), pack.header.object_bytes);
+        let mut places = Places { pack, own: Arc::new(pack.place.clone()), others: HashMap::new() };
+        let mut ordinals = Ordinals::default();
+        for record in &index.records {
+            let ordinal = ordinals.next(record);
+            let Some(epoch) = epoch_of(record) else { continue };
+            let item = places.item(record, ordinal);
+            let (assembler, begun) = log.assemblers.entry(epoch).or_default();
+            if record.piece.number == 0 {
+                *begun = pack.place.number;
+            }
+            let items = assembler.push(record.lsn, record.piece, item);
+            if let (Some(items), Some(growing)) = (items, self.epochs.get_mut(&epoch)) {
+                growing.fold(record, items);
+            }
+        }
+        true
+    }
+
+    /// The first pack that a reader of the log must look at, if all before `next` were taken, and
+    /// what those before it take of the machine. `ended`: there is nothing behind; then a record
+    /// that isn't complete, on a chain that is, was sent again elsewhere.
+    pub fn upto(&self, log: LogGather, next: PackNumber, ended: bool) -> (PackNumber, FoldedUsage) {
+        let mut upto = next;
+        for (epoch, (assembler, begun)) in &log.assemblers {
+            let Some(lsn) = assembler.open() else { continue };
+            let elsewhere = self.epochs.get(epoch).is_some_and(|growing| lsn <= growing.end);
+            if !(ended && elsewhere) {
+                upto = upto.min(*begun);
+            }
+        }
+        let passed = log.usage.iter().filter(|(number, _)| *number < upto);
+        let sum = passed.fold(FoldedUsage::default(), |sum, (_, usage)| sum.plus(usage));
+        (upto, sum)
+    }
+
+    /// A layer that is long enough.
+    pub fn full(&mut self) -> Option<Layer> {
+        let full = |(_, growing): &(&Epoch, &mut Growing)| growing.new.len() > LAYER_CLOSE_EXTENTS;
+        let (epoch, growing) = self.epochs.iter_mut().find(full)?;
+        growing.new.close(*epoch)
+    }
+
+    /// Gives what is left of an epoch's layers.
+    pub fn rest(&mut self, epoch: Epoch) -> LayerBuilder {
+        let growing = self.epochs.get_mut(&epoch);
+        growing.map(|growing| std::mem::take(&mut growing.new)).unwrap_or_default()
+    }
+
+    /// The packs in which an epoch's bytes are kept; the sizes of those that were read are known.
+    pub fn packs(&mut self, epoch: Epoch) -> BTreeMap<PackPlace, (Lsn, u64)> {
+        let growing = self.epochs.get_mut(&epoch);
+        let mut packs =
+            growing.map(|growing| std::mem::take(&mut growing.packs)).unwrap_or_default();
+        for (place, (_, bytes)) in &mut packs {
+            *bytes = self.sizes.get(&place.key()).copied().unwrap_or(*bytes);
+        }
+        packs
+    }
+}
+
+impl Growing {
+    /// Takes the pieces of a record that is complete, unless it was taken before.
+    fn fold(&mut self, record: &Record, items: impl Iterator<Item = Item>) {
+        if self.folded.has(record.lsn) {
+            return;
+        }
+        self.folded.add(record.lsn);
+        for item in items {
+            let Item::Range(extent, bytes) = item else { continue };
+            let source = match bytes {
+                Bytes::Zero => LayerSource::Zero,
+                Bytes::Kept { place, frame, ordinal, checksum, name } => {
+                    let first = self.packs.entry(PackPlace::clone(&place));
+                    let (first, _) = first.or_insert((record.lsn, 0));
+                    *first = record.lsn.min(*first);
+                    let pack = self.new.pack(&place);
+                    LayerSource::Kept { pack, frame, ordinal, checksum, name }
+                }
+            };
+            self.new.add(LayerExtent { extent, lsn: record.lsn, time: record.time, source });
+        }
+    }
+}
+
+/// The packs that a pack's records name, each made once.
+struct Places<'p> {
+    pack: &'p PackRead,
+    own: Arc<PackPlace>,
+    others: HashMap<(LogName, PackNumber), Arc<PackPlace>>,
+}
+
+impl Places<'_> {
+    fn item(&mut self, record: &Record, ordinal: u32) -> Item {
+        match &record.content {
+            Content::Zero(extent) => Item::Range(*extent, Bytes::Zero),
+            Content::Kept { extent, checksum, frame, name: _, offset: _ } => {
+                let frame = self.pack.index.frames[*frame as usize].number;
+                let place = self.own.clone();
+                let (checksum, name) = (*checksum, None);
+                Item::Range(*extent, Bytes::Kept { place, frame, ordinal, checksum, name })
+            }
+            Content::Reference { extent, checksum, name, target } => {
+                let place =
+                    target_place(&self.pack.place, &self.pack.index, target.log, target.pack);
+                let key = (place.log.clone(), place.number);
+                let place = self.others.entry(key).or_insert_with(|| Arc::new(place)).clone();
+                let (frame, ordinal, checksum) = (target.frame, target.ordinal, *checksum);
+                let name = Some(*name);
+                Item::Range(*extent, Bytes::Kept { place, frame, ordinal, checksum, name })
+            }
+            Content::Disk(_) | Content::Bookmark(_) | Content::Time => Item::Nothing,
+        }
+    }
+}

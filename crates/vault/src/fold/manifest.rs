@@ -1,0 +1,314 @@
+//! A manifest: how far a machine's logs are folded, and what was found in them.
+//! docs/formats/fold.md, "Manifest". Pure.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tidegate_model::limits::TEXT_BYTES_MAX;
+use tidegate_model::{Bookmark, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber};
+
+use super::layer::LAYER_EXTENTS_MAX;
+use crate::chain::{Chain, Trace, Traces};
+use crate::log::PackPlace;
+
+/// A machine's history, as far as it is folded, but for what its layers hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Its number, from 1.
+    pub number: u64,
+    /// How far the machine's logs are folded.
+    pub logs: Vec<FoldedLog>,
+    /// Its epochs, in order.
+    pub epochs: Vec<FoldedEpoch>,
+    /// What the folded packs take of it.
+    pub usage: FoldedUsage,
+}
+
+/// How far a log is folded, for one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldedLog {
+    /// The log.
+    pub log: LogName,
+    /// The first pack that was looked at.
+    pub from: PackNumber,
+    /// The first pack that a reader must look at: every record that is complete in the packs before
+    /// it, or that begins there, is folded.
+    pub upto: PackNumber,
+}
+
+/// What is folded of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldedEpoch {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The LSNs, as ranges (first, last) that rise and don't touch.
+    pub runs: Vec<(Lsn, Lsn)>,
+    /// The time of the last record.
+    pub last_time: Micros,
+    /// The bookmarks, in order.
+    pub bookmarks: Vec<Marked>,
+    /// The declarations of disks, in order.
+    pub disks: Vec<Declared>,
+    /// The logs in which there is something of it.
+    pub begins: Vec<Begin>,
+    /// The packs in which its bytes are kept.
+    pub packs: Vec<FoldedPack>,
+    /// The logs of those packs.
+    pub pack_logs: Vec<LogName>,
+    /// Its layers, the oldest first.
+    pub layers: Vec<LayerEntry>,
+    /// What stands for the layers up to some place, for who wants that or a later one.
+    pub base: Option<Base>,
+}
+
+/// What an epoch's disks hold something of at one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The place.
+    pub lsn: Lsn,
+    /// The layers, by place on the disks.
+    pub layers: Vec<LayerEntry>,
+}
+
+/// A bookmark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marked {
+    /// Where it lies.
+    pub lsn: Lsn,
+    /// When it was.
+    pub time: Micros,
+    /// What it says.
+    pub bookmark: Bookmark,
+}
+
+/// A disk's declaration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declared {
+    /// Where it lies.
+    pub lsn: Lsn,
+    /// What it says.
+    pub disk: Disk,
+}
+
+/// The first pack of a log that has something of an epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    /// The log.
+    pub log: LogName,
+    /// The pack.
+    pub pack: PackNumber,
+    /// The lowest LSN in it.
+    pub lsn: Lsn,
+}
+
+/// A pack in which bytes are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldedPack {
+    /// Its log: a place in [`FoldedEpoch::pack_logs`].
+    pub log: u32,
+    /// Its number.
+    pub pack: PackNumber,
+    /// The first record that needs it.
+    pub lsn: Lsn,
+    /// Its size; 0 where it couldn't be read.
+    pub bytes: u64,
+}
+
+/// A layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerEntry {
+    /// Its id.
+    pub layer: LayerId,
+    /// The lowest LSN in it.
+    pub first: Lsn,
+    /// The highest LSN in it.
+    pub last: Lsn,
+    /// How many extents it has.
+    pub extents: u32,
+    /// Bytes of the object.
+    pub bytes: u64,
+}
+
+/// What packs take of a machine; see `usage`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldedUsage {
+    /// Bytes that frames keep for it, before they were made smaller.
+    pub kept_bytes: u64,
+    /// Bytes that were zero.
+    pub zero_bytes: u64,
+    /// Bytes that refer to kept ones.
+    pub reference_bytes: u64,
+    /// Bytes of the store: its frames, and its share of the packs' heads.
+    pub stored_bytes: u64,
+}
+
+impl FoldedUsage {
+    /// Both together.
+    pub(crate) const fn plus(self, other: &Self) -> Self {
+        Self {
+            kept_bytes: self.kept_bytes + other.kept_bytes,
+            zero_bytes: self.zero_bytes + other.zero_bytes,
+            reference_bytes: self.reference_bytes + other.reference_bytes,
+            stored_bytes: self.stored_bytes + other.stored_bytes,
+        }
+    }
+}
+
+impl Manifest {
+    /// From which pack on a log must be read whose records may begin with pack `first`; `None` when
+    /// it isn't folded from there.
+    #[must_use]
+    pub fn upto(&self, log: &LogName, first: PackNumber) -> Option<PackNumber> {
+        let folded = self.logs.iter().find(|folded| folded.log == *log)?;
+        (folded.from <= first).then_some(folded.upto)
+    }
+
+    /// Whether what this pack takes is part of [`Self::usage`].
+    pub(crate) fn has(&self, place: &PackPlace) -> bool {
+        let mut folded = self.logs.iter().filter(|folded| folded.log == place.log);
+        folded.any(|folded| (folded.from..folded.upto).contains(&place.number))
+    }
+
+    /// Puts what is folded of `machine` among what is read of its logs.
+    pub(crate) fn seed(&self, machine: &Name, traces: &mut Traces) {
+        for epoch in &self.epochs {
+            traces.0.insert((machine.clone(), epoch.epoch), epoch.trace());
+        }
+    }
+
+    /// What it says that can't be.
+    pub(super) fn check(&self, number: u64) -> Result<(), &'static str> {
+        if self.number != number || number == 0 {
+            return Err("it is another manifest");
+        }
+        if self.logs.iter().any(|log| log.from > log.upto) {
+            return Err("a log is folded backwards");
+        }
+        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch) {
+            return Err("its epochs are out of order");
+        }
+        self.epochs.iter().try_for_each(FoldedEpoch::check)
+    }
+}
+
+impl FoldedEpoch {
+    /// What is folded of an epoch, as it was read.
+    pub(super) fn of(epoch: Epoch, trace: &Trace) -> Self {
+        let marked = |(lsn, (time, bookmark)): (&Lsn, &(Micros, Bookmark))| Marked {
+            lsn: *lsn,
+            time: *time,
+            bookmark: bookmark.clone(),
+        };
+        let begin = |(log, (pack, lsn)): (&LogName, &(PackNumber, Lsn))| Begin {
+            log: log.clone(),
+            pack: *pack,
+            lsn: *lsn,
+        };
+        let declared = |(lsn, disk): (&Lsn, &Disk)| Declared { lsn: *lsn, disk: disk.clone() };
+        Self {
+            epoch,
+            runs: trace.chain.runs().collect(),
+            last_time: trace.last_time,
+            bookmarks: trace.bookmarks.iter().map(marked).collect(),
+            disks: trace.declared.iter().map(declared).collect(),
+            begins: trace.begins.iter().map(begin).collect(),
+            packs: Vec::new(),
+            pack_logs: Vec::new(),
+            layers: Vec::new(),
+            base: None,
+        }
+    }
+
+    /// The layers that make up its disks at `upto`.
+    pub(crate) fn needed(&self, upto: Lsn) -> impl Iterator<Item = LayerEntry> + '_ {
+        let base = self.base.as_ref().filter(|base| base.lsn <= upto);
+        let since = base.map_or(Lsn::NONE, |base| base.lsn);
+        let rest =
+            self.layers.iter().filter(move |layer| layer.last > since && layer.first <= upto);
+        base.into_iter().flat_map(|base| &base.layers).chain(rest).copied()
+    }
+
+    /// Where a base is worth making: everything up to there is folded, and since the one before at
+    /// least `extents_min` extents were, and as many as that has.
+    pub(super) fn next_base(&self, extents_min: u64) -> Option<Lsn> {
+        let extents = |layers: &[LayerEntry]| -> u64 {
+            layers.iter().map(|layer| u64::from(layer.extents)).sum()
+        };
+        let (before, lsn) =
+            self.base.as_ref().map_or((0, Lsn::NONE), |base| (extents(&base.layers), base.lsn));
+        let since: Vec<_> = self.layers.iter().copied().filter(|layer| layer.first > lsn).collect();
+        let since = extents(&since);
+        let [(Lsn(1), end)] = self.runs[..] else { return None };
+        (since >= extents_min.max(before)).then_some(end)
+    }
+
+    fn trace(&self) -> Trace {
+        let marks = self.bookmarks.iter().cloned();
+        let marks = marks.map(|mark| (mark.lsn, (mark.time, mark.bookmark))).collect();
+        let declared = self.disks.iter().map(|told| (told.lsn, told.disk.clone())).collect();
+        let begins = self.begins.iter().cloned();
+        let begins = begins.map(|begin| (begin.log, (begin.pack, begin.lsn))).collect();
+        Trace::known(self.chain(), marks, declared, self.last_time, begins)
+    }
+
+    /// Which LSNs are folded.
+    pub(crate) fn chain(&self) -> Chain {
+        // Checked when it was read.
+        Chain::of_runs(self.runs.iter().copied()).unwrap_or_default()
+    }
+
+    /// The packs in which its bytes are kept, the first LSN that needs each, and its size.
+    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Lsn, u64)> + '_ {
+        self.packs.iter().filter_map(|folded| {
+            let log = self.pack_logs.get(folded.log as usize)?.clone();
+            Some((PackPlace { log, number: folded.pack }, folded.lsn, folded.bytes))
+        })
+    }
+
+    /// Sets the packs.
+    pub(super) fn set_packs(&mut self, packs: &BTreeMap<PackPlace, (Lsn, u64)>) {
+        (self.packs, self.pack_logs) = (Vec::with_capacity(packs.len()), Vec::new());
+        for (place, (lsn, bytes)) in packs {
+            if self.pack_logs.last() != Some(&place.log) {
+                self.pack_logs.push(place.log.clone());
+            }
+            let log = u32::try_from(self.pack_logs.len() - 1).unwrap_or(u32::MAX);
+            self.packs.push(FoldedPack { log, pack: place.number, lsn: *lsn, bytes: *bytes });
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let chain = Chain::of_runs(self.runs.iter().copied()).ok_or("its LSNs are out of order")?;
+        if self.epoch == Epoch::NONE {
+            return Err("it has an epoch without a number");
+        }
+        let texts = self.bookmarks.iter().map(|mark| &mark.bookmark.name);
+        let mut texts = texts.chain(self.disks.iter().map(|told| &told.disk.name));
+        if texts.any(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err("a text is too long");
+        }
+        let marks = self.bookmarks.iter().map(|mark| mark.lsn);
+        if !marks.chain(self.disks.iter().map(|told| told.lsn)).all(|lsn| chain.has(lsn)) {
+            return Err("a bookmark or disk isn't among its LSNs");
+        }
+        if self.packs.iter().any(|pack| pack.log as usize >= self.pack_logs.len()) {
+            return Err("a pack is of a log that isn't listed");
+        }
+        let whole = |layer: &LayerEntry| {
+            let extents = 1..=LAYER_EXTENTS_MAX;
+            let within = layer.first <= layer.last && layer.last <= chain.highest();
+            within && extents.contains(&(layer.extents as usize))
+        };
+        let base = self.base.iter().flat_map(|base| &base.layers);
+        if !self.layers.iter().chain(base).all(whole) {
+            return Err("a layer can't be what is said");
+        }
+        let Some(base) = &self.base else { return Ok(()) };
+        let beside = |layer: &LayerEntry| layer.last <= base.lsn || layer.first > base.lsn;
+        let below = |layer: &LayerEntry| layer.last <= base.lsn;
+        if chain.end() < base.lsn || !base.layers.iter().all(below) {
+            return Err("a base isn't where it is said to be");
+        }
+        if self.layers.iter().all(beside) { Ok(()) } else { Err("a layer lies across a base") }
+    }
+}

@@ -1,0 +1,44 @@
+//! A machine's history, folded: its records taken out of the packs of many logs and put together,
+//! sorted, so that a reader needs a manifest, some layers and the newest packs instead of every
+//! index that there ever was. docs/formats/fold.md.
+//!
+//! Owns manifests, layers, their bytes, and making them. Doesn't own what follows from them: a
+//! history is a history (`chain`), a state a state (`restore`), folded or not. The sealed frames
+//! stay where they are, in their packs: a layer says where.
+//!
+//! Invariants: what is folded lies on a whole chain; a manifest is created once, after all its
+//! layers, under the number after that of the one that it goes on from, so of two who fold at once
+//! one begins anew, and readers see the one or the other. Folding twice changes nothing. A reader
+//! that can't read a manifest or a layer reads the logs instead, as long as they are there.
+//!
+//! What a recovery reads stays in proportion to the disks, however much history there is: when as much
+//! was folded since as a *base* has, a new one is made, of what the disks hold something of there.
+//! Whoever wants that place or a later one needs nothing before it.
+//!
+//! Memory: of who folds, the new extents of one layer, [`LAYER_EXTENTS_MAX`] at most, some 100 bytes
+//! each, and as many of those that it is put together with; where a base is made, the extents of the
+//! one before and all since, less than the map of a restore; the reader's cache of indexes; the
+//! manifest, which grows with bookmarks, packs and layers. Of who reads, a few layers at a time.
+
+mod body;
+mod error;
+mod gather;
+mod layer;
+mod layer_codec;
+mod manifest;
+mod objects;
+mod run;
+mod visible;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::FoldError;
+pub use layer::{LAYER_EXTENTS_MAX, Layer, LayerExtent, LayerSource};
+pub use manifest::{
+    Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedPack, FoldedUsage, LayerEntry, Manifest,
+    Marked,
+};
+pub use run::{Done, FoldReport, Folding, fold};
+
+pub(crate) use objects::{LAYERS_AHEAD, newest_manifest, read_layer};

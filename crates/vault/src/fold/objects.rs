@@ -1,0 +1,178 @@
+//! Manifests and layers in the store: creating them, reading them. docs/formats/fold.md.
+
+use futures::TryStreamExt;
+use tidegate_model::{Epoch, LayerId, Name};
+
+use super::FoldError;
+use super::body::{body_bytes_max, pack, unpack};
+use super::layer::Layer;
+use super::layer_codec::{self, LAYER_BYTES_MAX};
+use super::manifest::{LayerEntry, Manifest};
+use crate::keys::random;
+use crate::layout;
+use crate::meta::MetaError;
+use crate::meta::container::{SEALED_OVERHEAD_BYTES, open_within, seal_within};
+use crate::seal::KeyRing;
+use crate::store::{Put, Store};
+
+/// Most bytes of a manifest before it is compressed: a million bookmarks or packs, at some 60 bytes.
+pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
+/// Layers that are read at once: each holds up to 50 MB while it is opened.
+pub(crate) const LAYERS_AHEAD: usize = 3;
+
+/// What is folded of a machine, by its newest manifest.
+#[derive(Debug, Default)]
+pub(crate) struct Newest {
+    /// The number of the newest that is there; 0 when there is none.
+    pub number: u64,
+    /// What it says.
+    pub manifest: Option<Manifest>,
+    /// What is wrong with it.
+    pub damage: Option<MetaError>,
+}
+
+/// The newest manifest of a machine; what is wrong with it is no error.
+///
+/// # Errors
+/// What the store reports; [`MetaError::Format`], [`MetaError::KeyVersion`].
+pub(crate) async fn newest_manifest(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+) -> Result<Newest, MetaError> {
+    let mut newest = Newest::default();
+    let mut listed = store.list(&layout::manifests(machine), None);
+    while let Some(object) = listed.try_next().await? {
+        let number = layout::parse_manifest(machine, &object.path).unwrap_or_default();
+        newest.number = number.max(newest.number);
+    }
+    if newest.number > 0 {
+        match read_manifest(store, ring, machine, newest.number).await {
+            Ok(manifest) => newest.manifest = Some(manifest),
+            Err(error) if error.is_damage() => newest.damage = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(newest)
+}
+
+async fn read_manifest(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+    number: u64,
+) -> Result<Manifest, MetaError> {
+    let path = layout::manifest(machine, number);
+    let content = read(store, ring, &path, MANIFEST_BYTES_MAX).await?;
+    let manifest = decode_manifest(&content, number);
+    manifest.map_err(|cause| MetaError::damaged(&path, &cause))
+}
+
+/// The manifest with this number whose content this is.
+pub(super) fn decode_manifest(content: &[u8], number: u64) -> Result<Manifest, String> {
+    let manifest: Manifest = serde_json::from_slice(content).map_err(|error| error.to_string())?;
+    manifest.check(number)?;
+    Ok(manifest)
+}
+
+/// Creates a manifest. [`Put::Exists`] means that another has its number.
+pub(super) async fn create_manifest(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+    manifest: &Manifest,
+) -> Result<Put, FoldError> {
+    let path = layout::manifest(machine, manifest.number);
+    let refuse = |cause: &str| MetaError::damaged(&path, cause);
+    manifest.check(manifest.number).map_err(refuse)?;
+    let content = serde_json::to_vec(manifest).map_err(|error| refuse(&error.to_string()))?;
+    if content.len() > MANIFEST_BYTES_MAX {
+        let (machine, bytes, bytes_max) = (machine.clone(), content.len(), MANIFEST_BYTES_MAX);
+        return Err(FoldError::TooLong { machine, bytes, bytes_max });
+    }
+    let (_, put) = create(store, ring, &path, &content, MANIFEST_BYTES_MAX).await?;
+    Ok(put)
+}
+
+/// Creates a layer under a new name; gives its entry for a manifest.
+pub(super) async fn create_layer(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+    layer: Layer,
+) -> Result<LayerEntry, MetaError> {
+    let id = LayerId::from_bytes(random()?);
+    let path = layout::layer(machine, id);
+    let (first, last) = (layer.first, layer.last);
+    let extents = u32::try_from(layer.extents.len()).unwrap_or(u32::MAX);
+    let content = aside(&path, move || Ok(layer_codec::encode(&layer))).await?;
+    let (bytes, put) = create(store, ring, &path, &content, LAYER_BYTES_MAX).await?;
+    match put {
+        Put::Created => Ok(LayerEntry { layer: id, first, last, extents, bytes }),
+        Put::Exists => Err(MetaError::damaged(&path, "another layer has this random name")),
+    }
+}
+
+/// The layer that a manifest names.
+///
+/// # Errors
+/// [`MetaError::Damaged`], [`MetaError::Missing`] when it isn't there, or is another; what the store
+/// reports.
+pub(crate) async fn read_layer(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+    epoch: Epoch,
+    entry: LayerEntry,
+) -> Result<Layer, MetaError> {
+    let path = layout::layer(machine, entry.layer);
+    let content = read(store, ring, &path, LAYER_BYTES_MAX).await?;
+    let layer = aside(&path, move || layer_codec::decode(&content)).await?;
+    let told = (layer.epoch, layer.first, layer.last, layer.extents.len());
+    if told != (epoch, entry.first, entry.last, entry.extents as usize) {
+        return Err(MetaError::damaged(&path, "its manifest tells of another layer"));
+    }
+    Ok(layer)
+}
+
+/// Work of milliseconds, which must not keep the store's threads.
+async fn aside<T: Send + 'static>(
+    path: &str,
+    work: impl FnOnce() -> Result<T, &'static str> + Send + 'static,
+) -> Result<T, MetaError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let done = done.map_err(|error| MetaError::Stopped(error.to_string()))?;
+    done.map_err(|cause| MetaError::damaged(path, cause))
+}
+
+/// Seals `content` at `path`; gives the size of the object.
+async fn create(
+    store: &Store,
+    ring: &KeyRing,
+    path: &str,
+    content: &[u8],
+    content_bytes_max: usize,
+) -> Result<(u64, Put), MetaError> {
+    let body = pack(content).map_err(|cause| MetaError::damaged(path, cause))?;
+    let object = seal_within(ring, path, &body, body_bytes_max(content_bytes_max))?;
+    let bytes = object.len() as u64;
+    Ok((bytes, store.create(path, object).await?))
+}
+
+/// The content of the object at `path`.
+async fn read(
+    store: &Store,
+    ring: &KeyRing,
+    path: &str,
+    content_bytes_max: usize,
+) -> Result<Vec<u8>, MetaError> {
+    let body_max = body_bytes_max(content_bytes_max);
+    let object = match store.get(path, (body_max + SEALED_OVERHEAD_BYTES) as u64).await {
+        Err(error) if error.is_not_found() => {
+            return Err(MetaError::Missing { path: path.to_owned() });
+        }
+        got => got?,
+    };
+    let body = open_within(ring, path, &object, body_max)?;
+    unpack(&body, content_bytes_max).map_err(|cause| MetaError::damaged(path, cause))
+}

@@ -1,0 +1,317 @@
+//! Folds one machine: reads what isn't folded yet, and creates layers and a manifest.
+
+use std::collections::BTreeMap;
+
+use futures::{StreamExt, stream};
+use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
+
+use super::FoldError;
+use super::gather::{Gatherer, LogGather};
+use super::layer::{LAYER_EXTENTS_MAX, Layer, LayerBuilder};
+use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
+use super::objects::{create_layer, create_manifest, newest_manifest, read_layer};
+use crate::chain::{Loss, MachineHistory};
+use crate::log::{INDEXES_AHEAD, LogReader, PackPlace};
+use crate::store::Put;
+
+/// How often another may be first: each time something was folded.
+const TRIES_MAX: u32 = 4;
+
+/// How a machine is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Folding {
+    /// From the logs alone, whatever was folded before.
+    pub anew: bool,
+    /// A base is made of that many extents at least.
+    pub base_extents_min: u64,
+}
+
+impl Default for Folding {
+    fn default() -> Self {
+        // Two megabytes of layers, compressed: less isn't worth another object.
+        Self { anew: false, base_extents_min: 1 << 16 }
+    }
+}
+
+/// What folding a machine did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FoldReport {
+    /// The manifest that was created; 0 when there was nothing to fold.
+    pub manifest: u64,
+    /// Packs that nobody has to read any more for this machine's history.
+    pub packs: u64,
+    /// Records that were folded.
+    pub records: u64,
+    /// Layers that were created.
+    pub layers: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// What stands in the way, or is wrong with what was folded before.
+    pub losses: Vec<Loss>,
+}
+
+/// How far folding has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Packs that were read.
+    pub packs: u64,
+}
+
+/// Folds what can be folded of a machine.
+///
+/// # Errors
+/// [`FoldError`]. Damage is no error as long as something can be read: what lies behind it isn't
+/// folded, and it is in the report.
+pub async fn fold(
+    reader: &LogReader,
+    machine: &Name,
+    mut folding: Folding,
+    progress: &(dyn Fn(Done) + Send + Sync),
+) -> Result<FoldReport, FoldError> {
+    for _ in 0..TRIES_MAX {
+        let mut folder = Folder::begin(reader, machine, folding, progress).await?;
+        folder.gather().await?;
+        match folder.finish().await {
+            Ok(Some(report)) => return Ok(report),
+            Ok(None) => tracing::debug!(%machine, "another folded it meanwhile; once more"),
+            // What a new layer was to be put together with can't be read: the logs are left.
+            Err(FoldError::Meta(error)) if error.is_damage() && !folding.anew => {
+                tracing::warn!(%error, "folded anew from the logs");
+                folding.anew = true;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(FoldError::Contended { machine: machine.clone() })
+}
+
+/// One try.
+struct Folder<'r> {
+    reader: &'r LogReader,
+    folding: Folding,
+    history: MachineHistory,
+    /// What is folded already; empty when nothing is.
+    base: Manifest,
+    /// The number of the newest manifest.
+    newest: u64,
+    gatherer: Gatherer,
+    logs: Vec<FoldedLog>,
+    layers: BTreeMap<Epoch, Vec<LayerEntry>>,
+    report: FoldReport,
+    progress: &'r (dyn Fn(Done) + Send + Sync),
+    done: Done,
+}
+
+impl<'r> Folder<'r> {
+    async fn begin(
+        reader: &'r LogReader,
+        machine: &Name,
+        folding: Folding,
+        progress: &'r (dyn Fn(Done) + Send + Sync),
+    ) -> Result<Self, FoldError> {
+        let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
+        let mut manifest = newest.manifest.filter(|_| !folding.anew);
+        let read = |fold| MachineHistory::read_beyond(reader, machine, fold, |_| ());
+        let mut history = read(manifest.clone()).await?;
+        if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
+            manifest = None;
+            history = read(None).await?;
+        }
+        if history.is_strayed() {
+            return Err(FoldError::Strayed { machine: machine.clone() });
+        }
+        let base = manifest.unwrap_or_default();
+        let ends = history.epochs.iter();
+        let ends = ends.map(|(epoch, told)| (*epoch, told.trace.chain.end())).collect();
+        let losses = history.losses.iter().cloned().chain(newest.damage.map(Loss::Record));
+        let of_base = |epoch: &FoldedEpoch| (epoch.epoch, epoch.layers.clone());
+        Ok(Self {
+            reader,
+            folding,
+            gatherer: Gatherer::new(machine, &ends, &base),
+            newest: newest.number,
+            logs: base.logs.clone(),
+            layers: base.epochs.iter().map(of_base).collect(),
+            report: FoldReport { losses: losses.collect(), ..FoldReport::default() },
+            history,
+            base,
+            progress,
+            done: Done::default(),
+        })
+    }
+
+    /// Takes what can be taken of every log.
+    async fn gather(&mut self) -> Result<(), FoldError> {
+        for (log, first) in self.history.logs() {
+            self.gather_log(&log, first).await?;
+        }
+        Ok(())
+    }
+
+    async fn gather_log(&mut self, log: &LogName, first: PackNumber) -> Result<(), FoldError> {
+        let (survey, start) = self.history.survey(self.reader, log, first).await?;
+        let missing = survey.first_missing(start).map(|place| place.number);
+        let mut numbers = survey.counted_from(start);
+        numbers.retain(|number| missing.is_none_or(|missing| *number < missing));
+        let (mut taken, mut next, mut ended) = (LogGather::default(), start, missing.is_none());
+        let mut packs = std::pin::pin!(self.reader.packs(&survey, numbers));
+        while let Some((place, pack)) = packs.next().await {
+            self.done.packs += 1;
+            (self.progress)(self.done);
+            let pack = match pack {
+                Ok(pack) => Some(pack),
+                // Told by the history, which read it before.
+                Err(error) if error.is_damage() => None,
+                Err(error) => return Err(error.into()),
+            };
+            if !pack.is_some_and(|pack| self.gatherer.take(&mut taken, &pack)) {
+                ended = false;
+                break;
+            }
+            next = place.number.next();
+            while let Some(layer) = self.gatherer.full() {
+                self.store_layer(layer).await?;
+            }
+        }
+        let (upto, usage) = self.gatherer.upto(taken, next, ended);
+        self.report.packs += upto.0.saturating_sub(start.0);
+        self.base.usage = self.base.usage.plus(&usage);
+        match self.logs.iter_mut().find(|folded| folded.log == *log) {
+            Some(folded) => folded.upto = upto,
+            None if upto > first => {
+                self.logs.push(FoldedLog { log: log.clone(), from: first, upto });
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    async fn store_layer(&mut self, layer: Layer) -> Result<(), FoldError> {
+        let epoch = layer.epoch;
+        let entry = self.create_layer(layer).await?;
+        self.layers.entry(epoch).or_default().push(entry);
+        Ok(())
+    }
+
+    async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let entry = create_layer(store, ring, &self.history.machine, layer).await?;
+        self.report.layers += 1;
+        self.report.bytes += entry.bytes;
+        Ok(entry)
+    }
+
+    async fn read_layer(&self, epoch: Epoch, entry: LayerEntry) -> Result<Layer, FoldError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        Ok(read_layer(store, ring, &self.history.machine, epoch, entry).await?)
+    }
+
+    /// Stores what is left, and the manifest; `None` when another was first.
+    async fn finish(mut self) -> Result<Option<FoldReport>, FoldError> {
+        let traces = std::mem::take(&mut self.gatherer.traces);
+        let mut epochs = Vec::new();
+        for ((_, epoch), trace) in &traces.0 {
+            self.store_rest(*epoch).await?;
+            let mut folded = FoldedEpoch::of(*epoch, trace);
+            folded.layers = self.layers.remove(epoch).unwrap_or_default();
+            folded.base = self.base_of(*epoch).cloned();
+            if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
+                folded.base = Some(self.make_base(&folded, lsn).await?);
+            }
+            let mut packs = self.gatherer.packs(*epoch);
+            self.look_at(&mut packs).await?;
+            folded.set_packs(&packs);
+            epochs.push(folded);
+        }
+        let records = |epochs: &[FoldedEpoch]| -> u64 {
+            let runs = epochs.iter().flat_map(|epoch| &epoch.runs);
+            runs.map(|(first, last)| last.0 - first.0 + 1).sum()
+        };
+        self.report.records = records(&epochs).saturating_sub(records(&self.base.epochs));
+        if self.report.packs == 0 && self.report.records == 0 {
+            return Ok(Some(self.report));
+        }
+        let (number, usage) = (self.newest.saturating_add(1), self.base.usage);
+        let manifest = Manifest { number, logs: self.logs, epochs, usage };
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let put = create_manifest(store, ring, &self.history.machine, &manifest).await?;
+        self.report.manifest = number;
+        Ok((put == Put::Created).then_some(self.report))
+    }
+
+    /// Stores what is left of an epoch, together with the last layers that aren't much longer: so
+    /// there are few layers, and each extent is written anew as often as layers double.
+    async fn store_rest(&mut self, epoch: Epoch) -> Result<(), FoldError> {
+        let mut rest = self.gatherer.rest(epoch);
+        if rest.len() == 0 {
+            return Ok(());
+        }
+        let base = self.base_of(epoch).map_or(Lsn::NONE, |base| base.lsn);
+        let mut layers = self.layers.remove(&epoch).unwrap_or_default();
+        while let Some(last) = layers.last().copied() {
+            let extents = last.extents as usize;
+            let long = extents > 2 * rest.len() || extents + rest.len() > LAYER_EXTENTS_MAX;
+            // None lies across a base, so that who needs that doesn't need what is before it.
+            if long || last.first <= base {
+                break;
+            }
+            rest.add_layer(&self.read_layer(epoch, last).await?);
+            layers.pop();
+        }
+        self.layers.insert(epoch, layers);
+        match rest.close(epoch) {
+            Some(layer) => self.store_layer(layer).await,
+            None => Ok(()),
+        }
+    }
+
+    fn base_of(&self, epoch: Epoch) -> Option<&Base> {
+        let folded = self.base.epochs.iter().find(|folded| folded.epoch == epoch);
+        folded.and_then(|folded| folded.base.as_ref())
+    }
+
+    /// Makes the base of an epoch at its end.
+    async fn make_base(&mut self, folded: &FoldedEpoch, lsn: Lsn) -> Result<Base, FoldError> {
+        let mut all = LayerBuilder::default();
+        for entry in folded.needed(lsn) {
+            all.add_layer(&self.read_layer(folded.epoch, entry).await?);
+        }
+        all.retain_visible(&folded.disks);
+        let mut layers = Vec::new();
+        for layer in all.split(folded.epoch) {
+            layers.push(self.create_layer(layer).await?);
+        }
+        Ok(Base { lsn, layers })
+    }
+
+    /// Reads the packs whose sizes aren't known: those to which is only referred. One that can't be
+    /// read is looked at by whoever needs it.
+    async fn look_at(&self, packs: &mut BTreeMap<PackPlace, (Lsn, u64)>) -> Result<(), FoldError> {
+        let unknown = packs.iter().filter(|(_, (_, bytes))| *bytes == 0);
+        let unknown: Vec<PackPlace> = unknown.map(|(place, _)| place.clone()).collect();
+        let looked = stream::iter(unknown).map(|place| async {
+            let pack = self.reader.pack(&place).await;
+            (place, pack)
+        });
+        let mut looked = std::pin::pin!(looked.buffer_unordered(INDEXES_AHEAD));
+        while let Some((place, pack)) = looked.next().await {
+            match pack {
+                Ok(pack) => {
+                    if let Some((_, bytes)) = packs.get_mut(&place) {
+                        *bytes = pack.header.object_bytes;
+                    }
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether records of a machine may lie before what was folded of their log: the record of a session
+/// was brought back since. Then all is folded anew.
+fn begins_before(history: &MachineHistory, base: &Manifest) -> bool {
+    let folded = |log: &LogName| base.logs.iter().any(|folded| folded.log == *log);
+    history.logs().iter().any(|(log, first)| folded(log) && base.upto(log, *first).is_none())
+}

@@ -1,0 +1,218 @@
+//! A long life of one machine, over several epochs and many logs, folded at random on the way: at
+//! every LSN it comes back as a model says that was changed step by step.
+
+use tidegate_model::Epoch;
+
+use super::*;
+use crate::meta::Begins;
+use crate::testing::change;
+
+/// How many records the life has.
+const RECORDS: usize = 10_000;
+/// How many LSNs are recovered, unless TIDEGATE_EVERY_LSN is set: that takes some minutes.
+const SAMPLED: usize = 250;
+/// The disks: small, so that everything is overwritten many times.
+const DISK_BYTES: [u64; 2] = [5 * BLOCK + 100, 3 * BLOCK];
+
+/// Numbers that a seed decides.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+
+    fn byte_below(&mut self, bound: u64) -> u8 {
+        u8::try_from(self.below(bound)).unwrap()
+    }
+
+    /// One time in so many.
+    fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+}
+
+struct Saga {
+    vault: TestVault,
+    dice: Dice,
+    epochs: Vec<TestMachine>,
+    logs: u8,
+    folds: u64,
+}
+
+impl Saga {
+    fn new_log(&mut self) -> TestLog {
+        self.logs += 1;
+        TestLog::new(&self.vault, self.logs)
+    }
+
+    fn now(&mut self) -> &mut TestMachine {
+        self.epochs.last_mut().unwrap()
+    }
+
+    /// Begins the next epoch: with a copy, or from a place of one that was before.
+    fn begin_epoch(&mut self) {
+        let (number, log) = (u32::try_from(self.epochs.len()).unwrap() + 1, self.new_log());
+        // A place behind the last epoch is none: one time in so many epochs it is a copy.
+        let parent = self.dice.byte_below(number.into());
+        match self.epochs.get(usize::from(parent)) {
+            Some(parent) => {
+                let lsn = self.dice.below(parent.stored - 2) + 3;
+                let mut child = TestMachine::continuing(parent, lsn, number, log);
+                child.states = vec![Model::of(&self.epochs, parent.of.1).at(lsn)];
+                self.epochs.push(child);
+            }
+            None => {
+                let mut machine = TestMachine::new("db-1", number, log);
+                for (disk_number, bytes) in (0..).zip(DISK_BYTES) {
+                    machine.does(Op::Disk(disk(disk_number, bytes)));
+                }
+                self.epochs.push(machine);
+            }
+        }
+        self.now().marks(BookmarkKind::CopyEnd, true);
+    }
+
+    /// One more record.
+    fn record(&mut self) {
+        let number = self.dice.byte_below(2);
+        let size = DISK_BYTES[usize::from(number)];
+        let offset = self.dice.below(size);
+        let length = (1 + self.dice.below(2 * BLOCK)).min(size - offset);
+        let (offset, length) = match self.dice.one_in(3) {
+            true => (offset / BLOCK * BLOCK, BLOCK.min(size - offset / BLOCK * BLOCK)),
+            false => (offset, length),
+        };
+        let (range, byte) = (extent(number, offset, length), self.dice.byte_below(255) + 1);
+        match self.dice.below(20) {
+            0..=2 => drop(self.now().does(Op::Zero(range))),
+            3 => drop(self.now().does(Op::Time)),
+            4 => drop(self.now().marks(BookmarkKind::CrashConsistent, true)),
+            _ => drop(self.now().writes(range, byte)),
+        }
+        // What the disks were is computed again when it is asked for.
+        let machine = self.now();
+        let before = machine.states.len() - 2;
+        if before > 0 {
+            machine.states[before].clear();
+        }
+    }
+
+    /// What happens between two records.
+    async fn between(&mut self) {
+        let Self { vault, dice, epochs, .. } = self;
+        let machine = epochs.last_mut().unwrap();
+        if dice.one_in(8) {
+            machine.send(vault);
+            machine.log.seal(vault);
+        }
+        if dice.one_in(15) {
+            machine.store(vault).await;
+        }
+        if dice.one_in(30) {
+            // Another machine's records lie in the same packs.
+            let (other, place) = (("web-1".parse().unwrap(), Epoch(1)), extent(0, 0, 700));
+            machine.log.add(
+                vault,
+                &other,
+                dice.below(1000) + 1,
+                &Op::Write(place, vec![9; 700]),
+                None,
+            );
+        }
+        if dice.one_in(150) {
+            let again = Event::Reconnect(dice.one_in(2), Some(1), dice.below(6));
+            apply(vault, machine, &mut self.logs, &again).await;
+        }
+        if self.dice.one_in(100) {
+            self.fold().await;
+        }
+    }
+
+    async fn fold(&mut self) {
+        for machine in &self.epochs {
+            machine.publish(&self.vault).await;
+        }
+        let folding = Folding { anew: self.dice.one_in(12), base_extents_min: 50 };
+        let report = fold(&self.vault.reader(), &db(), folding, &|_| ()).await.unwrap();
+        assert_eq!(report.losses, []);
+        self.folds += u64::from(report.manifest > 0);
+    }
+
+    async fn live(&mut self) {
+        self.begin_epoch();
+        for record in 1..RECORDS {
+            self.record();
+            self.between().await;
+            if record % (RECORDS / 7) == 0 {
+                self.now().marks(BookmarkKind::CrashConsistent, true);
+                let Self { vault, epochs, .. } = self;
+                epochs.last_mut().unwrap().store(vault).await;
+                self.begin_epoch();
+            }
+        }
+        let Self { vault, epochs, .. } = self;
+        epochs.last_mut().unwrap().store(vault).await;
+    }
+}
+
+/// The disks of one epoch, as they become record by record.
+struct Model<'s> {
+    machine: &'s TestMachine,
+    disks: Disks,
+    next: usize,
+}
+
+impl<'s> Model<'s> {
+    fn of(epochs: &'s [TestMachine], epoch: Epoch) -> Self {
+        let machine = epochs.iter().find(|machine| machine.of.1 == epoch).unwrap();
+        Self { machine, disks: machine.states[0].clone(), next: 0 }
+    }
+
+    /// The disks after this record, and not before the last that was asked for.
+    fn at(&mut self, lsn: u64) -> Disks {
+        while (self.next as u64) < lsn {
+            change(&mut self.disks, &self.machine.ops[self.next]);
+            self.next += 1;
+        }
+        self.disks.clone()
+    }
+}
+
+#[test]
+fn at_every_lsn_of_ten_thousand_records_the_disks_are_those_of_the_model() {
+    run(async {
+        let seed = std::env::var("TIDEGATE_SEED").ok().and_then(|seed| seed.parse().ok());
+        let dice = Dice(seed.unwrap_or(20_261_121).max(1));
+        let vault = TestVault::new();
+        let mut saga = Saga { vault, dice, epochs: Vec::new(), logs: 0, folds: 0 };
+        saga.live().await;
+        assert!(saga.folds > 50 && saga.epochs.len() >= 7, "{} folds", saga.folds);
+        let branches = saga.epochs.iter().filter(|m| m.record.begins == Begins::Continue);
+        assert!(branches.count() > 2, "several epochs continue others");
+        saga.fold().await;
+        let every = std::env::var_os("TIDEGATE_EVERY_LSN").is_some();
+        let (reader, history) = (saga.vault.reader(), history(&saga.vault).await);
+        let Saga { mut dice, epochs, .. } = saga;
+        let mut recovered = 0;
+        for machine in &epochs {
+            let mut model = Model::of(&epochs, machine.of.1);
+            for lsn in 1..=machine.ops.len() as u64 {
+                let last = lsn == machine.ops.len() as u64;
+                if !every && !last && !dice.one_in((RECORDS / SAMPLED) as u64) {
+                    continue;
+                }
+                let point = Point { epoch: machine.of.1, lsn: Lsn(lsn) };
+                let plan = RestorePlan::build(&reader, &history, point, &[]).await.unwrap();
+                let sink = Arc::new(MemorySink::new(plan.disks()));
+                plan.run(&reader, sink.clone(), Means::default(), &|_| ()).await.unwrap();
+                assert!(sink.disks() == model.at(lsn), "the disks differ at {point}");
+                recovered += 1;
+            }
+        }
+        assert!(recovered >= SAMPLED / 2, "{recovered}");
+    });
+}

@@ -1,0 +1,115 @@
+//! What is folded: that it can be read, and that it leads to what the logs hold.
+//!
+//! A manifest also proves something of the logs: packs that were folded were stored once, whatever
+//! the logs themselves say.
+
+use std::collections::BTreeMap;
+
+use tidegate_model::{Counted, Epoch, LogName, Name, PackNumber};
+
+use super::VerifyError;
+use super::indexes::{Pointer, leads};
+use super::report::{Finding, Spot};
+use crate::chain::MachineHistory;
+use crate::fold::{Layer, LayerEntry, LayerSource, Manifest, newest_manifest, read_layer};
+use crate::layout;
+use crate::log::{LogReader, Stated, Survey};
+
+/// The newest manifests of machines.
+pub struct Folds(Vec<(Name, Manifest)>);
+
+impl Folds {
+    /// Reads them, before the logs are listed.
+    pub async fn read(
+        reader: &LogReader,
+        histories: &[MachineHistory],
+        findings: &mut Vec<Finding>,
+    ) -> Result<Self, VerifyError> {
+        let mut folds = Vec::new();
+        for MachineHistory { machine, .. } in histories {
+            let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
+            folds.extend(newest.manifest.map(|manifest| (machine.clone(), manifest)));
+            if let Some(error) = newest.damage {
+                let spot = Spot::Object(layout::manifest(machine, newest.number));
+                findings.push(Finding::new(spot, error));
+            }
+        }
+        Ok(Self(folds))
+    }
+
+    /// Adds what they prove of the logs.
+    pub fn state(&self, surveys: &mut BTreeMap<LogName, Survey>) {
+        for folded in self.0.iter().flat_map(|(_, manifest)| &manifest.logs) {
+            let none = || Survey::of(folded.log.clone(), PackNumber(0), BTreeMap::new());
+            let survey = surveys.entry(folded.log.clone()).or_insert_with(none);
+            survey.state(Stated::by_writer(folded.upto));
+        }
+    }
+
+    /// Checks their layers; gives how many there are.
+    pub async fn check(
+        &self,
+        reader: &LogReader,
+        findings: &mut Vec<Finding>,
+    ) -> Result<u64, VerifyError> {
+        let mut count = 0;
+        for (machine, manifest) in &self.0 {
+            for epoch in &manifest.epochs {
+                let base = epoch.base.iter().flat_map(|base| &base.layers);
+                for entry in epoch.layers.iter().chain(base) {
+                    count += 1;
+                    check_layer(reader, machine, epoch.epoch, *entry, findings).await?;
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+async fn check_layer(
+    reader: &LogReader,
+    machine: &Name,
+    epoch: Epoch,
+    entry: LayerEntry,
+    findings: &mut Vec<Finding>,
+) -> Result<(), VerifyError> {
+    let spot = || Spot::Object(layout::layer(machine, entry.layer));
+    let layer = match read_layer(reader.store(), reader.ring(), machine, epoch, entry).await {
+        Ok(layer) => layer,
+        Err(error) if error.is_damage() => {
+            findings.push(Finding::new(spot(), error));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut lost = 0;
+    for (place, pointers) in layer.packs.iter().zip(pointers(&layer)) {
+        match reader.pack(place).await {
+            Ok(pack) => lost += pointers.iter().filter(|pointer| !leads(pointer, &pack)).count(),
+            // Told where it lies.
+            Err(error) if error.is_damage() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if lost > 0 {
+        let what = format!(
+            "{}: {} can't be followed: no kept record there has their checksum and length",
+            spot(),
+            Counted(lost, "extent")
+        );
+        findings.push(Finding::new(spot(), what));
+    }
+    Ok(())
+}
+
+/// What a layer says of each of its packs.
+fn pointers(layer: &Layer) -> Vec<Vec<Pointer>> {
+    let mut pointers: Vec<Vec<Pointer>> = layer.packs.iter().map(|_| Vec::new()).collect();
+    for found in &layer.extents {
+        if let LayerSource::Kept { pack, frame, ordinal, checksum, name } = found.source {
+            let bytes = found.extent.length;
+            pointers[pack as usize].push(Pointer { frame, ordinal, bytes, checksum, name });
+        }
+    }
+    pointers
+}
