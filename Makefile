@@ -59,7 +59,7 @@ bench: ## All that must hold of speed, against bare kernels and peers: one repor
 fuzz: ## The properties of every decoder and state machine, with FUZZ_CASES inputs each.
 	PROPTEST_CASES='$(FUZZ_CASES)' $(CARGO) test --locked --workspace --exclude tidegate --lib --tests
 
-soak: tools ## SOAK_GB through the pipeline; the tests that kill processes, SOAK_ROUNDS times, by seeds.
+soak: tools ## SOAK_GB through the pipeline; SOAK_ROUNDS times, by seeds, processes killed and every LSN recovered.
 	$(CARGO) build --locked --release
 	benches/report/run --only soak --soak-gb '$(SOAK_GB)' --must-hold \
 	  --tidegate '$(TARGET)/release/tidegate' --out '$(TARGET)/soak'
@@ -68,6 +68,8 @@ soak: tools ## SOAK_GB through the pipeline; the tests that kill processes, SOAK
 	  seed=$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
 	  echo "soak: round $$round of $(SOAK_ROUNDS), TIDEGATE_SEED=$$seed"
 	  TIDEGATE_SEED=$$seed $(CARGO) test --locked --tests -- kill
+	  TIDEGATE_SEED=$$seed TIDEGATE_EVERY_LSN=1 \
+	    $(CARGO) test --locked -p tidegate-vault --lib -- at_every_lsn
 	done
 
 fmt: ## Format the code.

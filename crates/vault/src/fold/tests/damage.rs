@@ -115,7 +115,7 @@ fn points_arent_offered_whose_folded_packs_are_gone_or_cut() {
 fn an_epoch_whose_record_is_lost_keeps_what_is_folded_of_it() {
     run(async {
         let mut vault = TestVault::new();
-        let (machine, _) = two_packs(&mut vault).await;
+        let (machine, [first, _]) = two_packs(&mut vault).await;
         let path = layout::epoch(&db(), machine.of.1);
         let record = vault.get(&path).await;
         vault.put(&path, b"nonsense".to_vec()).await;
@@ -131,6 +131,11 @@ fn an_epoch_whose_record_is_lost_keeps_what_is_folded_of_it() {
         folded(&vault).await;
         assert_recovers(&vault, &machine).await;
         assert_eq!(told(&vault).await, told(&without_manifests(&vault).await).await);
+        // In which packs its bytes are is known as well.
+        vault.delete(&first).await;
+        let (_, points) = points::read(&vault.reader(), &db()).await.unwrap();
+        let offered: Vec<_> = points.points.iter().map(|point| point.point.to_string()).collect();
+        assert_eq!(offered, ["1:3", "2:2"]);
     });
 }
 
