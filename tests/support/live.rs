@@ -103,7 +103,7 @@ impl<'a> Machine<'a> {
 
     /// Waits until its agent is so.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, reached: impl Fn(&Value) -> bool) {
+    pub fn wait_until(&self, what: &str, mut reached: impl FnMut(&Value) -> bool) {
         refusals::wait_until(what, || reached(&self.status()));
     }
 

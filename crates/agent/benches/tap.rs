@@ -46,7 +46,7 @@ fn main() {
     let folder = value("--folder").map_or(temporary.path().to_owned(), PathBuf::from);
     let number = |name, or| value(name).map_or(or, |text| text.parse().unwrap());
     let (rounds, writes) = (number("--rounds", 5), number("--writes", 20_000));
-    std::fs::write(folder.join("disk"), vec![1; DISK_BYTES as usize]).unwrap();
+    std::fs::write(folder.join("disk"), vec![1; usize::try_from(DISK_BYTES).unwrap()]).unwrap();
     for (name, connections, flush) in WAYS {
         let mut turns = Vec::new();
         for round in 0..rounds {

@@ -1,9 +1,11 @@
-//! The agent: copies a machine's disks, as one stream of records, to a process server.
+//! The agent: sends a machine's disks, as one stream of records, to a process server; once, or as they
+//! are written.
 //!
 //! ```text
-//! source ──▶ reader ──▶ session::feed ──▶ window ──▶ session ──▶ connect
-//! (disks)   (io_uring,   (disks, data,    (until it   (frames,   (TLS, or a
-//!            a thread)    bookmark)       is committed) credit)    pipe)
+//! copy:  source ──▶ reader ─────────────▶ copy::feed ─┐
+//!        (disks)   (io_uring, a thread)               ├─▶ window ──▶ session ──▶ connect
+//! live:  NBD client ──▶ tap ──▶ journal ─▶ live::feed ┘   (until it   (frames,   (TLS, or a
+//!                                                       is committed) credit)     pipe)
 //! ```
 //!
 //! - [`tap`]: serving a disk over NBD, so that every change is in the journal.
@@ -13,11 +15,13 @@
 //!   and in `tap/marks/mapped.rs`.
 //! - [`window`]: records that aren't committed, for reconnects; pure.
 //! - [`copy()`]: the driver of `agent copy` and of the agent's half of `replicate`.
-//! - `session`: one connection of it.
+//! - [`live`]: an agent that stays: taps, journal, drain, bookmarks.
+//! - `session`: one connection of either; where its records come from is a `Feed`.
 //! - [`connect`]: where connections come from.
 //!
 //! The crate knows no vault: how identities are issued and judged is the program's. Time and chance
-//! come in through [`CopyRequest`]. It needs a tokio runtime, and makes one thread, the reader's.
+//! come in through [`CopyRequest`] and [`live::LiveSettings`]. It needs a tokio runtime; its threads are in
+//! docs/ARCHITECTURE.md.
 
 pub mod connect;
 mod copy;

@@ -5,12 +5,16 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use tidegate_hrl::Journal;
 use tidegate_hrl::journal::{AppendError, Birth, Change, JournalSettings};
 use tidegate_hrl::storage::{Storage, Write};
 use tidegate_hrl::uring::{DiskFile, UringStorage};
 use tidegate_model::{DiskNumber, Incarnation, Lsn, Micros};
+
+/// In it who appends has begun to wait, most likely; where not the test passes for less.
+const A_WHILE: Duration = Duration::from_millis(50);
 
 /// A directory whose writes wait, or fail, when the test wants it.
 #[derive(Debug, Clone)]
@@ -118,6 +122,7 @@ fn who_waits_is_taken_in_as_soon_as_there_is_room() {
     assert_eq!(journal.durable(), Lsn::NONE);
     thread::scope(|scope| {
         let waits = scope.spawn(|| journal.append_waiting(&change(&data), Micros(2)).unwrap());
+        thread::sleep(A_WHILE);
         storage.set(Gate::Open);
         assert!(waits.join().unwrap() > last);
     });
@@ -133,6 +138,7 @@ fn who_waits_is_told_when_the_disk_fails() {
     let (journal, storage, _) = behind(folder.path(), &data);
     thread::scope(|scope| {
         let waits = scope.spawn(|| journal.append_waiting(&change(&data), Micros(2)));
+        thread::sleep(A_WHILE);
         storage.set(Gate::Fail);
         assert_eq!(waits.join().unwrap(), Err(AppendError::Ended));
     });

@@ -116,6 +116,8 @@ impl JournalFeed {
     fn begin(&mut self) {
         match std::mem::replace(&mut self.reading, Reading::Lost) {
             Reading::Idle(reader) => {
+                // What becomes durable from here on it may miss, and that wakes who waits.
+                self.progress.borrow_and_update();
                 let reading = tokio::task::spawn_blocking(|| read_some(reader));
                 self.reading = Reading::Busy(reading);
             }
@@ -186,9 +188,9 @@ impl Feed for JournalFeed {
             if self.is_at_end() {
                 return Ok(None);
             }
-            // What becomes durable from here on wakes us below.
-            self.progress.borrow_and_update();
-            if !self.read().await? && self.progress.changed().await.is_err() {
+            // It may have begun before this was called, and then before the newest became durable.
+            let has_more = self.read().await?;
+            if !has_more && !self.is_at_end() && self.progress.changed().await.is_err() {
                 return Err(JournalError::Failed.into());
             }
         }

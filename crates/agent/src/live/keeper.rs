@@ -127,7 +127,7 @@ impl Keeper {
             return Ok(());
         }
         if frozen && let Err(error) = self.agent.mark_frozen("") {
-            settle("an application-consistent bookmark", error)?;
+            settle("an application-consistent bookmark", true, error)?;
         }
         let name = self.closed.first().map(|first| {
             let start = self.closed.iter().map(|gap| gap.start.after).min().unwrap_or_default();
@@ -137,21 +137,108 @@ impl Keeper {
         if due || self.reread || name.is_some() {
             match self.agent.mark(BookmarkKind::CrashConsistent, &name.unwrap_or_default()) {
                 Ok(_) => (self.reread, self.closed) = (false, Vec::new()),
-                Err(error) => settle("a bookmark", error)?,
+                Err(error) => settle("a bookmark", due, error)?,
             }
         }
         Ok(())
     }
 }
 
-/// A bookmark that can't be placed now is due again, unless the journal has failed.
-fn settle(what: &str, error: MarkError) -> Result<(), LiveError> {
+/// A bookmark that can't be placed now is due again, unless the journal has failed. One that is tried at
+/// each look isn't told of each time.
+fn settle(what: &str, told: bool, error: MarkError) -> Result<(), LiveError> {
     match error {
         MarkError::Journal(error) => Err(error.into()),
         MarkError::Append(AppendError::Ended) => Err(JournalError::Failed.into()),
-        error => {
+        error if told => {
             tracing::warn!(%error, "{what} wasn't placed");
             Ok(())
         }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_hrl::journal::{Birth, JournalSettings};
+    use tidegate_hrl::uring::UringStorage;
+    use tidegate_model::{Incarnation, Micros, VaultId};
+
+    use super::*;
+    use crate::RetryPolicy;
+    use crate::live::{Hooks, Journal, LiveSettings, Notebook, Notes};
+
+    /// The keeper of an agent without disks, with a bookmark each minute.
+    fn keeper(folder: &std::path::Path) -> Keeper {
+        let storage = UringStorage::open(&folder.join("journal")).unwrap();
+        let incarnation = Incarnation::from_bytes([3; 16]);
+        let birth = Birth { incarnation, boot: [1; 16] };
+        let bounds = JournalSettings::of(64 << 20).unwrap();
+        let (journal, _) = Journal::open(storage, bounds, &birth, Box::new(|_| {})).unwrap();
+        let settings = LiveSettings {
+            machine: "db-1".parse().unwrap(),
+            vault: VaultId::from_bytes([7; 16]),
+            folder: folder.to_owned(),
+            journal_bytes: 64 << 20,
+            window_bytes: 1 << 20,
+            disks: Vec::new(),
+            servers: Arc::default(),
+            bookmark_interval: Duration::from_secs(60),
+            application_interval: None,
+            hooks: Hooks::default(),
+            retry: RetryPolicy::default(),
+            clock: Arc::new(|| Micros(5)),
+            boot: [1; 16],
+            new_incarnation: Arc::new(move || incarnation),
+        };
+        let notes = Notes::new(incarnation, Vec::new());
+        let notebook = Notebook::create(&settings.notes(), notes).unwrap();
+        let agent = Agent::new(settings, Arc::new(journal), Arc::new(notebook), Vec::new());
+        Keeper::new(Arc::new(agent), false)
+    }
+
+    fn last(keeper: &Keeper) -> Lsn {
+        keeper.agent.journal.usage().last
+    }
+
+    #[test]
+    fn the_time_is_told_while_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(folder.path());
+        let start = Instant::now();
+        keeper.tell_time(start).unwrap();
+        assert_eq!(last(&keeper), Lsn(0));
+        keeper.tell_time(start + 2 * TIME_INTERVAL).unwrap();
+        assert_eq!(last(&keeper), Lsn(1));
+        keeper.agent.journal.append(&Change::Time, Micros(6)).unwrap();
+        keeper.tell_time(start + 4 * TIME_INTERVAL).unwrap();
+        keeper.tell_time(start + 5 * TIME_INTERVAL - STEP).unwrap();
+        assert_eq!(last(&keeper), Lsn(2), "something was written meanwhile");
+        keeper.tell_time(start + 5 * TIME_INTERVAL).unwrap();
+        assert_eq!(last(&keeper), Lsn(3));
+    }
+
+    #[test]
+    fn bookmarks_are_placed_by_their_schedule_once_there_is_something_to_bring_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(folder.path());
+        let minute = Duration::from_secs(60);
+        let start = Instant::now();
+        keeper.mark(start + 2 * minute).unwrap();
+        assert_eq!(last(&keeper), Lsn(0), "the copy hasn't ended");
+        keeper.agent.notebook.change(|notes| notes.copy_end = Some(Lsn(1))).unwrap();
+        keeper.mark(start + 2 * minute).unwrap();
+        assert_eq!(last(&keeper), Lsn(0), "it isn't due again yet");
+        // A host that slept through some of them has one.
+        keeper.mark(start + 9 * minute).unwrap();
+        keeper.mark(start + 9 * minute).unwrap();
+        assert_eq!(last(&keeper), Lsn(1));
+        keeper.reread = true;
+        keeper.mark(start + 9 * minute).unwrap();
+        keeper.mark(start + 9 * minute).unwrap();
+        assert_eq!(last(&keeper), Lsn(2), "behind what was in flight");
+        keeper.agent.close();
+        keeper.mark(start + 20 * minute).unwrap();
+        assert_eq!(last(&keeper), Lsn(2), "the agent stops");
     }
 }

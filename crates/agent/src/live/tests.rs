@@ -225,25 +225,61 @@ async fn what_is_in_the_journal_arrives_once_in_order_whatever_ends_when() {
     }
 }
 
-#[tokio::test]
-async fn what_the_vault_turns_out_to_have_isnt_given_out_though_it_was_read_ahead() {
-    let folder = tempfile::tempdir().unwrap();
+/// A feed by itself, of a new journal.
+fn feed(folder: &TempDir) -> (Arc<Journal>, JournalFeed, watch::Sender<Progressing>) {
     let storage = UringStorage::open(&folder.path().join("journal")).unwrap();
     let settings = JournalSettings::of(64 << 20).unwrap();
     let (journal, opening) = Journal::open(storage, settings, &BIRTH, Box::new(|_| {})).unwrap();
-    for number in 1..=20 {
-        journal.append(&Change::Time, Micros(number)).unwrap();
-    }
-    journal.wait_durable(Lsn(20)).unwrap();
     let journal = Arc::new(journal);
     let notes = Notes::new(opening.incarnation, Vec::new());
     let notebook = Arc::new(Notebook::create(&folder.path().join("notes"), notes).unwrap());
-    let (_progress, durable) = watch::channel(Progressing::default());
-    let mut feed = JournalFeed::new(journal.clone(), notebook, durable, SharedLink::default());
+    let (progress, durable) = watch::channel(Progressing::default());
+    let feed = JournalFeed::new(journal.clone(), notebook, durable, SharedLink::default());
+    (journal, feed, progress)
+}
+
+/// Appends times until `last`, and waits until they are durable.
+fn pass_time(journal: &Journal, last: u64) {
+    for number in journal.usage().last.0 + 1..=last {
+        journal.append(&Change::Time, Micros(number)).unwrap();
+    }
+    journal.wait_durable(Lsn(last)).unwrap();
+}
+
+#[tokio::test]
+async fn what_the_vault_turns_out_to_have_isnt_given_out_though_it_was_read_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, mut feed, _progress) = feed(&folder);
+    pass_time(&journal, 20);
     assert_eq!(feed.next().await.unwrap().unwrap().time, Micros(1));
     feed.committed(Lsn(10)).unwrap();
     assert_eq!(feed.next().await.unwrap().unwrap().time, Micros(11));
     assert_eq!(journal.usage().committed, Lsn(10));
+}
+
+#[test]
+fn what_becomes_durable_while_nobody_waits_for_a_reading_is_given_out_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    // One thread for what blocks: one thing after the other.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let (journal, mut feed, progress) = feed(&folder);
+        tokio::select! {
+            biased;
+            _ = feed.next() => panic!("there is nothing yet"),
+            () = std::future::ready(()) => {}
+        }
+        // The reading that was begun has found nothing.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+        pass_time(&journal, 1);
+        progress.send_modify(|progress| progress.durable = Lsn(1));
+        let next = tokio::time::timeout(Duration::from_secs(60), feed.next()).await;
+        assert_eq!(next.unwrap().unwrap().unwrap().time, Micros(1));
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -47,7 +47,7 @@ fn parts(mut offset: u64, mut data: &[u8]) -> impl Iterator<Item = (u64, &[u8])>
 mod tests {
     use super::*;
 
-    const PIECE: usize = PIECE_BYTES as usize;
+    const PIECE: usize = RECORD_BYTES_DEFAULT as usize;
 
     #[test]
     fn pieces_end_at_blocks_and_neighbouring_zeros_are_one() {

@@ -86,3 +86,17 @@ fn of_many_servers_that_start_at_once_one_has_the_path() {
     }
     assert_eq!(names(folder.path()), 0);
 }
+
+#[test]
+fn a_path_that_another_server_is_about_to_take_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    drop(UnixListener::bind(&path).unwrap());
+    let lock = std::fs::File::create(folder.path().join("socket.lock")).unwrap();
+    lock.lock().unwrap();
+    let error = start(&path).unwrap_err();
+    assert!(matches!(error, ServeError::InUse(_)), "{error}");
+    assert!(path.exists(), "it is the other's to replace");
+    drop(lock);
+    start(&path).unwrap();
+}
