@@ -6,6 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use support::compare::{allocated_bytes, assert_same};
 use support::images;
 use support::mounted::{Mounted, qemu_io, run, tried};
@@ -86,6 +87,27 @@ fn same_as_recovered(site: &Site, mounted: &Mounted, at: &str, disks: &[PathBuf]
     fs::remove_dir_all(&folder).expect("it can be removed");
 }
 
+/// What of the sparse disk isn't data is told to be a hole: clients needn't look for zeros.
+#[track_caller]
+fn holes_are_told(site: &Site) {
+    let mounted = site.mounted("db", &["--overlay", shown(&site.path("holes"))]);
+    let data = |when: &str| {
+        let map = run("nbdinfo", &["--map", "--json", &mounted.uri("2")]);
+        let map: Vec<Value> = serde_json::from_str(&map).expect("it is JSON");
+        let length = |span: &Value| span["length"].as_u64().expect("each has a length");
+        assert_eq!(map.iter().map(length).sum::<u64>(), 300 * MIB, "{when}: {map:?}");
+        map.iter().filter(|span| span["type"] == 0).map(length).sum::<u64>()
+    };
+    let before = data("before");
+    assert!((MIB..20 * MIB).contains(&before), "{before} bytes of data");
+    qemu_io(&mounted.uri("2"), &["write 209715200 1048576", "write -zu 211812352 1048576"]);
+    let after = data("after");
+    assert!((before + MIB / 2..=before + MIB).contains(&after), "{after} after {before}");
+    qemu_io(&mounted.uri("2"), &["discard 0 209715200", "discard 210763776 103809024"]);
+    assert_eq!(data("at last"), MIB);
+    mounted.stop();
+}
+
 /// qemu-img knows whole sectors only: what it makes may be longer, by zeros.
 #[track_caller]
 fn assert_same_but_for_the_last_sector(left: &Path, right: &Path) {
@@ -108,6 +130,7 @@ fn a_mounted_point_is_what_recover_writes_for_every_client_and_disk() {
         mounted.stop();
         assert!(!site.socket().exists(), "the socket stayed");
     }
+    holes_are_told(&site);
     // With the least memory.
     let refused = site.mount("db", &["--memory", "1MiB"]).run().refused(&["is too little: give"]);
     let least = refused.stderr.split("give ").nth(1).and_then(|rest| rest.split(' ').next());
@@ -231,10 +254,7 @@ fn what_is_written_goes_to_the_overlay_and_what_was_flushed_survives_a_kill() {
     expected[2][100 << 20..(100 << 20) + 65_536].fill(0x11);
     holds(&site, &mounted, &expected);
     // Not flushed by the client, but by a stop that was asked for.
-    let mut direct = vec!["-n", "-t", "unsafe"];
-    let uri = mounted.uri("1");
-    direct.extend(["-c", "write -P 0x77 100 5000", "-f", "raw", &uri]);
-    run("qemu-io", &direct);
+    NbdClient::connect(&mounted.socket, "1").write(100, &[0x77; 5000]);
     expected[1][100..5100].fill(0x77);
     mounted.stop();
     let mounted = site.mounted("db", &options);

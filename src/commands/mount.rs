@@ -3,7 +3,6 @@
 mod exports;
 mod memory;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,32 +88,41 @@ async fn start(
     let view = PointView::build(&reader, &found.history, point, &only, memory.view).await;
     let view = view.map_err(not_restored)?;
     waiting.finish_and_clear();
-    let map_bytes = view.map_bytes();
     let beneath = Beneath::of(vault.ring().vault(), args.machine, point, view.disks());
     let overlay = args.overlay.as_deref().map(|path| Overlay::open(path, &beneath)).transpose()?;
-    let overlay_bytes = overlay.as_ref().map_or(0, Overlay::bytes);
+    let mut mounted = Mounted::of(&found, &memory, &view);
+    mounted.overlay = args.overlay.map(|path| path.display().to_string());
+    mounted.overlay_bytes = overlay.as_ref().map_or(0, Overlay::bytes);
     let foundation = Foundation::new(view, overlay, Handle::current(), stop.clone());
     let disks: Vec<Arc<MountedDisk>> = foundation.disks().into_iter().map(Arc::new).collect();
-    let offers = offers(&disks, args.overlay.is_some())?;
+    let offers = offers(&disks, mounted.overlay.is_some())?;
     let server = Server::start(&args.nbd, offers, memory.clients).map_err(not_served)?;
-    let RecoveryPoint { time, clean, .. } = found.point;
-    let mounted = Mounted {
-        machine: beneath.machine.to_string(),
-        epoch: point.epoch.0,
-        lsn: point.lsn.0,
-        time: readable_time(time),
-        clean,
-        at_in_future: found.at_in_future,
-        serving: server.address().to_string(),
-        exports: disks.iter().map(|disk| Exported::at(server.address(), disk)).collect(),
-        overlay: args.overlay.as_deref().map(Path::display).map(|path| path.to_string()),
-        overlay_bytes,
-        memory_bound_bytes: memory.bytes(),
-        memory: memory.terms(),
-        map_bytes,
-    };
+    mounted.serving = server.address().to_string();
+    mounted.exports = disks.iter().map(|disk| Exported::at(server.address(), disk)).collect();
     output.result(&mounted, text)?;
     Ok((foundation, server))
+}
+
+impl Mounted {
+    /// What is known before anything is served.
+    fn of(found: &Chosen, memory: &Memory, view: &PointView) -> Self {
+        let RecoveryPoint { point, time, clean, .. } = found.point;
+        Self {
+            machine: found.history.machine.to_string(),
+            epoch: point.epoch.0,
+            lsn: point.lsn.0,
+            time: readable_time(time),
+            clean,
+            at_in_future: found.at_in_future,
+            serving: String::new(),
+            exports: Vec::new(),
+            overlay: None,
+            overlay_bytes: 0,
+            memory_bound_bytes: memory.bytes(),
+            memory: memory.terms(),
+            map_bytes: view.map_bytes(),
+        }
+    }
 }
 
 fn text(mounted: &Mounted) -> String {

@@ -1,5 +1,5 @@
 //! An NBD client by hand, in the oldest form of the protocol that every server must know: one
-//! connection that reads, and learns of each read whether it failed.
+//! connection that reads and writes, never flushes, and learns of each read whether it failed.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -13,6 +13,9 @@ const EXPORT_NAME: u32 = 1;
 /// `NBD_FLAG_FIXED_NEWSTYLE` and `NBD_FLAG_NO_ZEROES`.
 const CLIENT_FLAGS: u32 = 3;
 const REQUEST_MAGIC: u32 = 0x2560_9513;
+/// `NBD_CMD_READ` and `NBD_CMD_WRITE`.
+const READ: u16 = 0;
+const WRITE: u16 = 1;
 
 /// A connection to one export.
 pub struct NbdClient {
@@ -59,23 +62,36 @@ impl NbdClient {
         self.try_read(offset, length).expect("the connection goes on")
     }
 
+    /// Writes, which must succeed; nothing is asked to be durable.
+    #[track_caller]
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        let answer = self.ask(WRITE, offset, data.len(), data).expect("the connection goes on");
+        assert_eq!(answer, 0, "a write of {} bytes at {offset} failed", data.len());
+    }
+
     fn try_read(&mut self, offset: u64, length: usize) -> io::Result<Result<Vec<u8>, u32>> {
-        let mut request = REQUEST_MAGIC.to_be_bytes().to_vec();
-        // No flags, and the command 0: a read.
-        request.extend([0; 4]);
-        request.extend(offset.to_be_bytes());
-        request.extend(offset.to_be_bytes());
-        request.extend(u32::try_from(length).expect("a short read").to_be_bytes());
-        self.stream.write_all(&request)?;
-        let mut reply = [0; 16];
-        self.stream.read_exact(&mut reply)?;
-        assert_eq!(reply[8..], offset.to_be_bytes(), "the answer is another request's");
-        let error = u32::from_be_bytes(reply[4..8].try_into().expect("four bytes"));
+        let error = self.ask(READ, offset, length, &[])?;
         if error != 0 {
             return Ok(Err(error));
         }
         let mut data = vec![0; length];
         self.stream.read_exact(&mut data)?;
         Ok(Ok(data))
+    }
+
+    /// Sends a request and gives the error in its reply, 0 for none.
+    fn ask(&mut self, command: u16, offset: u64, length: usize, data: &[u8]) -> io::Result<u32> {
+        let mut request = REQUEST_MAGIC.to_be_bytes().to_vec();
+        request.extend([0; 2]);
+        request.extend(command.to_be_bytes());
+        request.extend(offset.to_be_bytes());
+        request.extend(offset.to_be_bytes());
+        request.extend(u32::try_from(length).expect("a short range").to_be_bytes());
+        request.extend(data);
+        self.stream.write_all(&request)?;
+        let mut reply = [0; 16];
+        self.stream.read_exact(&mut reply)?;
+        assert_eq!(reply[8..], offset.to_be_bytes(), "the answer is another request's");
+        Ok(u32::from_be_bytes(reply[4..8].try_into().expect("four bytes")))
     }
 }

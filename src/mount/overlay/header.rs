@@ -7,8 +7,8 @@ use tidegate_model::{
 
 /// Bytes of a page: of the header, and of a map.
 pub(super) const PAGE_BYTES: usize = 4096;
-/// What is kept as a whole: a page of the systems that write to disks.
-pub(super) const BLOCK_BYTES: u64 = 4096;
+/// What is kept as a whole: a page, too, of the systems that write to disks.
+pub(super) const BLOCK_BYTES: u64 = PAGE_BYTES as u64;
 /// Blocks of which one page of a map tells.
 pub(super) const PAGE_BLOCKS: u64 = PAGE_BYTES as u64 * 8;
 

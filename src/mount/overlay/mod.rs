@@ -186,7 +186,7 @@ impl Overlay {
 
     /// Copies a part of a block from beneath.
     fn bring_up(&self, place: Place, range: Range<u64>, below: Below<'_>) -> io::Result<()> {
-        let mut block = [0; BLOCK_BYTES as usize];
+        let mut block = [0; PAGE_BYTES];
         let Some(part) = usize::try_from(range.end.saturating_sub(range.start))
             .ok()
             .filter(|length| *length > 0)

@@ -248,7 +248,7 @@ fn what_cannot_be_read_beneath_fails_the_write_and_changes_nothing() {
     assert!(overlay.zero(0, 5000..9000, false, &bad).is_err());
     assert_eq!(overlay.bytes(), 0);
     // Whole blocks need nothing from there; the last one is whole where the disk ends.
-    overlay.write(0, BLOCK_BYTES, &[1; BLOCK_BYTES as usize], &bad).unwrap();
+    overlay.write(0, BLOCK_BYTES, &[1; PAGE_BYTES], &bad).unwrap();
     overlay.zero(0, 8 * BLOCK_BYTES..DISK_BYTES, true, &bad).unwrap();
     assert_eq!(overlay.bytes(), 3 * BLOCK_BYTES);
 }
