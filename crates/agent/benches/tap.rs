@@ -79,6 +79,8 @@ fn qemu(folder: &Path) -> Child {
         .args(["-f", "raw", "-t", "-e", "16", "-x", "disk", "-k"])
         .arg(&socket)
         .arg(folder.join("disk"))
+        // It complains of each look whether it listens.
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let end = Instant::now() + Duration::from_secs(20);

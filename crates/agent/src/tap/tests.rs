@@ -1,3 +1,5 @@
+//! What a tap does with changes that fail, that race and that find no journal.
+
 use std::io;
 use std::path::Path;
 

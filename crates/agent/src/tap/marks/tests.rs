@@ -1,3 +1,5 @@
+//! Marks as a kill leaves them, and their bytes.
+
 use std::collections::BTreeSet;
 
 use tidegate_model::{Checksum, DiskNumber, Incarnation};
