@@ -171,7 +171,7 @@ fn a_server_that_is_away_is_caught_up_with_and_nothing_waits_for_it() {
     let address = server.at();
     // The first of its servers was never there.
     let servers = ["127.0.0.1:9", &address];
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &servers, "");
+    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &servers, "");
     let agent = machine.start();
     machine.wait_for_copy();
     machine.wait_until_committed();
@@ -203,7 +203,8 @@ fn a_server_that_is_away_is_caught_up_with_and_nothing_waits_for_it() {
 fn a_full_journal_leaves_a_gap_that_is_told_and_closed() {
     let (site, server) = served();
     let (disk, address) = (site.disk("one", 32 * MIB), server.at());
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &[&address], SMALL_JOURNAL);
+    let machine =
+        Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&address], SMALL_JOURNAL);
     let agent = machine.start();
     machine.wait_for_copy();
     machine.writes(0, &["write -P 1 0 64k".to_owned()]);
@@ -239,7 +240,7 @@ fn a_full_journal_leaves_a_gap_that_is_told_and_closed() {
 fn a_history_that_cant_go_on_begins_anew_by_itself() {
     let (site, server) = served();
     let disk = site.disk("one", 2 * MIB);
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &[&server.at()], "");
+    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
     let agent = machine.start();
     machine.wait_for_copy();
     machine.wait_until_committed();
@@ -269,7 +270,7 @@ fn a_vault_that_lost_what_it_had_is_copied_into_anew_while_the_agent_runs() {
     let (site, server) = served();
     let address = server.at();
     let disk = site.disk("one", 2 * MIB);
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &[&address], "");
+    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&address], "");
     let agent = machine.start();
     machine.wait_for_copy();
     machine.wait_until_committed();
@@ -308,7 +309,7 @@ fn a_stop_leaves_a_journal_that_goes_on_and_a_second_signal_ends_at_once() {
     let (site, server) = served();
     let disk = site.disk("one", 2 * MIB);
     let address = server.at();
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &[&address], "");
+    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&address], "");
     let agent = machine.start();
     machine.wait_for_copy();
     drop(server);
@@ -362,7 +363,7 @@ fn an_application_is_frozen_around_its_bookmark() {
 fn what_an_agent_cant_work_with_is_refused_with_what_to_change() {
     let site = Site::with_vault();
     let disk = site.disk("one", 2 * MIB);
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &["127.0.0.1:9"], "");
+    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &["127.0.0.1:9"], "");
     let (identity, kept) = (site.path("db-1.json"), site.path("kept"));
     std::fs::rename(&identity, &kept).expect("it is there");
     site.enroll("db-1", "server");

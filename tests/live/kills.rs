@@ -99,7 +99,8 @@ fn kills_of_agent_and_server_lose_nothing_that_was_answered() {
 fn a_copy_that_was_killed_goes_on_where_it_was() {
     let (site, server) = served();
     let disk = site.disk("one", 64 * MIB);
-    let machine = Machine::new(&site, "db-1", &[disk.clone()], &[&server.at()], SMALL_JOURNAL);
+    let machine =
+        Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], SMALL_JOURNAL);
     let agent = machine.start();
     let mut copied = 0;
     machine.wait_until("that some is copied", |status| {
