@@ -237,13 +237,19 @@ fn run<S: Storage>(
     mut writer: Writer<S>,
     mut on_durable: OnDurable,
 ) -> Result<(), JournalError> {
-    let result = serve(shared, &mut writer, &mut on_durable);
-    let mut inner = shared.lock();
-    inner.state.fail();
-    drop(inner);
-    shared.progress.notify_all();
-    shared.room.notify_all();
-    result
+    let _end = End(shared);
+    serve(shared, &mut writer, &mut on_durable)
+}
+
+/// The end of the writing thread, however it comes: nobody may wait for it any more.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.lock().state.fail();
+        self.0.progress.notify_all();
+        self.0.room.notify_all();
+    }
 }
 
 fn serve<S: Storage>(

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tidegate_hrl::journal::Change;
+use tidegate_hrl::journal::{AppendError, Change};
 use tidegate_model::limits::TEXT_BYTES_MAX;
 use tidegate_model::{Bookmark, BookmarkKind, Lsn, Micros};
 
@@ -33,13 +33,14 @@ pub(super) struct Agent {
     pub link: SharedLink,
     pub progress: Arc<Progress>,
     order: Mutex<Order>,
+    /// Whose hooks are at work.
+    freezing: Mutex<()>,
     seen: Mutex<Seen>,
 }
 
 /// What takes turns.
 struct Order {
     closed: bool,
-    newest: Option<Marked>,
 }
 
 /// What was seen from time to time.
@@ -48,6 +49,7 @@ struct Seen {
     moments: VecDeque<(Lsn, Micros)>,
     committed: Rate,
     copied: Rate,
+    newest: Option<Marked>,
 }
 
 impl Agent {
@@ -64,11 +66,13 @@ impl Agent {
             taps,
             link: SharedLink::default(),
             progress: Arc::default(),
-            order: Mutex::new(Order { closed: false, newest: None }),
+            order: Mutex::new(Order { closed: false }),
+            freezing: Mutex::default(),
             seen: Mutex::new(Seen {
                 moments: VecDeque::new(),
                 committed: Rate::default(),
                 copied: Rate::default(),
+                newest: None,
             }),
         }
     }
@@ -80,22 +84,37 @@ impl Agent {
 
     /// Places a bookmark, and waits until it is durable.
     pub fn mark(&self, kind: BookmarkKind, name: &str) -> Result<Marked, MarkError> {
-        let mut order = self.order();
+        let order = self.order();
         if order.closed {
             return Err(MarkError::Stopping);
         }
-        if let Some(tap) = self.taps.iter().find(|tap| tap.state().mode == tap::Mode::Bitmap) {
-            return Err(MarkError::Gap { disk: tap.disk() });
-        }
         let bookmark = Bookmark { kind, clean: true, name: name.to_owned() };
-        let time = self.now();
-        let lsn = self.journal.append_waiting(&Change::Bookmark(bookmark), time)?;
+        let (lsn, time) = self.append_whole(&Change::Bookmark(bookmark))?;
         self.journal.wait_durable(lsn)?;
         let epoch = self.notebook.read().epoch;
         let marked = Marked { epoch, lsn, time, kind, name: name.to_owned() };
         tracing::info!(%lsn, ?kind, name, "a bookmark");
-        order.newest = Some(marked.clone());
+        self.seen().newest = Some(marked.clone());
         Ok(marked)
+    }
+
+    /// Appends what may stand only where every disk is whole. No tap can fall in between: what the
+    /// journal then lacks isn't answered before this is in it.
+    fn append_whole(&self, change: &Change<&[u8]>) -> Result<(Lsn, Micros), MarkError> {
+        loop {
+            let held: Vec<_> = self.taps.iter().map(|tap| tap.hold()).collect();
+            if let Some(at) = held.iter().position(|hold| !hold.is_whole()) {
+                return Err(MarkError::Gap { disk: self.taps[at].disk() });
+            }
+            let time = self.now();
+            match self.journal.append(change, time) {
+                Err(AppendError::Behind { .. }) => {
+                    drop(held);
+                    self.journal.wait_durable(self.journal.usage().last)?;
+                }
+                appended => return Ok((appended?, time)),
+            }
+        }
     }
 
     /// The same with applications frozen around it, as far as hooks are named.
@@ -103,6 +122,8 @@ impl Agent {
         if self.settings.hooks.are_none() {
             return Err(MarkError::NoHooks);
         }
+        // Two at once would thaw each other.
+        let _freezing = self.freezing.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = || self.mark(BookmarkKind::ApplicationConsistent, name);
         self.settings.hooks.around(&self.settings.frozen(), mark)?
     }
@@ -138,7 +159,6 @@ impl Agent {
     pub fn status(&self) -> Status {
         let (usage, notes, link) = (self.journal.usage(), self.notebook.read(), self.link.look());
         let backlog_records = usage.last.0 - usage.committed.0;
-        let newest = self.order().newest.clone();
         let seen = self.seen();
         let oldest = seen.moments.iter().find(|(lsn, _)| *lsn > usage.committed);
         let lag = oldest.map_or(0, |(_, time)| self.now().0.saturating_sub(time.0));
@@ -158,7 +178,7 @@ impl Agent {
             bytes_per_second: seen.committed.a_second(),
             copy: self.copy_status(notes.copy_end, seen.copied.a_second()),
             disks: self.taps.iter().zip(&self.settings.disks).map(disk_status).collect(),
-            bookmark: newest,
+            bookmark: seen.newest.clone(),
         }
     }
 

@@ -5,13 +5,14 @@
 //! disks. Servers are tried in the order in which they were named; after the last of them, and after
 //! one that is alone, it waits, longer each time.
 //!
-//! What only a new incarnation can heal ends it: the vault doesn't know what this one goes on from.
+//! What only a new incarnation can heal ends it: the vault doesn't know what this one goes on from, or no
+//! server can read that. But an incarnation that no server has ever welcomed isn't healed by another.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tidegate_model::Remedy;
 use tidegate_model::limits::AGENT_PATIENCE_SECONDS;
+use tidegate_model::{Epoch, Remedy};
 use tidegate_wire::RefusalCode;
 use tokio::sync::watch;
 
@@ -98,10 +99,22 @@ impl Drain {
         let mut backoff = Backoff::new(&self.retry);
         // How many servers in turn got nothing done.
         let mut idle = 0;
+        // How many in turn say that the vault is damaged.
+        let mut damaged = 0;
         for index in (0..self.servers.len()).cycle() {
             let committed = self.state.committed();
             let trouble = match self.one(index, stop).await? {
-                Outcome::Trouble(trouble) => trouble,
+                Outcome::Trouble(trouble) => {
+                    damaged = 0;
+                    trouble
+                }
+                Outcome::Damaged(error) => {
+                    damaged += 1;
+                    if damaged >= self.servers.len() {
+                        return Ok(Drained::Broken(error));
+                    }
+                    error.to_string()
+                }
                 Outcome::Ended(ended) => return Ok(ended),
             };
             if self.state.committed() > committed {
@@ -150,9 +163,13 @@ impl Drain {
             Ok(End::Whole) => Outcome::Ended(Drained::Whole),
             Ok(End::Stopped) => Outcome::Ended(Drained::Stopped),
             Ok(End::Broken(cause) | End::Late(cause)) => Outcome::Trouble(cause),
+            Err(LiveError::Session(error)) if self.state.epoch() == Epoch::NONE => {
+                Outcome::Trouble(error.to_string())
+            }
             Err(LiveError::Session(error)) if breaks_chain(&error) => {
                 Outcome::Ended(Drained::Broken(error))
             }
+            Err(LiveError::Session(error)) if tells_of_damage(&error) => Outcome::Damaged(error),
             // A person may mend it; until then the disks are served and captured.
             Err(LiveError::Session(error)) => Outcome::Trouble(error.to_string()),
             Err(error) => return Err(error),
@@ -173,6 +190,8 @@ impl Drain {
 enum Outcome {
     /// There was trouble; another connection may do.
     Trouble(String),
+    /// What this incarnation goes on from can't be read in the vault, says the server.
+    Damaged(SessionError),
     Ended(Drained),
 }
 
@@ -180,15 +199,21 @@ fn unconnected(error: &ConnectError) -> String {
     error.to_string()
 }
 
-/// Whether the vault lacks what this incarnation goes on from, or has more of it than there is.
+/// Whether the vault lacks what this incarnation goes on from, or has more of it than there is; or
+/// another agent has taken its place, which can only be a copy of this one: two would write one history.
 fn breaks_chain(error: &SessionError) -> bool {
     const EPOCH: u16 = RefusalCode::Epoch as u16;
+    const TAKEN_OVER: u16 = RefusalCode::TakenOver as u16;
     match error {
         SessionError::Window(WindowError::Forgotten { .. } | WindowError::NeverSent { .. }) => true,
-        SessionError::Refused { code: EPOCH, .. } => true,
-        SessionError::Refused { remedy, .. } => *remedy == Remedy::Repair,
+        SessionError::Refused { code, .. } => matches!(*code, EPOCH | TAKEN_OVER),
         SessionError::Protocol { .. }
         | SessionError::OtherEpoch { .. }
         | SessionError::SmallerRecords { .. } => false,
     }
+}
+
+/// Whether the server can't read what this incarnation goes on from.
+fn tells_of_damage(error: &SessionError) -> bool {
+    matches!(error, SessionError::Refused { remedy: Remedy::Repair, .. })
 }

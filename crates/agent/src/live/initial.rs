@@ -23,6 +23,8 @@ const STRETCH_BYTES: u64 = 1 << 20;
 const ZERO_COST: u64 = 4 << 10;
 /// How long it waits for room, before it looks again.
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long it leaves a disk alone that can't be read.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 /// How often what is copied is noted: so much is copied again after a kill, at most.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,14 @@ fn copy_disk(agent: &Agent, index: usize, tap: &Tap, halt: &Halt) -> Result<bool
             Ok(captured) => captured,
             Err(CaptureError::Journal(AppendError::Full { .. })) if !halt.within(PAUSE) => continue,
             Err(CaptureError::Journal(AppendError::Full { .. })) => return Ok(false),
+            // The disk is served all the same, and what comes after this is copied then.
+            Err(error @ CaptureError::Read { .. }) => {
+                tracing::error!(disk = %tap.disk(), %error, "the copy waits, and tries it again");
+                if halt.within(UNREADABLE_PAUSE) {
+                    return Ok(false);
+                }
+                continue;
+            }
             Err(error) => return Err(error.into()),
         };
         at += bytes;

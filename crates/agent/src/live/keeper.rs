@@ -18,6 +18,8 @@ const STEP: Duration = Duration::from_millis(100);
 const TIME_INTERVAL: Duration = Duration::from_secs(10);
 /// What is read again in one go: bookmarks and the next look wait for that.
 const CLIMB_BYTES: u64 = 4 << 20;
+/// How long a disk that can't be read is left alone before it is tried again.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 
 /// The keeper of an agent.
 pub(super) struct Keeper {
@@ -31,6 +33,8 @@ pub(super) struct Keeper {
     closed: Vec<Gap>,
     /// Ranges were in flight when the agent was killed: a bookmark says from where on they are told.
     reread: bool,
+    /// A disk couldn't be read: when it is tried again.
+    unreadable: Option<Instant>,
 }
 
 /// A moment that comes again.
@@ -59,7 +63,7 @@ impl Keeper {
         let crash = Due::after(agent.settings.bookmark_interval);
         let application = agent.settings.application_interval.map(Due::after);
         let last = (agent.journal.usage().last, Instant::now());
-        Self { agent, crash, application, last, closed: Vec::new(), reread }
+        Self { agent, crash, application, last, closed: Vec::new(), reread, unreadable: None }
     }
 
     /// Keeps until `halt`, or until the journal can't be written any more.
@@ -76,6 +80,10 @@ impl Keeper {
 
     /// Reads again what a full journal left out, once half of it is free.
     fn climb(&mut self, halt: &Halt) -> Result<(), LiveError> {
+        if self.unreadable.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
+        self.unreadable = None;
         let usage = || self.agent.journal.usage();
         for tap in &self.agent.taps {
             while tap.state().mode == Mode::Bitmap
@@ -95,7 +103,12 @@ impl Keeper {
                         self.agent.journal.wait_durable(usage().last)?;
                     }
                     Ok(Climb::Full { .. } | Climb::Data) => break,
-                    Err(error) => return Err(error.into()),
+                    // Its clients are served all the same; until it can be read no moment is whole.
+                    Err(error) => {
+                        tracing::error!(disk = %tap.disk(), %error, "it is tried again");
+                        self.unreadable = Some(Instant::now() + UNREADABLE_PAUSE);
+                        break;
+                    }
                 }
             }
         }

@@ -61,11 +61,15 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
     ready: impl Fn(&Serving) + Send + Sync,
 ) -> Result<(), LiveError> {
-    settings.hooks.recover(&settings.frozen());
     let mut anew = false;
+    let mut first = true;
     loop {
         let told = settings.clone();
         let opened = blocking(move || opened::open(&told, anew)).await?;
+        // Now that the folder is this agent's: another may have frozen something for itself.
+        if std::mem::take(&mut first) {
+            settings.hooks.recover(&settings.frozen());
+        }
         let life = Life::begin(&settings, opened).await?;
         ready(&life.serving());
         match life.run(&mut stop).await? {
@@ -247,8 +251,9 @@ impl Life {
             }
         }
         drop(control);
-        let closed = close_journal(agent).await;
-        settled.and(closed)
+        // A journal whose disks didn't end well may not look as if they had.
+        settled?;
+        close_journal(agent).await
     }
 }
 

@@ -60,6 +60,13 @@ impl Scene {
         }
     }
 
+    /// From now on it can reach these, of the same vault.
+    fn reach(&mut self, mischiefs: &[Mischief]) {
+        let vault = self.servers[0].vault.clone();
+        let server = |mischief: &Mischief| Arc::new(TestServers::of(vault.clone(), *mischief, 1));
+        self.servers = mischiefs.iter().map(server).collect();
+    }
+
     fn open(&mut self) -> (Life, Opening) {
         let storage = UringStorage::open(&self.folder.path().join("journal")).unwrap();
         let settings = JournalSettings::of(64 << 20).unwrap();
@@ -358,4 +365,33 @@ async fn a_record_that_no_server_takes_ends_the_drain_and_not_the_process() {
     let error = agent.drain.await.unwrap().unwrap_err();
     assert!(matches!(error, LiveError::TooLong { lsn: at, bytes: 65_537 } if at == lsn), "{error}");
     assert_eq!(lsn, Lsn(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_counts_when_every_server_tells_of_it() {
+    let damaged = Mischief { refuse: Some((u64::MAX, Remedy::Repair)), ..Mischief::default() };
+    let mut scene = Scene::new(&[Mischief::default()], 1);
+    for servers in [&[Mischief::default()][..], &[damaged, Mischief::default()]] {
+        scene.reach(servers);
+        let (agent, _) = scene.open();
+        scene.append(&agent.journal, 5);
+        let (ended, _) = agent.end().await;
+        assert!(matches!(ended, Drained::Whole), "{ended:?}");
+    }
+    scene.reach(&[damaged, damaged]);
+    let (agent, _) = scene.open();
+    let ended = tokio::time::timeout(Duration::from_secs(60), agent.drain).await;
+    let ended = ended.unwrap().unwrap().unwrap();
+    assert!(matches!(ended, Drained::Broken(_)), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_incarnation_that_was_never_welcomed_isnt_given_up() {
+    let refuses = Mischief { refuse: Some((3, Remedy::Repair)), ..Mischief::default() };
+    let mut scene = Scene::new(&[refuses, refuses], 1);
+    let (agent, _) = scene.open();
+    scene.append(&agent.journal, 5);
+    let (ended, _) = agent.end().await;
+    assert!(matches!(ended, Drained::Whole), "{ended:?}");
+    scene.check();
 }

@@ -90,6 +90,16 @@ struct History {
     climbing: bool,
 }
 
+/// A tap that is held, see [`Tap::hold`].
+pub(crate) struct Hold<'a>(MutexGuard<'a, History>);
+
+impl Hold<'_> {
+    /// Whether the journal has every change that was answered.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.gap.is_none()
+    }
+}
+
 /// How a tap goes on after a restart.
 pub enum Resumed<S: Storage> {
     /// The journal has everything, but for what [`Tap::state`] says.
@@ -116,7 +126,7 @@ impl<S: Storage> Tap<S> {
         let backing = Backing::open(&settings.path)?;
         let subject = subject(settings, opening, &backing);
         let marks = Marks::create(&settings.marks, subject).map_err(settings.failed("made"))?;
-        marks.begin(settings.boot);
+        marks.begin(settings.boot).map_err(settings.failed("made durable"))?;
         Ok(Self::new(settings, backing, marks, journal, clock))
     }
 
@@ -158,7 +168,7 @@ impl<S: Storage> Tap<S> {
             // The end of the journal was lost, and with it the beginning of the gap.
             marks.set_gap(Some(GapStart { after: opening.recovered_to, ..gap }));
         }
-        marks.begin(settings.boot);
+        marks.begin(settings.boot).map_err(settings.failed("made durable"))?;
         let tap = Self::new(settings, backing, marks, journal, clock);
         if marked.is_empty() {
             return Ok(Resumed::Whole(tap));
@@ -263,6 +273,12 @@ impl<S: Storage> Tap<S> {
         let modified = self.backing.modified();
         let modified = modified.map_err(|error| TapError::Sync { path: path(), error })?;
         self.marks.close(last, modified).map_err(self.settings.failed("closed"))
+    }
+
+    /// Holds the tap as it is, in data mode or not: while it is held no change falls to the bitmap, and
+    /// one that must is answered only after it did. Not to be held while the journal is waited for.
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        Hold(self.history())
     }
 
     fn history(&self) -> MutexGuard<'_, History> {

@@ -292,3 +292,34 @@ fn a_journal_that_fails_harms_no_client_and_what_it_lacks_is_known_to_the_next()
     assert!(matches!(tap.climb(1 << 20).unwrap(), Climb::Done(_)));
     assert!(replayed(&tap) == found(folder.path()));
 }
+
+#[test]
+fn while_a_tap_is_held_no_change_that_finds_the_journal_full_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = tap(folder.path());
+    let mut offset = 0;
+    let answered = AtomicBool::new(false);
+    let hold = tap.hold();
+    assert!(hold.is_whole());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while tap.recording.load(Ordering::Acquire) {
+                tap.write(offset, &[3; 65536], false).unwrap();
+                offset = (offset + 65536) % BYTES as u64;
+            }
+            answered.store(true, Ordering::Release);
+        });
+        // Nothing more fits, and what finds that out waits for us.
+        while !matches!(
+            tap.journal
+                .append(&Change::Write { disk: tap.disk, offset: 0, data: &[3; 65536] }, Micros(1)),
+            Err(tidegate_hrl::journal::AppendError::Full { .. })
+        ) {
+            std::thread::yield_now();
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(hold.is_whole() && !answered.load(Ordering::Acquire));
+        drop(hold);
+    });
+    assert!(!tap.hold().is_whole());
+}

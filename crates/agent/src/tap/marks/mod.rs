@@ -102,12 +102,14 @@ impl Marks {
         Ok(Some(marks))
     }
 
-    /// Says that a tap is at work from here on.
-    pub(super) fn begin(&self, boot: [u8; 16]) {
+    /// Says, durably, that a tap is at work from here on: after a crash of the host nobody may believe
+    /// that the one before was closed.
+    pub(super) fn begin(&self, boot: [u8; 16]) -> io::Result<()> {
         for (index, half) in halves(boot).into_iter().enumerate() {
             self.store(BOOT + index, half);
         }
         self.store(CLOSED, 0);
+        self.map.sync()
     }
 
     /// How the tap before was left.

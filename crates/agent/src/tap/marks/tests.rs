@@ -22,7 +22,7 @@ fn what_is_marked_is_there_after_the_process_and_what_was_half_marked_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("marks");
     let marks = Marks::create(&path, subject()).unwrap();
-    marks.begin([1; 16]);
+    marks.begin([1; 16]).unwrap();
     marks.set(0, &(100..200));
     marks.set(SLOTS - 1, &(BYTES - 1..BYTES));
     marks.set(7, &(150..300));
@@ -86,7 +86,7 @@ fn the_bytes_are_those_of_the_document() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("marks");
     let marks = Marks::create(&path, subject()).unwrap();
-    marks.begin([0xb0; 16]);
+    marks.begin([0xb0; 16]).unwrap();
     marks.set(1, &(0x1122..0x1122 + 0x3344));
     marks.set_gap(Some(GapStart { after: Lsn(0x77), time: Micros(0x88) }));
     marks.soil(&(9 * BLOCK_BYTES..9 * BLOCK_BYTES + 1));
