@@ -254,4 +254,24 @@ mod tests {
         keeper.mark(start + 20 * minute).unwrap();
         assert_eq!(last(&keeper), Lsn(2), "the agent stops");
     }
+
+    #[test]
+    fn one_freeze_ends_before_the_next_begins() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = keeper(folder.path());
+        let out = folder.path().join("out");
+        let say = |word: &str| {
+            let script = format!("echo {word} >> {}", out.display());
+            vec!["sh".to_owned(), "-c".to_owned(), script]
+        };
+        let agent = Arc::get_mut(&mut keeper.agent).unwrap();
+        let (freeze, thaw, limit) = (say("freeze"), say("thaw"), Duration::from_secs(20));
+        agent.settings.hooks = Hooks { freeze, thaw, file_systems: Vec::new(), limit };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| agent.mark_frozen("").unwrap());
+            }
+        });
+        assert_eq!(std::fs::read_to_string(out).unwrap(), "freeze\nthaw\n".repeat(4));
+    }
 }
