@@ -1,12 +1,13 @@
 //! The command line: every command and option, and nothing of what they do.
 
+mod agent;
 mod bench;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use tidegate_model::limits::{AGENT_PATIENCE_SECONDS, PATIENCE_SECONDS_MAX};
+use tidegate_model::limits::PATIENCE_SECONDS_MAX;
 use tidegate_model::{DiskNumber, Name, parse_bytes};
 use tidegate_nbd::serve::Address;
 use tidegate_vault::Location;
@@ -15,6 +16,9 @@ use crate::choice::{Frame, Level};
 use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
+pub(crate) use agent::{
+    AgentBookmarkArgs, AgentCommand, AgentCopyArgs, AgentRunArgs, AgentStatusArgs,
+};
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchRunArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
@@ -112,18 +116,6 @@ pub(crate) enum KeyCommand {
     Change(KeyChangeArgs),
     /// List what opens the vault. Needs no passphrase or key file; one that is named is tried.
     List(KeyListArgs),
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum AgentCommand {
-    /// Send disks to a process server, as one machine.
-    Copy(AgentCopyArgs),
-    /// Serve disks over NBD and replicate every write to them, until stopped.
-    Run(AgentRunArgs),
-    /// How a running agent is: its connection, what waits, how far the initial copy is.
-    Status(AgentStatusArgs),
-    /// Place a bookmark: a moment with a name, to which the machine can be brought back.
-    Bookmark(AgentBookmarkArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -307,53 +299,6 @@ pub(crate) struct ServerArgs {
     /// Configuration (TOML); options on the command line win.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentCopyArgs {
-    /// The process server [default port: 9443].
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub server: String,
-    /// The machine's identity, from `enroll`.
-    #[arg(long, value_name = "FILE")]
-    pub identity: PathBuf,
-    /// Raw image files or block devices; they become disks 0, 1, ... of the machine.
-    #[arg(value_name = "DISK", required = true)]
-    pub disks: Vec<PathBuf>,
-    /// Give up after so many seconds without progress.
-    #[arg(long, value_name = "SECONDS", default_value_t = AGENT_PATIENCE_SECONDS,
-          value_parser = clap::value_parser!(u64).range(1..=PATIENCE_SECONDS_MAX))]
-    pub patience: u64,
-    /// Memory for what is sent and not yet committed, 2MiB at least.
-    #[arg(long, value_name = "BYTES", value_parser = parse_bytes, default_value = "192MiB")]
-    pub window: u64,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentRunArgs {
-    /// The agent's configuration (TOML).
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentStatusArgs {
-    /// The configuration with which the agent was started.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct AgentBookmarkArgs {
-    /// Its name, as `recover` and `points` show it.
-    pub name: String,
-    /// The configuration with which the agent was started.
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Freeze applications around it, by the hooks of the configuration. Otherwise the disks are as a
-    /// power cut would leave them.
-    #[arg(long)]
-    pub application: bool,
 }
 
 #[derive(Debug, Args)]
