@@ -210,6 +210,7 @@ fn a_second_signal_ends_a_command_at_once_as_shells_tell_it() {
         );
         let mut errors = Lines(server.0.stderr.take().expect("its errors are piped"));
         errors.wait_for("the table of known blocks is filled");
+        server.wait_until_it_writes();
         server.signal(Signal::TERM);
         errors.wait_for(HEARD);
         server.signal(second);
@@ -223,6 +224,27 @@ struct Guard(std::process::Child);
 impl Guard {
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).expect("it runs");
+    }
+
+    /// Waits until one of its threads stands in a write to a full pipe; where the kernel doesn't say what
+    /// threads wait for, not at all.
+    #[track_caller]
+    fn wait_until_it_writes(&self) {
+        let threads = format!("/proc/{}/task", self.0.id());
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            let threads = std::fs::read_dir(&threads).expect("it runs").flatten();
+            let place = |thread: std::fs::DirEntry| {
+                std::fs::read_to_string(thread.path().join("wchan")).unwrap_or_default()
+            };
+            let places: Vec<_> = threads.map(place).collect();
+            let untold = places.iter().all(|place| matches!(place.as_str(), "" | "0"));
+            if untold || places.iter().any(|place| place.contains("pipe_write")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("it writes nothing");
     }
 
     #[track_caller]
