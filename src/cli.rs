@@ -330,8 +330,9 @@ pub(crate) struct PointsArgs {
     pub vault: VaultArgs,
 }
 
+/// A point of a machine, of which all disks are meant or one.
 #[derive(Debug, Args)]
-pub(crate) struct RecoverArgs {
+pub(crate) struct PointArgs {
     /// The machine.
     pub machine: Name,
     #[command(flatten)]
@@ -339,9 +340,15 @@ pub(crate) struct RecoverArgs {
     /// One disk only.
     #[arg(long, value_name = "N", value_parser = parse_disk)]
     pub disk: Option<DiskNumber>,
-    /// To which point: latest, a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
+    /// Which point: latest, a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
     #[arg(long, value_name = "POINT", default_value = "latest")]
     pub at: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecoverArgs {
+    #[command(flatten)]
+    pub point: PointArgs,
     /// A directory for all disks (disk-N.img), or with --disk a file or block device.
     #[arg(long, value_name = "PATH")]
     pub to: PathBuf,
@@ -356,16 +363,8 @@ pub(crate) struct RecoverArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct MountArgs {
-    /// The machine.
-    pub machine: Name,
     #[command(flatten)]
-    pub vault: VaultArgs,
-    /// One disk only.
-    #[arg(long, value_name = "N", value_parser = parse_disk)]
-    pub disk: Option<DiskNumber>,
-    /// Which point: latest, a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
-    #[arg(long, value_name = "POINT", default_value = "latest")]
-    pub at: String,
+    pub point: PointArgs,
     /// Where to serve: unix:PATH, for processes of the same user, or tcp:ADDRESS:PORT, for whoever
     /// reaches it (there is no TLS).
     #[arg(long, value_name = "unix:PATH|tcp:ADDR")]

@@ -1,5 +1,6 @@
 //! Which point a command is about, and what a person must know of it.
 
+use serde::Serialize;
 use tidegate_model::{Micros, Name, Remedy};
 use tidegate_vault::chain::{Loss, MachineHistory};
 use tidegate_vault::log::LogReader;
@@ -37,6 +38,17 @@ pub(super) struct Chosen {
     pub at_in_future: bool,
 }
 
+/// The same as a command's result says it.
+#[derive(Serialize)]
+pub(super) struct ToldPoint {
+    pub machine: String,
+    pub epoch: u32,
+    pub lsn: u64,
+    time: String,
+    clean: bool,
+    at_in_future: bool,
+}
+
 impl Chosen {
     /// Reads a machine's history and finds the point that is `wanted`. What a person may not expect of
     /// it is said on standard error.
@@ -56,6 +68,19 @@ impl Chosen {
         let at_in_future = is_in_future(at, super::now(), &points);
         warn(wanted, &points, &point, at_in_future);
         Ok(Self { history, point, at_in_future })
+    }
+
+    /// The point as a result says it.
+    pub(super) fn result(&self) -> ToldPoint {
+        let RecoveryPoint { point, time, clean, .. } = self.point;
+        ToldPoint {
+            machine: self.history.machine.to_string(),
+            epoch: point.epoch.0,
+            lsn: point.lsn.0,
+            time: readable_time(time),
+            clean,
+            at_in_future: self.at_in_future,
+        }
     }
 
     /// The point as a person is told it.

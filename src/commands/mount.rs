@@ -10,14 +10,13 @@ use serde::Serialize;
 use tidegate_model::{Counted, HumanBytes, Remedy};
 use tidegate_nbd::serve::{ServeError, Server};
 use tidegate_vault::log::LogReader;
-use tidegate_vault::points::{RecoveryPoint, readable_time};
 use tidegate_vault::restore::PointView;
 use tokio::runtime::Handle;
 
 use self::exports::{Exported, offers};
 use self::memory::{Memory, Term};
-use super::chosen::{Chosen, Wanted, not_restored};
-use crate::cli::MountArgs;
+use super::chosen::{Chosen, ToldPoint, Wanted, not_restored};
+use crate::cli::{MountArgs, PointArgs};
 use crate::failure::{Failure, with_causes};
 use crate::mount::{Beneath, Foundation, MountedDisk, Overlay};
 use crate::output::Output;
@@ -31,14 +30,8 @@ const LAST_REPLIES: Duration = Duration::from_secs(5);
 
 #[derive(Serialize)]
 struct Mounted {
-    machine: String,
-    epoch: u32,
-    lsn: u64,
-    time: String,
-    clean: bool,
-    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before
-    /// it.
-    at_in_future: bool,
+    #[serde(flatten)]
+    point: ToldPoint,
     serving: String,
     exports: Vec<Exported>,
     overlay: Option<String>,
@@ -72,15 +65,16 @@ async fn start(
     output: &Output,
     stop: &Stop,
 ) -> Result<(Arc<Foundation>, Server), Failure> {
-    let wanted = Wanted::parse(&args.at)?;
+    let PointArgs { machine, vault, disk, at } = args.point;
+    let wanted = Wanted::parse(&at)?;
     // Refused before a secret is asked for, where it is too little for any machine.
     let memory = Memory::of(args.memory, 1)?;
-    let vault = super::open(&args.vault).await?;
+    let vault = super::open(&vault).await?;
     let (store, ring) = (vault.store().clone(), vault.ring().clone());
     let reader = LogReader::new(store, ring, memory.index_bytes);
-    let found = Chosen::read(&reader, &args.machine, &wanted, output).await?;
-    eprintln!("mounting {} at {}", args.machine, found.told());
-    let only: Vec<_> = args.disk.into_iter().collect();
+    let found = Chosen::read(&reader, &machine, &wanted, output).await?;
+    eprintln!("mounting {machine} at {}", found.told());
+    let only: Vec<_> = disk.into_iter().collect();
     let disks = if only.is_empty() { found.point.disks.len() } else { 1 };
     let memory = Memory::of(args.memory, disks)?;
     let point = found.point.point;
@@ -88,7 +82,7 @@ async fn start(
     let view = PointView::build(&reader, &found.history, point, &only, memory.view).await;
     let view = view.map_err(not_restored)?;
     waiting.finish_and_clear();
-    let beneath = Beneath::of(vault.ring().vault(), args.machine, point, view.disks());
+    let beneath = Beneath::of(vault.ring().vault(), machine, point, view.disks());
     let overlay = args.overlay.as_deref().map(|path| Overlay::open(path, &beneath)).transpose()?;
     let mut mounted = Mounted::of(&found, &memory, &view);
     mounted.overlay = args.overlay.map(|path| path.display().to_string());
@@ -106,14 +100,8 @@ async fn start(
 impl Mounted {
     /// What is known before anything is served.
     fn of(found: &Chosen, memory: &Memory, view: &PointView) -> Self {
-        let RecoveryPoint { point, time, clean, .. } = found.point;
         Self {
-            machine: found.history.machine.to_string(),
-            epoch: point.epoch.0,
-            lsn: point.lsn.0,
-            time: readable_time(time),
-            clean,
-            at_in_future: found.at_in_future,
+            point: found.result(),
             serving: String::new(),
             exports: Vec::new(),
             overlay: None,
@@ -129,9 +117,9 @@ fn text(mounted: &Mounted) -> String {
     let mut lines = vec![format!(
         "{} of {} at {}:{} served at {}, {}",
         Counted(mounted.exports.len(), "disk"),
-        mounted.machine,
-        mounted.epoch,
-        mounted.lsn,
+        mounted.point.machine,
+        mounted.point.epoch,
+        mounted.point.lsn,
         mounted.serving,
         match &mounted.overlay {
             Some(overlay) =>

@@ -6,28 +6,21 @@ use std::time::Instant;
 use serde::Serialize;
 use tidegate_model::{Counted, ExactBytes, HumanBytes};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::points::{RecoveryPoint, readable_time};
 use tidegate_vault::restore::{
     MEMORY_DEFAULT, MEMORY_MIN, Means, RestoreError, RestorePlan, Restored,
 };
 
-use super::chosen::{Chosen, Wanted, not_restored};
+use super::chosen::{Chosen, ToldPoint, Wanted, not_restored};
 use super::target::Target;
-use crate::cli::RecoverArgs;
+use crate::cli::{PointArgs, RecoverArgs};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::Stop;
 
 #[derive(Serialize)]
 struct Recovered {
-    machine: String,
-    epoch: u32,
-    lsn: u64,
-    time: String,
-    clean: bool,
-    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before
-    /// it.
-    at_in_future: bool,
+    #[serde(flatten)]
+    point: ToldPoint,
     disks: usize,
     bytes_total: u64,
     bytes_written: u64,
@@ -40,18 +33,12 @@ struct Recovered {
 
 pub(super) async fn run(args: RecoverArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let (begun, cpu) = (Instant::now(), super::cpu_seconds(libc::RUSAGE_SELF));
-    let machine = args.machine.to_string();
     let written = super::unless_stopped(&stop, write(args, &output)).await?;
     // No stop comes between this and the result: what has its name is told as recovered.
     written.target.name()?;
-    let Written { plan, chosen, at_in_future, restored, means, .. } = written;
+    let Written { plan, point, restored, means, .. } = written;
     let recovered = Recovered {
-        machine,
-        epoch: chosen.point.epoch.0,
-        lsn: chosen.point.lsn.0,
-        time: readable_time(chosen.time),
-        clean: chosen.clean,
-        at_in_future,
+        point,
         disks: plan.disks().len(),
         bytes_total: plan.disks().iter().map(|disk| disk.bytes).sum(),
         bytes_written: restored.bytes_written,
@@ -77,8 +64,7 @@ pub(super) async fn run(args: RecoverArgs, output: Output, stop: Stop) -> Result
 /// Disks that are whole and durable, and what was written.
 struct Written {
     plan: RestorePlan,
-    chosen: RecoveryPoint,
-    at_in_future: bool,
+    point: ToldPoint,
     target: Arc<Target>,
     restored: Restored,
     means: Means,
@@ -87,18 +73,18 @@ struct Written {
 /// Does all but to give new files their names. Dropped before its end, it waits until nothing is
 /// written any more, and takes away what it made.
 async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
-    let wanted = Wanted::parse(&args.at)?;
+    let PointArgs { machine, vault, disk, at } = args.point;
+    let wanted = Wanted::parse(&at)?;
     let means = means(args.memory)?;
-    let vault = super::open(&args.vault).await?;
+    let vault = super::open(&vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let found = Chosen::read(&reader, &args.machine, &wanted, output).await?;
+    let found = Chosen::read(&reader, &machine, &wanted, output).await?;
     // Said before anything is written.
-    eprintln!("recovering {} to {}", args.machine, found.told());
-    let Chosen { history, point: chosen, at_in_future } = found;
-    let only: Vec<_> = args.disk.into_iter().collect();
-    let plan = RestorePlan::build(&reader, &history, chosen.point, &only);
+    eprintln!("recovering {machine} to {}", found.told());
+    let only: Vec<_> = disk.into_iter().collect();
+    let plan = RestorePlan::build(&reader, &found.history, found.point.point, &only);
     let plan = plan.await.map_err(not_restored)?;
-    let target = Arc::new(match (args.disk, plan.disks()) {
+    let target = Arc::new(match (disk, plan.disks()) {
         (Some(_), [disk]) => Target::single(&args.to, disk, args.force)?,
         _ => Target::directory(&args.to, plan.disks(), args.force)?,
     });
@@ -107,7 +93,7 @@ async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
     let restored = plan.run(&reader, target.clone(), means, &told).await;
     bar.finish_and_clear();
     let restored = restored.map_err(|error| not_written(error, &target))?;
-    Ok(Written { plan, chosen, at_in_future, target, restored, means })
+    Ok(Written { plan, point: found.result(), target, restored, means })
 }
 
 /// The threads and the memory of a recovery.

@@ -124,6 +124,9 @@ impl Agent {
         }
         // Two at once would thaw each other.
         let _freezing = self.freezing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.order().closed {
+            return Err(MarkError::Stopping);
+        }
         let mark = || self.mark(BookmarkKind::ApplicationConsistent, name);
         self.settings.hooks.around(&self.settings.frozen(), mark)?
     }

@@ -272,6 +272,10 @@ mod tests {
                 scope.spawn(|| agent.mark_frozen("").unwrap());
             }
         });
-        assert_eq!(std::fs::read_to_string(out).unwrap(), "freeze\nthaw\n".repeat(4));
+        let said = || std::fs::read_to_string(&out).unwrap();
+        assert_eq!(said(), "freeze\nthaw\n".repeat(4));
+        agent.close();
+        assert!(matches!(agent.mark_frozen(""), Err(MarkError::Stopping)));
+        assert_eq!(said(), "freeze\nthaw\n".repeat(4), "nothing is frozen any more");
     }
 }
