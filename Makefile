@@ -14,7 +14,8 @@ export PATH := $(PATH):/usr/sbin:/sbin
 IMAGE ?= $(or $(TIDEGATE_CORPUS),/var/tmp/tidegate-corpus)/os.img
 ROUNDS ?= 5
 SETTINGS ?= all
-# fuzz: inputs for each property. soak: rounds, each with a seed of its own, and 10^9 bytes that pass.
+# fuzz: seconds for each decoder, inputs for each property. soak: rounds, each with a seed of its own, and 10^9 bytes that pass.
+FUZZ_SECONDS ?= 600
 FUZZ_CASES ?= 200000
 SOAK_ROUNDS ?= 50
 SOAK_GB ?= 100
@@ -56,7 +57,8 @@ bench: ## All that must hold of speed, against bare kernels and peers: one repor
 	benches/report/run --image '$(IMAGE)' --runs '$(ROUNDS)' --settings '$(SETTINGS)' \
 	  --tidegate '$(TARGET)/release/tidegate' --out '$(TARGET)/bench'
 
-fuzz: ## The properties of every decoder and state machine, with FUZZ_CASES inputs each.
+fuzz: ## Any bytes for every decoder, FUZZ_SECONDS each; then FUZZ_CASES inputs for each property.
+	fuzz/run --seconds '$(FUZZ_SECONDS)' --out '$(TARGET)/fuzz'
 	PROPTEST_CASES='$(FUZZ_CASES)' $(CARGO) test --locked --workspace --exclude tidegate --lib --tests
 
 soak: tools ## SOAK_GB through the pipeline; SOAK_ROUNDS times, by seeds, processes killed and every LSN recovered.

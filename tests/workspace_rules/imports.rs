@@ -14,6 +14,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tidegate-vault", &["tidegate-model"]),
     ("tidegate-pipeline", &["tidegate-memory", "tidegate-model", "tidegate-vault"]),
     ("tidegate-agent", &["tidegate-model", "tidegate-wire", "tidegate-hrl", "tidegate-nbd"]),
+    (
+        "tidegate-fuzz",
+        &["tidegate-hrl", "tidegate-model", "tidegate-nbd", "tidegate-vault", "tidegate-wire"],
+    ),
     ("tidegate-control", &["tidegate-model", "tidegate-vault"]),
 ];
 

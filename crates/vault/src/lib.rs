@@ -12,6 +12,8 @@ pub mod chain;
 pub mod description;
 pub mod error;
 pub mod fold;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod grant;
 pub mod identity;
 pub mod keys;

@@ -32,6 +32,12 @@ impl Mark {
         Writer::new(&mut bytes).u64(segment);
         Self(Checksum::of(&bytes).0)
     }
+
+    /// The check of a record of that segment, whose bytes behind the check these are.
+    #[must_use]
+    pub fn check(self, bytes: &[u8]) -> u64 {
+        Checksum::of(bytes).0 ^ self.0
+    }
 }
 
 /// What a record says.
@@ -135,7 +141,7 @@ impl OrderRecord {
         fields.u64(0).u8(raw.kind).u8(raw.flags).u8(raw.disk).u8(raw.bookmark).u32(text_bytes);
         fields.u64(raw.lsn).u64(raw.time).u64(raw.offset).u64(raw.length).u64(raw.location);
         fields.u64(raw.checksum).u64(raw.durable).bytes(raw.text);
-        let check = Checksum::of(&into[start + 8..]).0 ^ mark.0;
+        let check = mark.check(&into[start + 8..]);
         into[start..start + 8].copy_from_slice(&check.to_le_bytes());
     }
 
@@ -160,7 +166,7 @@ impl OrderRecord {
         }
         raw.text = fields.bytes(text_bytes)?;
         let length = RECORD_BYTES + text_bytes;
-        if Checksum::of(&bytes[8..length]).0 ^ mark.0 != check {
+        if mark.check(&bytes[8..length]) != check {
             return Err(RecordError::Check);
         }
         let record = Self {

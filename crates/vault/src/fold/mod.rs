@@ -22,6 +22,8 @@
 
 mod body;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod gather;
 mod layer;
 mod layer_codec;

@@ -244,7 +244,7 @@ pub(super) fn unseal<'a>(
 }
 
 /// Reads the sections; each count was held to its limit before anything is reserved for it.
-fn decode(plain: &[u8], header: &PackHeader) -> Result<PackIndex, PackError> {
+pub(crate) fn decode(plain: &[u8], header: &PackHeader) -> Result<PackIndex, PackError> {
     let mut reader = Reader::new(plain);
     let preamble = Preamble::decode(&mut reader)?;
     let expected = PREAMBLE_BYTES

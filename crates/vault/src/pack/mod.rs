@@ -29,6 +29,8 @@ pub use header::{Envelope, HEADER_BYTES, PackHeader, PackKind};
 pub use index::{
     Content, FrameEntry, MachineEntry, PackIndex, PackSummary, Record, Target, TargetLog,
 };
+#[cfg(feature = "fuzzing")]
+pub(crate) use index_codec::decode as decode_index;
 pub use index_codec::{SEALED_INDEX_BYTES_MAX, open_index};
 pub(crate) use index_codec::{decode_name, encode_name};
 pub use index_part::{BLOCKS_BYTES_MAX, PackBlock, PackBlocks, open_blocks, open_summary};
