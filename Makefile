@@ -69,7 +69,7 @@ soak: tools ## SOAK_GB through the pipeline; SOAK_ROUNDS times, by seeds, proces
 	for round in $$(seq '$(SOAK_ROUNDS)'); do
 	  seed=$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')
 	  echo "soak: round $$round of $(SOAK_ROUNDS), TIDEGATE_SEED=$$seed"
-	  TIDEGATE_SEED=$$seed $(CARGO) test --locked --tests -- kill
+	  TIDEGATE_SEED=$$seed TIDEGATE_MOMENTS=12 $(CARGO) test --locked --tests -- kill
 	  TIDEGATE_SEED=$$seed TIDEGATE_EVERY_LSN=1 \
 	    $(CARGO) test --locked -p tidegate-vault --lib -- at_every_lsn
 	done

@@ -61,7 +61,8 @@ impl<'a> Machine<'a> {
         self.site.path(&format!("{}.agent", self.name))
     }
 
-    fn socket(&self, number: usize) -> PathBuf {
+    /// The socket on which a disk is served.
+    pub fn socket(&self, number: usize) -> PathBuf {
         self.site.path(&format!("{}-{number}", self.name))
     }
 
@@ -99,6 +100,12 @@ impl<'a> Machine<'a> {
     #[track_caller]
     pub fn status(&self) -> Value {
         self.call("status").run().success().json()
+    }
+
+    /// The same of one that may have ended.
+    pub fn try_status(&self) -> Option<Value> {
+        let told = self.call("status").run();
+        told.status.success().then(|| told.json())
     }
 
     /// Waits until its agent is so.

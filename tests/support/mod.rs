@@ -36,6 +36,7 @@ pub mod refusals;
 pub mod shim;
 pub mod site;
 pub mod store_proxy;
+pub mod tapped;
 pub mod tls;
 
 use tempfile::TempDir;
