@@ -10,12 +10,14 @@ use tidegate_model::parse_bytes;
 pub(crate) enum AgentCommand {
     /// Send disks to a process server, as one machine.
     Copy(AgentCopyArgs),
-    /// Serve disks over NBD and replicate every write to them, until stopped.
+    /// Replicate disks until stopped: served over NBD every write to them, others pass by pass.
     Run(AgentRunArgs),
     /// How a running agent is: its connection, what waits, how far the initial copy is.
     Status(AgentStatusArgs),
     /// Place a bookmark: a moment with a name, to which the machine can be brought back.
     Bookmark(AgentBookmarkArgs),
+    /// Make a pass over the disks that others write to, and wait until what changed is captured.
+    Pass(AgentPassArgs),
 }
 
 #[derive(Debug, Args)]
@@ -63,4 +65,14 @@ pub(crate) struct AgentBookmarkArgs {
     /// power cut would leave them.
     #[arg(long)]
     pub application: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentPassArgs {
+    /// A name for the moment at its end, as `recover` and `points` show it.
+    #[arg(default_value = "")]
+    pub name: String,
+    /// The configuration with which the agent was started.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
 }

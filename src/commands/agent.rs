@@ -1,4 +1,6 @@
-//! `tidegate agent run`, and what is asked of the agent that runs: `status`, `bookmark`.
+//! `tidegate agent run`, and what is asked of the agent that runs: `status`, `bookmark`, `pass`.
+
+mod text;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,19 +9,23 @@ use std::time::Duration;
 use tidegate_agent::RetryPolicy;
 use tidegate_agent::connect::{ServerAddress, TlsConnector, TlsIdentity};
 use tidegate_agent::live::{
-    self, Answer, Hooks, LiveDisk, LiveSettings, Marked, Mode, Request, Server, Serving, Status,
+    self, Answer, DiskSource, Hooks, LastPass, LiveDisk, LiveSettings, PassSettings, Request,
+    Server, Serving,
 };
-use tidegate_model::{Epoch, HumanBytes, Incarnation};
+use tidegate_model::Incarnation;
 use tidegate_vault::identity::Identity;
 
-use crate::cli::{AgentBookmarkArgs, AgentRunArgs, AgentStatusArgs};
-use crate::config::agent::{self as config, AgentConfig, DiskConfig, Source};
+use crate::cli::{AgentBookmarkArgs, AgentPassArgs, AgentRunArgs, AgentStatusArgs};
+use crate::config::agent::{self as config, AgentConfig, DiskConfig, PassConfig, Source};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::Stop;
+use text::{marked_text, pass_text, serving_text, status_text};
 
 /// Where the system says which start of the host this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// How often it is looked whether a pass has ended.
+const PASS_LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(args: AgentRunArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let config = config::read(&args.config)?;
@@ -42,6 +48,7 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
     // What the system gives now it gives later.
     let spare: [u8; 16] = super::random()?;
     let seconds = Duration::from_secs;
+    let bookmarks = config.bookmarks.unwrap_or_default();
     Ok(LiveSettings {
         machine: identity.name().clone(),
         vault: identity.vault(),
@@ -50,8 +57,9 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
         window_bytes: config.window.0,
         disks,
         servers: Arc::new(servers),
-        bookmark_interval: seconds(config.bookmarks.every),
-        application_interval: config.bookmarks.application_every.map(seconds),
+        bookmark_interval: seconds(bookmarks.every),
+        application_interval: bookmarks.application_every.map(seconds),
+        passes: passes(config.passes.unwrap_or_default()),
         hooks: Hooks {
             freeze: config.hooks.freeze,
             thaw: config.hooks.thaw,
@@ -76,11 +84,24 @@ fn connector(server: &str, identity: &Identity) -> Result<Server, Failure> {
 }
 
 fn disk(config: &DiskConfig) -> Result<LiveDisk, Failure> {
-    let Source::Nbd = config.source;
-    let listen = config.listen.parse().map_err(|error| {
-        Failure::usage(format!("'listen' of disk {} in the configuration: {error}", config.number))
-    })?;
-    Ok(LiveDisk { number: config.number, path: config.path.clone(), listen })
+    let source = match config.source {
+        Source::Nbd => {
+            let listen = config.listen.as_deref().unwrap_or_default().parse();
+            let listen = listen.map_err(|error| {
+                let number = config.number;
+                Failure::usage(format!("'listen' of disk {number} in the configuration: {error}"))
+            })?;
+            DiskSource::Tap { listen }
+        }
+        Source::Scan => DiskSource::Scan { snapshot: config.snapshot.clone() },
+    };
+    Ok(LiveDisk { number: config.number, path: config.path.clone(), source })
+}
+
+fn passes(config: PassConfig) -> PassSettings {
+    let PassConfig { every, before, after, timeout, application } = config;
+    let (every, limit) = (every.map(Duration::from_secs), Duration::from_secs(timeout));
+    PassSettings { every, before, after, limit, application }
 }
 
 /// What tells one start of this host from another.
@@ -107,6 +128,27 @@ pub(super) async fn bookmark(args: AgentBookmarkArgs, output: Output) -> Result<
     }
 }
 
+pub(super) async fn pass(args: AgentPassArgs, output: Output) -> Result<(), Failure> {
+    let number = match ask(&args.config, Request::Pass { name: args.name }).await? {
+        Answer::Pass(number) => number,
+        other => return Err(unexpected(&other)),
+    };
+    let pass = loop {
+        let Answer::Status(status) = ask(&args.config, Request::Status).await? else {
+            return Err(unexpected(&Answer::Pass(number)));
+        };
+        let last = status.passes.and_then(|passes| passes.last);
+        match last.filter(|last| last.number >= number) {
+            Some(last) => break last,
+            None => tokio::time::sleep(PASS_LOOK).await,
+        }
+    };
+    match &pass.failed {
+        Some(why) => Err(Failure::failed(format!("the pass came to nothing: {why}"))),
+        None => output.result(&pass, |pass: &LastPass| format!("the pass {}", pass_text(pass))),
+    }
+}
+
 async fn ask(path: &Path, request: Request) -> Result<Answer, Failure> {
     let config = config::read(path)?;
     Ok(live::ask(&live::socket_of(&config.folder), &request).await?)
@@ -117,62 +159,4 @@ fn unexpected(answer: &Answer) -> Failure {
         Answer::Refused(why) => Failure::failed(why.clone()),
         _ => Failure::failed("the agent answered something else; use one of the same release"),
     }
-}
-
-fn serving_text(serving: &Serving) -> String {
-    let disk = |disk: &live::ServedDisk| {
-        format!("  disk {}: {} at {}", disk.number, HumanBytes(disk.bytes), disk.uri)
-    };
-    let disks: Vec<String> = serving.disks.iter().map(disk).collect();
-    format!("serving the disks of {}:\n{}", serving.machine, disks.join("\n"))
-}
-
-fn marked_text(marked: &Marked) -> String {
-    let Marked { name, epoch, lsn, .. } = marked;
-    match *epoch {
-        Epoch::NONE => {
-            format!("bookmark '{name}' at LSN {lsn}; no server has granted an epoch yet")
-        }
-        epoch => format!("bookmark '{name}' at {epoch}:{lsn}"),
-    }
-}
-
-#[allow(clippy::cast_precision_loss)] // figures for people
-fn status_text(status: &Status) -> String {
-    let connection = match (&status.trouble, status.connected) {
-        (_, true) => format!("connected with {}", status.server),
-        (None, false) => format!("connecting with {}", status.server),
-        (Some(trouble), false) => format!("not connected: {trouble}"),
-    };
-    let backlog = format!(
-        "{} records wait ({} of {}), the oldest for {:.1} s; {}/s",
-        status.backlog_records,
-        HumanBytes(status.backlog_bytes),
-        HumanBytes(status.journal_bytes_max),
-        status.lag_ms as f64 / 1000.0,
-        HumanBytes(status.bytes_per_second),
-    );
-    let copy = match (status.copy.end, status.copy.seconds_left) {
-        (Some(end), _) => format!("the initial copy ended at {}:{end}", status.epoch),
-        (None, left) => format!(
-            "initial copy: {} of {}{}",
-            HumanBytes(status.copy.bytes_copied),
-            HumanBytes(status.copy.bytes_total),
-            left.map_or_else(String::new, |left| format!(", {left} s left"))
-        ),
-    };
-    let disk = |disk: &live::DiskStatus| match disk.mode {
-        Mode::Data => format!("disk {} ({}): data, at {}", disk.number, disk.path, disk.listen),
-        Mode::Bitmap => format!(
-            "disk {} ({}): bitmap, {} to be read again; the journal was full: history has a gap",
-            disk.number,
-            disk.path,
-            HumanBytes(disk.dirty_bytes)
-        ),
-    };
-    let head = format!("{}, epoch {}: {connection}", status.machine, status.epoch);
-    let mut lines = vec![head, backlog, copy];
-    lines.extend(status.disks.iter().map(disk));
-    lines.extend(status.bookmark.iter().map(|newest| format!("newest {}", marked_text(newest))));
-    lines.join("\n")
 }

@@ -105,6 +105,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Agent(AgentCommand::Bookmark(args)) => {
             until_stopped(&stop, agent::bookmark(args, output))
         }
+        Command::Agent(AgentCommand::Pass(args)) => until_stopped(&stop, agent::pass(args, output)),
         Command::Replicate(args) => block_on(replicate::run(args, output, stop)),
         Command::Machines(args) => until_stopped(&stop, machines::run(args, output)),
         Command::Points(args) => until_stopped(&stop, points::run(args, output)),

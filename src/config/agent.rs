@@ -23,6 +23,11 @@ const EVERY_BOUNDS: RangeInclusive<u64> = 1..=86_400;
 /// Seconds that a hook may take: while it freezes, applications stand still.
 const TIMEOUT_DEFAULT: u64 = 10;
 const TIMEOUT_BOUNDS: RangeInclusive<u64> = 1..=600;
+/// Seconds between passes, up to a month.
+const PASS_EVERY_BOUNDS: RangeInclusive<u64> = 1..=2_592_000;
+/// Seconds that a program around a pass may take: nothing stands still for it.
+const PASS_TIMEOUT_DEFAULT: u64 = 60;
+const PASS_TIMEOUT_BOUNDS: RangeInclusive<u64> = 1..=3600;
 /// Most servers: each is tried in turn.
 const SERVERS_MAX: usize = 16;
 
@@ -45,9 +50,10 @@ pub(crate) struct AgentConfig {
     /// The disks.
     #[serde(rename = "disk", default)]
     pub disks: Vec<DiskConfig>,
-    /// When there are bookmarks.
-    #[serde(default)]
-    pub bookmarks: BookmarkConfig,
+    /// When there are bookmarks, where passes don't have theirs.
+    pub bookmarks: Option<BookmarkConfig>,
+    /// When passes are made, where there are any.
+    pub passes: Option<PassConfig>,
     /// What freezes applications.
     #[serde(default)]
     pub hooks: HookConfig,
@@ -63,8 +69,10 @@ pub(crate) struct DiskConfig {
     pub path: PathBuf,
     /// How it is captured.
     pub source: Source,
-    /// Where it is served: `unix:PATH` or `tcp:ADDR:PORT`.
-    pub listen: String,
+    /// Where it is served, if it is: `unix:PATH` or `tcp:ADDR:PORT`.
+    pub listen: Option<String>,
+    /// What is read in its place by passes: a snapshot of it.
+    pub snapshot: Option<PathBuf>,
 }
 
 /// How a disk is captured.
@@ -73,10 +81,12 @@ pub(crate) struct DiskConfig {
 pub(crate) enum Source {
     /// It is served over NBD, and what is written there is recorded.
     Nbd,
+    /// It is compared with the last pass.
+    Scan,
 }
 
 /// When there are bookmarks, in seconds.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub(crate) struct BookmarkConfig {
     /// Crash-consistent ones.
@@ -88,6 +98,29 @@ pub(crate) struct BookmarkConfig {
 impl Default for BookmarkConfig {
     fn default() -> Self {
         Self { every: EVERY_DEFAULT, application_every: None }
+    }
+}
+
+/// When passes are made over the disks that aren't served.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub(crate) struct PassConfig {
+    /// Seconds between them; by hand only where nothing is said.
+    pub every: Option<u64>,
+    /// A program and its arguments, run before: it makes the snapshots.
+    pub before: Vec<String>,
+    /// The same, run after: it takes them away.
+    pub after: Vec<String>,
+    /// How many seconds each may take.
+    pub timeout: u64,
+    /// Whether applications are frozen by the hooks.
+    pub application: bool,
+}
+
+impl Default for PassConfig {
+    fn default() -> Self {
+        let (every, before, after, application) = Default::default();
+        Self { every, before, after, timeout: PASS_TIMEOUT_DEFAULT, application }
     }
 }
 
@@ -152,19 +185,59 @@ impl AgentConfig {
         if self.window.0 < WINDOW_MIN {
             return Err(format!("'window' must be {WINDOW_MIN} bytes or more"));
         }
-        let BookmarkConfig { every, application_every } = self.bookmarks;
+        self.disks.iter().try_for_each(DiskConfig::check)?;
+        let BookmarkConfig { every, application_every } = self.bookmarks.unwrap_or_default();
         within("bookmarks.every", every, EVERY_BOUNDS)?;
         within("bookmarks.application-every", application_every.unwrap_or(every), EVERY_BOUNDS)?;
         within("hooks.timeout", self.hooks.timeout, TIMEOUT_BOUNDS)?;
-        let HookConfig { freeze, thaw, file_systems, .. } = &self.hooks;
-        if application_every.is_some()
-            && freeze.is_empty()
-            && thaw.is_empty()
-            && file_systems.is_empty()
-        {
+        if application_every.is_some() && self.hooks.are_none() {
             return Err("'application-every' needs [hooks] that freeze something".to_owned());
         }
+        self.check_passes()
+    }
+
+    fn check_passes(&self) -> Result<(), String> {
+        let has_passes = self.disks.iter().any(|disk| disk.source != Source::Nbd);
+        if has_passes && self.bookmarks.is_some() {
+            return Err(
+                "[bookmarks] doesn't go with disks whose source isn't 'nbd': each pass over \
+                        them ends with a bookmark, and nothing else can be a moment; see [passes]"
+                    .to_owned(),
+            );
+        }
+        let Some(passes) = &self.passes else { return Ok(()) };
+        if !has_passes {
+            return Err("[passes] are for disks whose source isn't 'nbd'".to_owned());
+        }
+        within("passes.every", passes.every.unwrap_or(1), PASS_EVERY_BOUNDS)?;
+        within("passes.timeout", passes.timeout, PASS_TIMEOUT_BOUNDS)?;
+        if passes.application && self.hooks.are_none() {
+            return Err("'passes.application' needs [hooks] that freeze something".to_owned());
+        }
         Ok(())
+    }
+}
+
+impl HookConfig {
+    fn are_none(&self) -> bool {
+        self.freeze.is_empty() && self.thaw.is_empty() && self.file_systems.is_empty()
+    }
+}
+
+impl DiskConfig {
+    fn check(&self) -> Result<(), String> {
+        let Self { number, source, .. } = self;
+        let is_tap = *source == Source::Nbd;
+        match (&self.listen, &self.snapshot) {
+            (None, _) if is_tap => Err(format!("disk {number} needs 'listen': where it is served")),
+            (_, Some(_)) if is_tap => {
+                Err(format!("disk {number} has a 'snapshot': those are read by passes only"))
+            }
+            (Some(_), _) if !is_tap => Err(format!(
+                "disk {number} has 'listen', but only disks of source 'nbd' are served"
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -190,7 +263,8 @@ mod tests {
     #[test]
     fn what_isnt_said_has_its_usual_value() {
         let config = parse(&format!("{LEAST}{DISK}")).unwrap();
-        assert_eq!((config.journal_size.0, config.bookmarks.every), (1 << 30, 300));
+        let bookmarks = config.bookmarks.unwrap_or_default();
+        assert_eq!((config.journal_size.0, bookmarks.every), (1 << 30, 300));
         assert_eq!((config.hooks.timeout, config.disks[0].source), (10, Source::Nbd));
     }
 
@@ -219,6 +293,21 @@ mod tests {
         assert!(with(&format!("{DISK}{application}")).contains("needs [hooks]"));
         assert!(with(&format!("{DISK}[hooks]\ntimeout = 0\n")).contains("'hooks.timeout' is 0"));
         assert!(with(&format!("window = '1KiB'\n{DISK}")).contains("'window' must be"));
+        assert!(with(&DISK.replace("listen = 'unix:a'", "")).contains("disk 0 needs 'listen'"));
+        assert!(with(&format!("{DISK}snapshot = 'b'\n")).contains("disk 0 has a 'snapshot'"));
+        let scan = DISK.replace("'nbd'", "'scan'");
+        assert!(with(&scan).contains("disk 0 has 'listen'"));
+        let scan = scan.replace("listen = 'unix:a'", "snapshot = 'b'");
+        assert!(parse(&format!("{LEAST}{scan}[passes]\nevery = 60\n")).is_ok());
+        assert!(
+            with(&format!("{scan}[bookmarks]\nevery = 60\n")).contains("[bookmarks] doesn't go")
+        );
+        assert!(with(&format!("{DISK}[passes]\nevery = 60\n")).contains("[passes] are for disks"));
+        assert!(with(&format!("{scan}[passes]\nevery = 0\n")).contains("'passes.every' is 0"));
+        let application = "[passes]\napplication = true\n";
+        assert!(
+            with(&format!("{scan}{application}")).contains("'passes.application' needs [hooks]")
+        );
         let none = parse(&LEAST.replace("'ps-1'", "")).unwrap_err();
         assert!(none.contains("'servers' names 0"));
     }

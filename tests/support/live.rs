@@ -35,14 +35,7 @@ impl<'a> Machine<'a> {
         servers: &[&str],
         more: &str,
     ) -> Self {
-        site.enroll(name, "machine");
-        let config = site.path(&format!("{name}.toml"));
-        let machine = Self { site, name: name.to_owned(), disks: disks.to_vec(), config };
-        let mut text = format!(
-            "identity = '{}'\nservers = {servers:?}\nfolder = '{}'\n{more}\n",
-            shown(&site.path(&format!("{name}.json"))),
-            shown(&machine.folder()),
-        );
+        let (machine, mut text) = Self::without_disks(site, name, disks, servers, more);
         for (number, disk) in disks.iter().enumerate() {
             write!(
                 text,
@@ -54,6 +47,45 @@ impl<'a> Machine<'a> {
         }
         machine.configure(&text);
         machine
+    }
+
+    /// The same with disks that are captured by scans.
+    #[track_caller]
+    pub fn scanned(
+        site: &'a Site,
+        name: &str,
+        disks: &[PathBuf],
+        servers: &[&str],
+        more: &str,
+    ) -> Self {
+        let (machine, mut text) = Self::without_disks(site, name, disks, servers, more);
+        for (number, disk) in disks.iter().enumerate() {
+            let disk = shown(disk);
+            write!(text, "[[disk]]\nnumber = {number}\npath = '{disk}'\nsource = 'scan'\n")
+                .expect("a text grows");
+        }
+        machine.configure(&text);
+        machine
+    }
+
+    /// A machine, and what its configuration begins with.
+    #[track_caller]
+    fn without_disks(
+        site: &'a Site,
+        name: &str,
+        disks: &[PathBuf],
+        servers: &[&str],
+        more: &str,
+    ) -> (Self, String) {
+        site.enroll(name, "machine");
+        let config = site.path(&format!("{name}.toml"));
+        let machine = Self { site, name: name.to_owned(), disks: disks.to_vec(), config };
+        let text = format!(
+            "identity = '{}'\nservers = {servers:?}\nfolder = '{}'\n{more}\n",
+            shown(&site.path(&format!("{name}.json"))),
+            shown(&machine.folder()),
+        );
+        (machine, text)
     }
 
     /// What the agent keeps.
@@ -108,6 +140,13 @@ impl<'a> Machine<'a> {
         told.status.success().then(|| told.json())
     }
 
+    /// The same, as people are told.
+    #[track_caller]
+    pub fn text_status(&self) -> String {
+        let call = Tidegate::new(["agent", "status", "--config"]).args([&self.config]);
+        call.run().success().stdout
+    }
+
     /// Waits until its agent is so.
     #[track_caller]
     pub fn wait_until(&self, what: &str, mut reached: impl FnMut(&Value) -> bool) {
@@ -129,6 +168,11 @@ impl<'a> Machine<'a> {
     /// `agent bookmark`, ready to run.
     pub fn bookmark_call(&self, name: &str) -> Tidegate {
         self.call("bookmark").args([name])
+    }
+
+    /// `agent pass`, ready to run.
+    pub fn pass_call(&self, name: &str) -> Tidegate {
+        self.call("pass").args([name])
     }
 
     /// Places a bookmark; gives the point, once the agent knows its epoch.

@@ -5,10 +5,11 @@
 //! copy:  source ──▶ reader ─────────────▶ copy::feed ─┐
 //!        (disks)   (io_uring, a thread)               ├─▶ window ──▶ session ──▶ connect
 //! live:  NBD client ──▶ tap ──▶ journal ─▶ live::feed ┘   (until it   (frames,   (TLS, or a
-//!                                                       is committed) credit)     pipe)
+//!        source ──▶ pass ───▶                           is committed) credit)     pipe)
 //! ```
 //!
 //! - [`tap`]: serving a disk over NBD, so that every change is in the journal.
+//! - [`pass`]: capturing now and then what changed on a disk that others write to.
 //! - [`source`]: opening a disk, what it is, who uses it, whether it changed.
 //! - [`reader`]: its bytes through io_uring, cut into records; the pool that bounds memory. The
 //!   only unsafe code of the crate is in `reader/pool.rs`, `reader/ring.rs`, `reader/residency.rs`,
@@ -23,10 +24,13 @@
 //! come in through [`CopyRequest`] and [`live::LiveSettings`]. It needs a tokio runtime; its threads are in
 //! docs/ARCHITECTURE.md.
 
+mod capture;
 pub mod connect;
 mod copy;
 mod error;
 pub mod live;
+pub mod pass;
+mod pieces;
 mod progress;
 pub mod reader;
 mod retry;
@@ -35,6 +39,7 @@ pub mod source;
 pub mod tap;
 pub mod window;
 
+pub use capture::{Capture, Order};
 pub use copy::{Clock, CopyReport, CopyRequest, copy};
 pub use error::{Awaited, CopyError};
 pub use progress::{Progress, ProgressSnapshot};

@@ -1,5 +1,5 @@
 //! The NBD protocol: messages of both ends, the state machines of a server, without I/O, and the
-//! shell that serves clients ([`serve`]).
+//! shell that serves clients ([`serve`]); and a client that reads, of both kinds ([`client`]).
 //!
 //! The document is doc/proto.md of the NBD project (<https://github.com/NetworkBlockDevice/nbd>);
 //! names of constants there are given where ours differ. Spoken are the fixed newstyle handshake
@@ -14,6 +14,7 @@
 //! limits in [`limits`]; a command that is given lies within its export and is allowed there.
 
 mod agreement;
+pub mod client;
 mod errno;
 mod export;
 mod flags;

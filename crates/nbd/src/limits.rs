@@ -20,6 +20,12 @@ pub const OPTION_SKIPPED_BYTES_MAX: u32 = 1 << 20;
 /// they list; without a limit a peer could haggle for ever.
 pub const OPTIONS_MAX: u32 = 1024;
 
+/// Most replies that a client bears with for one option: known servers send less than ten.
+pub const OPTION_REPLIES_MAX: usize = 64;
+
+/// Most requests that a client has under way: as many as QEMU's server carries out at once.
+pub const REQUESTS_ASKED_MAX: usize = 16;
+
 /// Most bytes of data in one read or write: the least that a server must take unless it says
 /// otherwise, and so what clients use that don't ask.
 pub const PAYLOAD_BYTES_MAX: u32 = 32 << 20;

@@ -8,10 +8,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
+use tidegate_nbd::client::{Agreed, Asking};
 use tidegate_nbd::limits::{OPTION_BYTES_MAX, OPTION_SKIPPED_BYTES_MAX, SKIPPED_BYTES_MAX};
 use tidegate_nbd::{
-    Agreement, BlockSizes, CommandFlags, CommandKind, Cookie, Event, Export, Handshake,
-    OptionHeader, Request, Span, StatusFlags, Transmission, TransmissionFlags,
+    Agreement, BlockSizes, ChunkCode, ChunkHeader, CommandFlags, CommandKind, Cookie, Event,
+    Export, Handshake, OptionHeader, Request, Span, StatusFlags, Transmission, TransmissionFlags,
 };
 
 thread_local! {
@@ -124,6 +125,34 @@ fn no_option_makes_a_handshake_reserve_more_than_twice_its_limit() {
     let (largest, most) = (LARGEST.get(), 2 * OPTION_BYTES_MAX);
     assert!(largest <= most, "{largest} bytes were reserved at once, {most} are allowed");
     assert!(largest >= OPTION_BYTES_MAX, "the test doesn't reach the gathering of options");
+}
+
+#[test]
+fn no_reply_makes_a_client_reserve_more_than_came_in() {
+    LARGEST.set(0);
+    let agreed = Agreed {
+        bytes: 1 << 30,
+        flags: TransmissionFlags::NONE,
+        sizes: BlockSizes::default(),
+        contexts: vec![1],
+    };
+    let codes = [ChunkCode::Data, ChunkCode::BlockStatus, ChunkCode::Error];
+    for code in codes {
+        for length in [12, 4096, 8 << 10, 4 + (8 << 20), 8 + (32 << 20)] {
+            let (mut asking, mut bytes) = (Asking::new(&agreed), Vec::new());
+            asking.read(0, 32 << 20, &mut Vec::new());
+            asking.status(0, 32 << 20, &mut Vec::new());
+            let cookie = Cookie(if code == ChunkCode::BlockStatus { 2 } else { 1 });
+            ChunkHeader { cookie, code, is_last: false, length }.encode(&mut bytes);
+            let _ = asking.next(&mut bytes.as_slice());
+            for _ in 0..64 {
+                let mut part = &[0; 64][..];
+                while let Ok(Some(_)) = asking.next(&mut part) {}
+            }
+        }
+    }
+    let largest = LARGEST.get();
+    assert!(largest <= 4 * 64 * 64, "{largest} bytes were reserved at once, for 4096 that came in");
 }
 
 #[test]

@@ -11,13 +11,16 @@ use tidegate_hrl::journal::{AppendError, Change};
 use tidegate_model::limits::TEXT_BYTES_MAX;
 use tidegate_model::{Bookmark, BookmarkKind, Lsn, Micros};
 
+use super::board::Board;
 use super::control::{Answer, Answers, Request};
 use super::drain::SharedLink;
-use super::error::MarkError;
+use super::error::{MarkError, PassFailed};
 use super::rate::Rate;
-use super::settings::LiveSettings;
-use super::status::{CopyStatus, DiskStatus, Marked, Mode, Status};
-use super::{Journal, Notebook, Tap};
+use super::settings::{LiveDisk, LiveSettings};
+use super::status::{CopyStatus, DiskStatus, Marked, Mode, PassStatus, Status};
+use super::{Journal, Notebook, Passing, Tap};
+use crate::capture::{self, Capture};
+use crate::pass::PassError;
 use crate::progress::Progress;
 use crate::tap;
 
@@ -30,6 +33,8 @@ pub(super) struct Agent {
     pub journal: Arc<Journal>,
     pub notebook: Arc<Notebook>,
     pub taps: Vec<Arc<Tap>>,
+    pub passing: Vec<Arc<Passing>>,
+    pub passes: Board,
     pub link: SharedLink,
     pub progress: Arc<Progress>,
     order: Mutex<Order>,
@@ -58,12 +63,15 @@ impl Agent {
         journal: Arc<Journal>,
         notebook: Arc<Notebook>,
         taps: Vec<Arc<Tap>>,
+        passing: Vec<Arc<Passing>>,
     ) -> Self {
         Self {
             settings,
             journal,
             notebook,
             taps,
+            passing,
+            passes: Board::default(),
             link: SharedLink::default(),
             progress: Arc::default(),
             order: Mutex::new(Order { closed: false }),
@@ -82,18 +90,48 @@ impl Agent {
         (self.settings.clock)()
     }
 
+    /// Whether every LSN is a moment of the machine, once it is captured as a whole: each write to each
+    /// of its disks has its record.
+    pub fn is_ordered(&self) -> bool {
+        let tapped = self.taps.iter().map(|tap| tap.order());
+        let mut orders = tapped.chain(self.passing.iter().map(|disk| disk.order()));
+        orders.all(|order| order == capture::Order::EachWrite)
+    }
+
     /// Places a bookmark, and waits until it is durable.
     pub fn mark(&self, kind: BookmarkKind, name: &str) -> Result<Marked, MarkError> {
         let order = self.order();
         if order.closed {
             return Err(MarkError::Stopping);
         }
-        let bookmark = Bookmark { kind, clean: true, name: name.to_owned() };
+        self.place(Bookmark { kind, clean: true, name: name.to_owned() })
+    }
+
+    /// Places the bookmark at the end of a pass; clean unless `judge` gives a cause why not. Nothing is
+    /// written to the disks that are served from its judgement on until the bookmark stands.
+    pub fn mark_pass(
+        &self,
+        kind: BookmarkKind,
+        name: &str,
+        judge: impl FnOnce() -> Result<Option<String>, PassError>,
+    ) -> Result<(Marked, Option<String>), PassFailed> {
+        let order = self.order();
+        if order.closed {
+            return Err(PassFailed::Stopped);
+        }
+        let _still: Vec<_> = self.taps.iter().map(|tap| tap.still()).collect();
+        let fuzzy = judge()?;
+        let bookmark = Bookmark { kind, clean: fuzzy.is_none(), name: name.to_owned() };
+        Ok((self.place(bookmark)?, fuzzy))
+    }
+
+    fn place(&self, bookmark: Bookmark) -> Result<Marked, MarkError> {
+        let (kind, name) = (bookmark.kind, bookmark.name.clone());
         let (lsn, time) = self.append_whole(&Change::Bookmark(bookmark))?;
         self.journal.wait_durable(lsn)?;
         let epoch = self.notebook.read().epoch;
-        let marked = Marked { epoch, lsn, time, kind, name: name.to_owned() };
         tracing::info!(%lsn, ?kind, name, "a bookmark");
+        let marked = Marked { epoch, lsn, time, kind, name };
         self.seen().newest = Some(marked.clone());
         Ok(marked)
     }
@@ -119,6 +157,11 @@ impl Agent {
 
     /// The same with applications frozen around it, as far as hooks are named.
     pub fn mark_frozen(&self, name: &str) -> Result<Marked, MarkError> {
+        self.frozen(|| self.mark(BookmarkKind::ApplicationConsistent, name))?
+    }
+
+    /// Does something while applications are frozen.
+    pub fn frozen<T>(&self, work: impl FnOnce() -> T) -> Result<T, MarkError> {
         if self.settings.hooks.are_none() {
             return Err(MarkError::NoHooks);
         }
@@ -127,8 +170,7 @@ impl Agent {
         if self.order().closed {
             return Err(MarkError::Stopping);
         }
-        let mark = || self.mark(BookmarkKind::ApplicationConsistent, name);
-        self.settings.hooks.around(&self.settings.frozen(), mark)?
+        Ok(self.settings.hooks.around(&self.settings.frozen(), work)?)
     }
 
     /// Does something that no bookmark may stand in.
@@ -180,13 +222,15 @@ impl Agent {
             lag_ms: lag / 1000,
             bytes_per_second: seen.committed.a_second(),
             copy: self.copy_status(notes.copy_end, seen.copied.a_second()),
-            disks: self.taps.iter().zip(&self.settings.disks).map(disk_status).collect(),
+            disks: self.disks(),
+            passes: self.pass_status(),
             bookmark: seen.newest.clone(),
         }
     }
 
     fn copy_status(&self, end: Option<Lsn>, a_second: u64) -> CopyStatus {
-        let bytes_total: u64 = self.taps.iter().map(|tap| tap.bytes()).sum();
+        let bytes_total: u64 =
+            self.notebook.read().disks.iter().map(|noted| noted.disk.bytes).sum();
         let bytes_copied = self.bytes_copied();
         let seconds_left = if end.is_none() {
             bytes_total.saturating_sub(bytes_copied).checked_div(a_second)
@@ -197,7 +241,80 @@ impl Agent {
     }
 
     fn bytes_copied(&self) -> u64 {
-        self.notebook.read().disks.iter().map(|noted| noted.bytes_copied).sum()
+        let notes = self.notebook.read();
+        let tapped: u64 = notes.disks.iter().map(|noted| noted.bytes_copied).sum();
+        let is_whole = notes.copy_end.is_some();
+        let of_pass = |disk: &Arc<Passing>| if is_whole { disk.bytes() } else { disk.looked() };
+        tapped + self.passing.iter().map(of_pass).sum::<u64>()
+    }
+
+    fn disks(&self) -> Vec<DiskStatus> {
+        let mut disks: Vec<DiskStatus> = self.taps.iter().map(|tap| self.tap_status(tap)).collect();
+        disks.extend(self.passing.iter().map(|disk| DiskStatus {
+            mode: Mode::Pass,
+            looked: Some(disk.looked()),
+            ..self.disk_status(&**disk)
+        }));
+        disks.sort_by_key(|disk| disk.number);
+        disks
+    }
+
+    fn tap_status(&self, tap: &Tap) -> DiskStatus {
+        let state = tap.state();
+        let mode = match state.mode {
+            tap::Mode::Data => Mode::Data,
+            tap::Mode::Bitmap => Mode::Bitmap,
+        };
+        let since = state.since.map(|since| since.time);
+        DiskStatus { mode, dirty_bytes: state.dirty_bytes, since, ..self.disk_status(tap) }
+    }
+
+    /// What is told of every disk.
+    fn disk_status(&self, disk: &dyn Capture) -> DiskStatus {
+        let told = self.settings.disks.iter().find(|told| told.number == disk.disk());
+        let listen = told.and_then(LiveDisk::listen);
+        DiskStatus {
+            number: disk.disk().get(),
+            path: disk.name().to_owned(),
+            source: told.map_or("", |told| told.source.name()).to_owned(),
+            listen: listen.map(|listen| listen.uri(&LiveSettings::export(disk.disk()))),
+            bytes: disk.bytes(),
+            mode: Mode::Data,
+            dirty_bytes: 0,
+            since: None,
+            looked: None,
+        }
+    }
+
+    fn pass_status(&self) -> Option<PassStatus> {
+        let (running, last) = self.passes.look();
+        let every = self.settings.passes.every.map(|every| every.as_secs());
+        (!self.passing.is_empty()).then_some(PassStatus { every, running, last })
+    }
+
+    /// Asks for a bookmark.
+    fn bookmark(&self, name: &str, application: bool) -> Result<Marked, MarkError> {
+        check_name(name)?;
+        if !self.is_ordered() {
+            return Err(MarkError::Passes);
+        }
+        if self.notebook.read().copy_end.is_none() {
+            return Err(MarkError::Copying);
+        }
+        if application {
+            self.mark_frozen(name)
+        } else {
+            self.mark(BookmarkKind::CrashConsistent, name)
+        }
+    }
+
+    /// Asks for a pass.
+    fn pass(&self, name: String) -> Result<u64, MarkError> {
+        check_name(&name)?;
+        if self.is_ordered() {
+            return Err(MarkError::NoPasses);
+        }
+        self.passes.ask(name)
     }
 
     fn order(&self) -> MutexGuard<'_, Order> {
@@ -207,22 +324,6 @@ impl Agent {
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn disk_status((tap, disk): (&Arc<Tap>, &super::LiveDisk)) -> DiskStatus {
-    let state = tap.state();
-    DiskStatus {
-        number: disk.number.get(),
-        path: tap.name().to_owned(),
-        listen: disk.listen.uri(&LiveSettings::export(disk.number)),
-        bytes: tap.bytes(),
-        mode: match state.mode {
-            tap::Mode::Data => Mode::Data,
-            tap::Mode::Bitmap => Mode::Bitmap,
-        },
-        dirty_bytes: state.dirty_bytes,
-        since: state.since.map(|since| since.time),
     }
 }
 
@@ -238,22 +339,14 @@ impl Answers for Agent {
     fn answer(&self, request: Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
-            Request::Bookmark { name, application } => {
-                let marked = check_name(&name).and_then(|()| {
-                    if self.notebook.read().copy_end.is_none() {
-                        return Err(MarkError::Copying);
-                    }
-                    if application {
-                        self.mark_frozen(&name)
-                    } else {
-                        self.mark(BookmarkKind::CrashConsistent, &name)
-                    }
-                });
-                match marked {
-                    Ok(marked) => Answer::Marked(marked),
-                    Err(error) => Answer::Refused(error.to_string()),
-                }
-            }
+            Request::Bookmark { name, application } => match self.bookmark(&name, application) {
+                Ok(marked) => Answer::Marked(marked),
+                Err(error) => Answer::Refused(error.to_string()),
+            },
+            Request::Pass { name } => match self.pass(name) {
+                Ok(number) => Answer::Pass(number),
+                Err(error) => Answer::Refused(error.to_string()),
+            },
         }
     }
 }

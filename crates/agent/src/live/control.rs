@@ -41,6 +41,11 @@ pub enum Request {
         /// Whether what writes to the disks is frozen around it.
         application: bool,
     },
+    /// A pass over the disks that aren't served.
+    Pass {
+        /// A person's name for its end; may be empty.
+        name: String,
+    },
 }
 
 /// What is answered.
@@ -51,6 +56,8 @@ pub enum Answer {
     Status(Box<Status>),
     /// The bookmark is in the journal.
     Marked(Marked),
+    /// A pass with this number is made as soon as it can be.
+    Pass(u64),
     /// It can't be done; the text says why.
     Refused(String),
 }

@@ -12,6 +12,7 @@ use tidegate_nbd::serve::ServeError;
 
 use super::control::ControlError;
 use super::hooks::HookError;
+use crate::pass::PassError;
 use crate::session::SessionError;
 use crate::tap::{CaptureError, TapError};
 
@@ -33,6 +34,12 @@ pub enum LiveError {
     /// A disk can't be captured.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// A disk can't be captured in passes.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// A pass can't go on, and nothing else.
+    #[error(transparent)]
+    PassFailed(#[from] PassFailed),
     /// A disk can't be served.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -109,11 +116,13 @@ impl LiveError {
             Self::Directory(error) => error.remedy(),
             Self::Control(error) => error.remedy(),
             Self::Capture(_)
+            | Self::PassFailed(_)
             | Self::File { .. }
             | Self::NotAnew { .. }
             | Self::Thread(_)
             | Self::Ended => Remedy::Stop,
             Self::Tap(_)
+            | Self::Pass(_)
             | Self::Serve(_)
             | Self::Declared(_)
             | Self::Export(_)
@@ -125,6 +134,36 @@ impl LiveError {
     /// Whether what the journal holds can't be relied on.
     pub(super) const fn is_of_journal(&self) -> bool {
         matches!(self.remedy(), Remedy::Repair)
+    }
+}
+
+/// Why a pass came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum PassFailed {
+    /// A disk can't be read, or the journal not be written.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// A program around it failed.
+    #[error(transparent)]
+    Hook(#[from] HookError),
+    /// Its bookmark isn't placed, or nothing can be frozen.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// The agent stops.
+    #[error("the agent stops")]
+    Stopped,
+}
+
+impl PassFailed {
+    /// Whether the journal takes nothing any more.
+    pub(super) const fn is_of_journal(&self) -> bool {
+        match self {
+            Self::Pass(error) => error.is_of_journal(),
+            Self::Mark(error) => {
+                matches!(error, MarkError::Journal(_) | MarkError::Append(AppendError::Ended))
+            }
+            Self::Hook(_) | Self::Stopped => false,
+        }
     }
 }
 
@@ -143,6 +182,18 @@ pub enum MarkError {
     /// Nothing can be brought back to it.
     #[error("the initial copy hasn't ended: nothing could be brought back to it; ask again then")]
     Copying,
+    /// Some disks are captured in passes.
+    #[error(
+        "some disks are captured in passes, so that only the end of a pass can be a moment of the machine: \
+         ask for one by `tidegate agent pass`"
+    )]
+    Passes,
+    /// No disk is captured in passes.
+    #[error("every write to the disks is recorded, there are no passes: ask for a bookmark")]
+    NoPasses,
+    /// The next pass has a name.
+    #[error("a pass with another name is about to begin; ask again when it does")]
+    Asked,
     /// The journal doesn't take it.
     #[error(transparent)]
     Append(#[from] AppendError),

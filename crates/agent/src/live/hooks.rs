@@ -105,9 +105,9 @@ impl Hooks {
     }
 
     fn freeze_all(&self) -> Result<(), HookError> {
-        self.run(&self.freeze)?;
+        run(&self.freeze, self.limit, &[])?;
         for place in &self.file_systems {
-            self.run(&fsfreeze("--freeze", place))?;
+            run(&fsfreeze("--freeze", place), self.limit, &[])?;
         }
         Ok(())
     }
@@ -115,37 +115,42 @@ impl Hooks {
     /// Thaws everything, whether it is known to be frozen or not.
     fn thaw_all(&self, marker: &Path) {
         for place in self.file_systems.iter().rev() {
-            if let Err(error) = self.run(&fsfreeze("--unfreeze", place)) {
+            if let Err(error) = run(&fsfreeze("--unfreeze", place), self.limit, &[]) {
                 // Most often it wasn't frozen, because something before it failed.
                 tracing::warn!(%error, place = %place.display(), "not thawed");
             }
         }
-        if let Err(error) = self.run(&self.thaw) {
+        if let Err(error) = run(&self.thaw, self.limit, &[]) {
             tracing::error!(%error, "what the freeze hook stopped may stand still: see to it");
         }
         if let Err(error) = std::fs::remove_file(marker) {
             tracing::warn!(%error, marker = %marker.display(), "can't be removed");
         }
     }
+}
 
-    fn run(&self, call: &[String]) -> Result<(), HookError> {
-        let [program, args @ ..] = call else { return Ok(()) };
-        let text = || call.join(" ");
-        let unstarted = |error| HookError::Unstarted { call: text(), error };
-        let mut command = Command::new(program);
-        // In a group of its own, so that its end is that of all that it started.
-        command.args(args).stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
-        let mut child = command.spawn().map_err(unstarted)?;
-        let in_time = ends_within(&child, self.limit).map_err(unstarted);
-        if !matches!(in_time, Ok(true)) {
-            let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
-        }
-        let status = child.wait().map_err(unstarted)?;
-        match in_time? {
-            false => Err(HookError::Late { call: text(), limit: self.limit }),
-            true if status.success() => Ok(()),
-            true => Err(HookError::Failed { call: text(), status }),
-        }
+/// Runs a program within a time, with these variables; no program is run well.
+pub(super) fn run(
+    call: &[String],
+    limit: Duration,
+    variables: &[(&str, &str)],
+) -> Result<(), HookError> {
+    let [program, args @ ..] = call else { return Ok(()) };
+    let text = || call.join(" ");
+    let unstarted = |error| HookError::Unstarted { call: text(), error };
+    let mut command = Command::new(program);
+    // In a group of its own, so that its end is that of all that it started.
+    command.args(args).stdin(Stdio::null()).stdout(io::stderr()).process_group(0);
+    let mut child = command.envs(variables.iter().copied()).spawn().map_err(unstarted)?;
+    let in_time = ends_within(&child, limit).map_err(unstarted);
+    if !matches!(in_time, Ok(true)) {
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+    }
+    let status = child.wait().map_err(unstarted)?;
+    match in_time? {
+        false => Err(HookError::Late { call: text(), limit }),
+        true if status.success() => Ok(()),
+        true => Err(HookError::Failed { call: text(), status }),
     }
 }
 

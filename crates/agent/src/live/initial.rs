@@ -5,7 +5,6 @@
 //! stretch to be durable, so that it never fills the batch that they gather in. How far it is stands in
 //! the notes, so the next life of the agent goes on from there. A bookmark ends it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate_hrl::journal::AppendError;
@@ -29,22 +28,26 @@ const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Copies what isn't copied yet, until it is done or `halt`.
-pub(super) fn copy(agent: &Arc<Agent>, halt: &Halt) -> Result<(), LiveError> {
+pub(super) fn copy(agent: &Agent, halt: &Halt) -> Result<(), LiveError> {
     if agent.notebook.read().copy_end.is_some() {
         return Ok(());
     }
     tracing::info!(bytes = agent.status().copy.bytes_total, "the initial copy begins, or goes on");
-    for (index, tap) in agent.taps.iter().enumerate() {
-        if !copy_disk(agent, index, tap, halt)? {
+    for tap in &agent.taps {
+        if !copy_disk(agent, tap, halt)? {
             return Ok(());
         }
     }
-    end(agent, halt)
+    // Where there are passes, the first one captures the other disks, and ends the copy.
+    if agent.passing.is_empty() { end(agent, halt) } else { Ok(()) }
 }
 
 /// Copies one disk; false when it was stopped before its end.
-fn copy_disk(agent: &Agent, index: usize, tap: &Tap, halt: &Halt) -> Result<bool, LiveError> {
-    let mut at = agent.notebook.read().disks.get(index).map_or(0, |noted| noted.bytes_copied);
+fn copy_disk(agent: &Agent, tap: &Tap, halt: &Halt) -> Result<bool, LiveError> {
+    let notes = agent.notebook.read();
+    let index = notes.disks.iter().position(|noted| noted.disk.number == tap.disk());
+    let index = index.expect("what is tapped was declared");
+    let mut at = notes.disks[index].bytes_copied;
     let (mut noted, mut unsure) = (Instant::now(), 0);
     while at < tap.bytes() {
         if !room(agent, halt) {
@@ -82,7 +85,7 @@ fn copy_disk(agent: &Agent, index: usize, tap: &Tap, halt: &Halt) -> Result<bool
 }
 
 /// Waits until half of the journal is free; false when it shall stop.
-fn room(agent: &Agent, halt: &Halt) -> bool {
+pub(super) fn room(agent: &Agent, halt: &Halt) -> bool {
     loop {
         let usage = agent.journal.usage();
         if usage.bytes <= usage.bytes_max / 2 {

@@ -116,6 +116,10 @@ impl Keeper {
     }
 
     fn tell_time(&mut self, now: Instant) -> Result<(), LiveError> {
+        // That nothing was written to the other disks up to now isn't known.
+        if !self.agent.is_ordered() {
+            return Ok(());
+        }
         let last = self.agent.journal.usage().last;
         if last != self.last.0 {
             self.last = (last, now);
@@ -133,6 +137,10 @@ impl Keeper {
     /// Places the bookmarks that are due. Before the initial copy has ended nothing could be brought
     /// back to them.
     fn mark(&mut self, now: Instant) -> Result<(), LiveError> {
+        if !self.agent.is_ordered() {
+            // Each pass has its own at its end.
+            return Ok(());
+        }
         let due = self.crash.has_come(now);
         let frozen = self.application.as_mut().is_some_and(|application| application.has_come(now));
         if self.agent.notebook.read().copy_end.is_none() {
@@ -179,7 +187,7 @@ mod tests {
 
     use super::*;
     use crate::RetryPolicy;
-    use crate::live::{Hooks, Journal, LiveSettings, Notebook, Notes};
+    use crate::live::{Hooks, Journal, LiveSettings, Notebook, Notes, PassSettings};
 
     /// The keeper of an agent without disks, with a bookmark each minute.
     fn keeper(folder: &std::path::Path) -> Keeper {
@@ -198,6 +206,7 @@ mod tests {
             servers: Arc::default(),
             bookmark_interval: Duration::from_secs(60),
             application_interval: None,
+            passes: PassSettings::default(),
             hooks: Hooks::default(),
             retry: RetryPolicy::default(),
             clock: Arc::new(|| Micros(5)),
@@ -206,7 +215,8 @@ mod tests {
         };
         let notes = Notes::new(incarnation, Vec::new());
         let notebook = Notebook::create(&settings.notes(), notes).unwrap();
-        let agent = Agent::new(settings, Arc::new(journal), Arc::new(notebook), Vec::new());
+        let agent =
+            Agent::new(settings, Arc::new(journal), Arc::new(notebook), Vec::new(), Vec::new());
         Keeper::new(Arc::new(agent), false)
     }
 

@@ -19,8 +19,8 @@ use super::feed::{CAPTURED_BYTES_MAX, JournalFeed};
 use super::halt::Halt;
 use super::keeper::Keeper;
 use super::opened::{self, Opened};
-use super::settings::{LiveSettings, socket_of};
-use super::{Progressing, initial};
+use super::settings::{LiveDisk, LiveSettings, socket_of};
+use super::{Progressing, initial, passes};
 use crate::session::{State, Stream, stopped};
 
 /// How long clients' requests that are under way may take when the agent stops.
@@ -123,8 +123,8 @@ struct Life {
 
 impl Life {
     async fn begin(settings: &LiveSettings, opened: Opened) -> Result<Self, LiveError> {
-        let Opened { journal, opening, notebook, taps, reread, progress } = opened;
-        let agent = Agent::new(settings.clone(), journal.clone(), notebook.clone(), taps);
+        let Opened { journal, opening, notebook, taps, passing, reread, progress } = opened;
+        let agent = Agent::new(settings.clone(), journal.clone(), notebook.clone(), taps, passing);
         let agent = Arc::new(agent);
         let stream = Stream {
             machine: settings.machine.clone(),
@@ -155,7 +155,10 @@ impl Life {
         };
         let copier = {
             let (agent, halt) = (agent.clone(), halt.clone());
-            Worker::start("initial-copy", move || initial::copy(&agent, &halt))?
+            Worker::start("initial-copy", move || {
+                initial::copy(&agent, &halt)?;
+                passes::keep(&agent, &halt)
+            })?
         };
         Ok(Self { agent, halt, servers, control, progress, hard, drain, keeper, copier })
     }
@@ -163,10 +166,8 @@ impl Life {
     fn serving(&self) -> Serving {
         let status = self.agent.status();
         let disks = status.disks.into_iter();
-        let disks = disks.map(|disk| ServedDisk {
-            number: disk.number,
-            bytes: disk.bytes,
-            uri: disk.listen,
+        let disks = disks.filter_map(|disk| {
+            Some(ServedDisk { number: disk.number, bytes: disk.bytes, uri: disk.listen? })
         });
         Serving { machine: status.machine, disks: disks.collect() }
     }
@@ -231,6 +232,9 @@ impl Life {
             for tap in &ending.taps {
                 tap.close()?;
             }
+            for passing in &ending.passing {
+                passing.close()?;
+            }
             let last = ending.journal.usage().last;
             ending.journal.wait_durable(last)?;
             told.send_modify(|progress| progress.end = Some(last));
@@ -269,8 +273,8 @@ async fn close_journal(agent: Arc<Agent>) -> Result<(), LiveError> {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     };
-    let Agent { journal, taps, .. } = agent;
-    drop(taps);
+    let Agent { journal, taps, passing, .. } = agent;
+    drop((taps, passing));
     let journal = Arc::into_inner(journal).ok_or(LiveError::Ended)?;
     blocking(move || Ok(journal.close()?)).await
 }
@@ -279,11 +283,12 @@ async fn close_journal(agent: Arc<Agent>) -> Result<(), LiveError> {
 fn serve_disks(agent: &Agent) -> Result<Vec<serve::Server>, LiveError> {
     let mut addresses: Vec<(&Address, Vec<Offer>)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
-    for (tap, disk) in agent.taps.iter().zip(&agent.settings.disks) {
-        let export = tap.export(&LiveSettings::export(disk.number))?;
+    let listens = agent.settings.disks.iter().filter_map(LiveDisk::listen);
+    for (tap, listen) in agent.taps.iter().zip(listens) {
+        let export = tap.export(&LiveSettings::export(tap.disk()))?;
         let offer = Offer { export, disk: tap.clone() };
-        let place = *places.entry(disk.listen.to_string()).or_insert_with(|| {
-            addresses.push((&disk.listen, Vec::new()));
+        let place = *places.entry(listen.to_string()).or_insert_with(|| {
+            addresses.push((listen, Vec::new()));
             addresses.len() - 1
         });
         addresses[place].1.push(offer);

@@ -3,20 +3,21 @@
 //!
 //! ```text
 //! NBD clients ─▶ Tap ─▶ Journal ─▶ feed ─▶ drain (session after session) ─▶ servers
-//!                ▲                 ▲
-//!        initial copy     keeper (bookmarks, times, climbing back)
+//!                ▲      ▲          ▲
+//!        initial copy    passes   keeper (bookmarks, times, climbing back)
 //! ```
 //!
 //! - [`run()`], `life`: the service; `opened`: what it finds at its start.
-//! - `agent`: what its parts share; `keeper`, `initial`: what they do, on threads of their own.
+//! - `agent`: what its parts share; `keeper`, `initial`, `passes`: what they do, on threads of their own.
 //! - `feed`, `drain`: the journal's records, as sessions send them, to one server after the other.
 //! - [`Notes`]: what the agent must know of itself when it starts again.
 //! - [`Hooks`]: freezing applications around a bookmark.
-//! - `control`, [`Status`]: what others ask of it, over a socket.
+//! - `control`, [`Status`]: what others ask of it, over a socket; `board`: of passes.
 //!
 //! Nothing here is waited for by who writes to a disk.
 
 mod agent;
+mod board;
 mod control;
 mod drain;
 mod error;
@@ -28,6 +29,7 @@ mod keeper;
 mod life;
 mod notes;
 mod opened;
+mod passes;
 mod rate;
 mod settings;
 mod status;
@@ -40,18 +42,20 @@ use tidegate_model::Lsn;
 
 pub use control::{Answer, ControlError, Request, ask};
 pub use drain::{Link, Server, SharedLink};
-pub use error::{LiveError, MarkError};
+pub use error::{LiveError, MarkError, PassFailed};
 pub use feed::CAPTURED_BYTES_MAX;
 pub use hooks::{HookError, Hooks};
 pub use life::{ServedDisk, Serving, run};
 pub use notes::{Notebook, NotedDisk, Notes};
-pub use settings::{LiveDisk, LiveSettings, socket_of};
-pub use status::{CopyStatus, DiskStatus, Marked, Mode, Status};
+pub use settings::{DiskSource, LiveDisk, LiveSettings, PassSettings, socket_of};
+pub use status::{CopyStatus, DiskStatus, LastPass, Marked, Mode, PassStatus, RunningPass, Status};
 
 /// The journal of an agent.
 pub type Journal = tidegate_hrl::Journal<UringStorage>;
 /// A tap on one of its disks.
 type Tap = crate::tap::Tap<UringStorage>;
+/// A disk of it that is captured in passes.
+type Passing = crate::pass::Passing<UringStorage>;
 
 /// How far the journal is, told to those who read it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

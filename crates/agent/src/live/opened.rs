@@ -16,8 +16,9 @@ use tokio::sync::watch;
 
 use super::error::LiveError;
 use super::notes::{Notebook, Notes};
-use super::settings::{LiveDisk, LiveSettings};
-use super::{Journal, Progressing, Tap};
+use super::settings::{DiskSource, LiveDisk, LiveSettings};
+use super::{Journal, Passing, Progressing, Tap};
+use crate::pass::FileOrigin;
 use crate::source::Source;
 use crate::tap::{Resumed, TapError, TapSettings};
 
@@ -27,6 +28,7 @@ pub(super) struct Opened {
     pub opening: Opening,
     pub notebook: Arc<Notebook>,
     pub taps: Vec<Arc<Tap>>,
+    pub passing: Vec<Arc<Passing>>,
     /// Ranges were in flight when the agent was killed, and are appended anew.
     pub reread: bool,
     pub progress: watch::Sender<Progressing>,
@@ -92,7 +94,7 @@ fn go_on(
         }
         None => begin(settings, &journal, &opening, disks)?,
     };
-    for disk in &settings.disks {
+    for disk in settings.disks.iter().filter(|disk| disk.listen().is_some()) {
         let (path, marks) = (disk.path.clone(), settings.marks(disk.number));
         let told = TapSettings { disk: disk.number, path, marks, boot: settings.boot };
         let (journal, clock) = (journal.clone(), settings.clock.clone());
@@ -110,8 +112,29 @@ fn go_on(
             Resumed::Resync(cause) => return Ok(Err(format!("disk {}: {cause}", disk.number))),
         }
     }
+    let passing = passing(settings, &journal, &opening, &notebook.read())?;
     let notebook = Arc::new(notebook);
-    Ok(Ok(Opened { journal, opening, notebook, taps, reread, progress }))
+    Ok(Ok(Opened { journal, opening, notebook, taps, passing, reread, progress }))
+}
+
+/// The disks that are captured in passes.
+fn passing(
+    settings: &LiveSettings,
+    journal: &Arc<Journal>,
+    opening: &Opening,
+    notes: &Notes,
+) -> Result<Vec<Arc<Passing>>, LiveError> {
+    let mut passing = Vec::new();
+    for (disk, noted) in settings.disks.iter().zip(&notes.disks) {
+        let DiskSource::Scan { snapshot } = &disk.source else { continue };
+        let (path, bytes) = (disk.path.clone(), noted.disk.bytes);
+        let origin = FileOrigin { path, bytes, snapshot: snapshot.clone() };
+        let (hashes, journal) = (settings.hashes(disk.number), journal.clone());
+        let clock = settings.clock.clone();
+        let disk = Passing::open(&noted.disk, Box::new(origin), &hashes, journal, opening, clock)?;
+        passing.push(Arc::new(disk));
+    }
+    Ok(passing)
 }
 
 /// The disks as they are declared.

@@ -36,6 +36,8 @@ pub struct LiveSettings {
     pub application_interval: Option<Duration>,
     /// What freezes the applications for that.
     pub hooks: Hooks,
+    /// When passes are made, and what runs around them.
+    pub passes: PassSettings,
     /// How connections are tried again.
     pub retry: RetryPolicy,
     /// For the records' times, which never go back whatever the clock does.
@@ -46,15 +48,55 @@ pub struct LiveSettings {
     pub new_incarnation: Arc<dyn Fn() -> Incarnation + Send + Sync>,
 }
 
-/// A disk that is served and captured.
+/// A disk that is captured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveDisk {
     /// Its number.
     pub number: DiskNumber,
     /// The image file or block device.
     pub path: PathBuf,
-    /// Where it is served. Several disks may share an address.
-    pub listen: Address,
+    /// How.
+    pub source: DiskSource,
+}
+
+/// How a disk is captured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DiskSource {
+    /// It is served over NBD, and what is written there is recorded.
+    Tap {
+        /// Where it is served. Several disks may share an address.
+        listen: Address,
+    },
+    /// It is compared with the last pass.
+    Scan {
+        /// What is read in its place, if it isn't read itself: a snapshot of it.
+        snapshot: Option<PathBuf>,
+    },
+}
+
+impl DiskSource {
+    /// As the configuration has it.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Tap { .. } => "nbd",
+            Self::Scan { .. } => "scan",
+        }
+    }
+}
+
+/// When passes are made, and what runs around them.
+#[derive(Debug, Clone, Default)]
+pub struct PassSettings {
+    /// How often; by hand only where nothing is said.
+    pub every: Option<Duration>,
+    /// A program and its arguments, run before a pass: it makes the snapshots that are read.
+    pub before: Vec<String>,
+    /// The same, run after one: it takes them away.
+    pub after: Vec<String>,
+    /// How long each may take.
+    pub limit: Duration,
+    /// Whether applications are frozen while snapshots are made; where none are, for the whole pass.
+    pub application: bool,
 }
 
 impl fmt::Debug for LiveSettings {
@@ -76,6 +118,14 @@ impl LiveSettings {
         self.folder.join(format!("disk-{disk}.marks"))
     }
 
+    pub(super) fn hashes(&self, disk: DiskNumber) -> PathBuf {
+        self.folder.join(format!("disk-{disk}.hashes"))
+    }
+
+    pub(super) fn passing(&self) -> PathBuf {
+        self.folder.join("passing")
+    }
+
     pub(super) fn frozen(&self) -> PathBuf {
         self.folder.join("frozen")
     }
@@ -83,6 +133,16 @@ impl LiveSettings {
     /// The name under which a disk is exported.
     pub(super) fn export(disk: DiskNumber) -> String {
         format!("disk-{disk}")
+    }
+}
+
+impl LiveDisk {
+    /// Where it is served, if it is.
+    pub(super) const fn listen(&self) -> Option<&Address> {
+        match &self.source {
+            DiskSource::Tap { listen } => Some(listen),
+            DiskSource::Scan { .. } => None,
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Status {
     pub copy: CopyStatus,
     /// The disks.
     pub disks: Vec<DiskStatus>,
+    /// Passes, where there are disks that are captured so.
+    pub passes: Option<PassStatus>,
     /// The newest bookmark of this run of the agent.
     pub bookmark: Option<Marked>,
 }
@@ -61,6 +63,51 @@ pub enum Mode {
     Data,
     /// The journal was full: only where was written to is known, until there is room again.
     Bitmap,
+    /// What changed is captured now and then.
+    Pass,
+}
+
+/// Passes over disks that aren't served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PassStatus {
+    /// Seconds between them; none where they are made by hand only.
+    pub every: Option<u64>,
+    /// The one that is being made.
+    pub running: Option<RunningPass>,
+    /// The last one of this run of the agent.
+    pub last: Option<LastPass>,
+}
+
+/// A pass that is being made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningPass {
+    /// Its number in this run of the agent.
+    pub number: u64,
+    /// When it began.
+    pub since: Micros,
+}
+
+/// A pass that has ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastPass {
+    /// Its number in this run of the agent.
+    pub number: u64,
+    /// When it ended.
+    pub time: Micros,
+    /// Whether its end is a moment of the disks, and so a recovery point.
+    pub clean: bool,
+    /// Why not, where everything was captured all the same.
+    pub fuzzy: Option<String>,
+    /// Why it came to nothing.
+    pub failed: Option<String>,
+    /// Bytes that were read.
+    pub read_bytes: u64,
+    /// Bytes of the blocks that had changed.
+    pub changed_bytes: u64,
+    /// Bytes of them that weren't zeros.
+    pub data_bytes: u64,
+    /// The bookmark at its end.
+    pub marked: Option<Marked>,
 }
 
 /// How one disk is.
@@ -70,8 +117,10 @@ pub struct DiskStatus {
     pub number: u8,
     /// Where it lies.
     pub path: String,
-    /// Where it is served.
-    pub listen: String,
+    /// How it is captured.
+    pub source: String,
+    /// Where it is served, if it is.
+    pub listen: Option<String>,
     /// Its size.
     pub bytes: u64,
     /// What it is doing.
@@ -80,6 +129,8 @@ pub struct DiskStatus {
     pub dirty_bytes: u64,
     /// In bitmap mode, since when.
     pub since: Option<Micros>,
+    /// In passes, up to which byte the one has come that is being made, or was made last.
+    pub looked: Option<u64>,
 }
 
 /// A bookmark that is in the journal.

@@ -16,7 +16,7 @@ mod cut;
 mod error;
 mod locked;
 mod plan;
-mod pool;
+pub(crate) mod pool;
 mod residency;
 mod ring;
 mod worker;

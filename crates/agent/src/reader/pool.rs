@@ -9,7 +9,7 @@
 //! Bound: at most `count` buffers are out, ever. Who needs one and can wait waits in
 //! [`Pool::take`], until one comes back or the pool is closed.
 
-use std::ops::{Deref, Range};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::{fmt, io, ptr};
@@ -194,6 +194,13 @@ impl Deref for Buffer {
         // once until it is dropped), it was zeroed by the kernel at first, and it is written only
         // while the ring holds the buffer by value (see ring.rs), so not during this borrow.
         unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.shared.buffer_bytes) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and nobody else has a borrow of it.
+        unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.shared.buffer_bytes) }
     }
 }
 

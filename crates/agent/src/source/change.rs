@@ -57,7 +57,7 @@ enum Marks {
 #[derive(Debug)]
 pub struct ChangeWatch {
     marks: Marks,
-    mount: Option<Mount>,
+    mounts: Vec<Mount>,
 }
 
 impl ChangeWatch {
@@ -73,7 +73,7 @@ impl ChangeWatch {
                 tracing::debug!(path = %source.path().display(), %error, "sync before reading");
             }
         }
-        Ok(Self { marks: marks_of(source)?, mount: writable_mount(source) })
+        Ok(Self { marks: marks_of(source)?, mounts: writable_mounts(source) })
     }
 
     /// What changed since [`ChangeWatch::begin`]; `None` when nothing did.
@@ -81,12 +81,26 @@ impl ChangeWatch {
     /// # Errors
     /// [`SourceError::Shrank`], and when the disk can't be asked.
     pub fn end(&self, source: &Source) -> Result<Option<Change>, SourceError> {
+        self.end_frozen(source, &[])
+    }
+
+    /// The same where file systems were frozen from before [`ChangeWatch::begin`] on: one that is
+    /// mounted there has written out what it held, and writes nothing.
+    ///
+    /// # Errors
+    /// As [`ChangeWatch::end`].
+    pub fn end_frozen(
+        &self,
+        source: &Source,
+        frozen: &[PathBuf],
+    ) -> Result<Option<Change>, SourceError> {
         let now = source.bytes_now()?;
         if now < source.bytes() {
             return Err(source.shrank(now));
         }
         let marks = marks_of(source)?;
-        let cause = if let Some(mount) = self.mount.clone().or_else(|| writable_mount(source)) {
+        let mut mounts = self.mounts.iter().cloned().chain(writable_mounts(source));
+        let cause = if let Some(mount) = mounts.find(|mount| !frozen.contains(&mount.point)) {
             ChangeCause::Mounted(mount)
         } else if matches!((&self.marks, &marks), (Marks::Unknown, _) | (_, Marks::Unknown)) {
             ChangeCause::Unknown
@@ -99,8 +113,8 @@ impl ChangeWatch {
     }
 }
 
-fn writable_mount(source: &Source) -> Option<Mount> {
-    source.mounts().into_iter().find(|mount| mount.writable)
+fn writable_mounts(source: &Source) -> Vec<Mount> {
+    source.mounts().into_iter().filter(|mount| mount.writable).collect()
 }
 
 fn marks_of(source: &Source) -> Result<Marks, SourceError> {

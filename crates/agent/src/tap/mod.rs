@@ -23,7 +23,6 @@ mod climb;
 mod error;
 mod hook;
 mod marks;
-mod pieces;
 mod ranges;
 mod record;
 mod serve;
@@ -33,7 +32,7 @@ mod state;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tidegate_hrl::Journal;
@@ -42,10 +41,11 @@ use tidegate_hrl::storage::Storage;
 use tidegate_model::{Checksum, DiskNumber};
 
 use crate::Clock;
+use crate::capture::{Capture, Order};
 use backing::Backing;
 pub use error::{CaptureError, Cause, TapError};
 use marks::{Left, Marks, SLOTS, Subject, Unusable};
-use ranges::Ranges;
+use ranges::{Held, Ranges};
 use slots::Slots;
 pub use state::{Captured, Climb, Gap, GapStart, Mode, Reread, TapState};
 
@@ -78,6 +78,8 @@ pub struct Tap<S: Storage> {
     /// Whether changes are recorded; as `history` says, for a look without waiting.
     recording: AtomicBool,
     closed: AtomicBool,
+    /// How many changes were begun.
+    changes: AtomicU64,
     journal: Arc<Journal<S>>,
     clock: Clock,
 }
@@ -195,6 +197,7 @@ impl<S: Storage> Tap<S> {
             history: Mutex::new(History { gap, climbing: false }),
             recording: AtomicBool::new(gap.is_none()),
             closed: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
             journal,
             clock,
         }
@@ -236,6 +239,12 @@ impl<S: Storage> Tap<S> {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.backing.bytes()
+    }
+
+    /// How many changes were begun since it is served: while it stays the same the disk does.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Reads a range of at most [`CAPTURE_BYTES_MAX`] bytes, while nobody changes it, and appends it:
@@ -281,9 +290,35 @@ impl<S: Storage> Tap<S> {
         Hold(self.history())
     }
 
+    /// Holds the disk as it is: while this is held nothing changes it, and nothing is under way.
+    pub(crate) fn still(&self) -> Held<'_> {
+        self.ranges.lock(0..self.bytes())
+    }
+
     fn history(&self) -> MutexGuard<'_, History> {
         // It is whole between calls, whoever panicked.
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Storage + Send + Sync> Capture for Tap<S>
+where
+    S::File: Send + Sync,
+{
+    fn disk(&self) -> DiskNumber {
+        self.disk
+    }
+
+    fn name(&self) -> &str {
+        self.backing.name()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.backing.bytes()
+    }
+
+    fn order(&self) -> Order {
+        Order::EachWrite
     }
 }
 

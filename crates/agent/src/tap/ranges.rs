@@ -56,7 +56,7 @@ impl Ranges {
 
 /// A range that is held; released when dropped.
 #[derive(Debug)]
-pub(super) struct Held<'a> {
+pub(crate) struct Held<'a> {
     ranges: &'a Ranges,
     ticket: u64,
 }

@@ -18,9 +18,9 @@ use tidegate_nbd::serve::Failure;
 use tracing::warn;
 
 use super::backing::{Applied, Backing};
-use super::pieces::{Piece, pieces};
 use super::state::GapStart;
 use super::{CAPTURE_BYTES_MAX, CaptureError, Captured, Tap, hook};
+use crate::pieces::{Piece, pieces};
 
 /// Longest range that is read again at once, when changing it failed, by the client's thread. Longer
 /// ones, which only zeros and trims have, are left to a climb.
@@ -52,6 +52,7 @@ impl<S: Storage> Tap<S> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Failure::new(Errno::ShuttingDown, "the disk is not served any more"));
         }
+        self.changes.fetch_add(1, Ordering::AcqRel);
         let noted = self.note(range);
         let applied = apply(&self.backing);
         hook::applied();

@@ -30,4 +30,4 @@ pub use disk::{Disk, Failure, Zeroing};
 pub use error::ServeError;
 pub use server::{Offer, Server};
 pub use settings::ServeSettings;
-use socket::Socket;
+pub(crate) use socket::Socket;

@@ -1,4 +1,4 @@
-//! One client's socket. It blocks; another thread may end it at any time.
+//! A socket between a client and its server. It blocks; another thread may end it at any time.
 
 use std::io::{self, IoSlice};
 use std::os::fd::OwnedFd;
@@ -13,14 +13,14 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, recv, sen
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
-pub(super) struct Socket(OwnedFd);
+pub(crate) struct Socket(OwnedFd);
 
 impl Socket {
-    pub(super) const fn new(socket: OwnedFd) -> Self {
+    pub(crate) const fn new(socket: OwnedFd) -> Self {
         Self(socket)
     }
 
-    pub(super) fn over_tcp(socket: OwnedFd) -> Self {
+    pub(crate) fn over_tcp(socket: OwnedFd) -> Self {
         // Each costs some speed at most.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
         let _ = sockopt::set_socket_keepalive(&socket, true);
@@ -29,13 +29,13 @@ impl Socket {
     }
 
     /// Waits for some bytes; 0 when none will come any more.
-    pub(super) fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
         let received = retry_on_intr(|| recv(&self.0, &mut *into, RecvFlags::empty()));
         Ok(received?.0)
     }
 
     /// Sends all of both.
-    pub(super) fn send(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&self, mut first: &[u8], mut second: &[u8]) -> io::Result<()> {
         while !(first.is_empty() && second.is_empty()) {
             let parts = [IoSlice::new(first), IoSlice::new(second)];
             let mut nothing = SendAncillaryBuffer::default();
@@ -49,7 +49,7 @@ impl Socket {
     }
 
     /// How long a receive or a send may wait; without end by default.
-    pub(super) fn limit_waits(&self, limit: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn limit_waits(&self, limit: Option<Duration>) -> io::Result<()> {
         sockopt::set_socket_timeout(&self.0, Timeout::Recv, limit)?;
         Ok(sockopt::set_socket_timeout(&self.0, Timeout::Send, limit)?)
     }
@@ -65,7 +65,7 @@ impl Socket {
     }
 
     /// Ends it at once: whoever waits on it is woken.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         // It fails only where the client ended it before.
         let _ = shutdown(&self.0, Shutdown::Both);
     }

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // also in functions that tests share
 
+mod client_rules;
 mod codec;
 mod golden;
 mod handshake_rules;

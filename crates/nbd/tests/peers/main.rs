@@ -1,7 +1,9 @@
-//! Clients of other people against our server: qemu-img, qemu-io, nbdinfo and nbdcopy.
+//! Clients of other people against our server: qemu-img, qemu-io, nbdinfo and nbdcopy; and our client
+//! against servers of other people.
 
 #![allow(clippy::unwrap_used)] // also in functions that tests share
 
+mod client;
 mod served;
 
 use std::process::Command;

@@ -52,6 +52,10 @@ impl Served {
         Self { server, disk, _folder: None }
     }
 
+    pub fn address(&self) -> &Address {
+        self.server.address()
+    }
+
     pub fn uri(&self) -> String {
         self.uri_of("disk")
     }

@@ -9,13 +9,13 @@ const PIECE_BYTES: u64 = RECORD_BYTES_DEFAULT as u64;
 
 /// A part of a range, as one record holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     Data { offset: u64, data: &'a [u8] },
     Zero { offset: u64, bytes: u64 },
 }
 
 /// The pieces of `data` at `offset`, in order. Neighbours that are zero are one.
-pub(super) fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = Piece<'_>> {
+pub(crate) fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = Piece<'_>> {
     let mut parts = parts(offset, data).peekable();
     std::iter::from_fn(move || {
         let (offset, data) = parts.next()?;

@@ -1,0 +1,229 @@
+//! Passes over the disks that aren't served: when one is made, what runs around it, and the bookmark at
+//! its end.
+//!
+//! A pass is over all these disks of the machine together, so that its end can be one moment of them.
+//! It is one, and the bookmark clean, only where that was seen: what is read stood still from the
+//! pass's beginning to its end, and where a snapshot was read, so did the disks that are served. Otherwise
+//! the pass is fuzzy: everything is captured, but no moment of the disks is.
+//!
+//! Invariant: what `before` made `after` takes away, also when the pass failed, and by the next start of
+//! an agent that was killed in between: a marker file stands as long.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tidegate_model::BookmarkKind;
+
+use super::Passing;
+use super::agent::Agent;
+use super::error::{LiveError, MarkError, PassFailed};
+use super::halt::Halt;
+use super::hooks::{HookError, run};
+use super::initial::room;
+use super::status::{LastPass, Marked};
+use crate::pass::{Compared, PassError, Reading};
+
+/// How often it looks whether a pass is due or asked for.
+const STEP: Duration = Duration::from_millis(100);
+/// How long a pass that came to nothing is left alone when others can't do without it.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
+/// How long a bookmark waits before it is tried again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Tells the program that runs after a pass whether everything is captured.
+const OUTCOME: &str = "TIDEGATE_PASS";
+
+/// What is read of one disk.
+type Read<'a> = (&'a Passing, Box<dyn Reading>);
+
+/// Makes passes until `halt`: the first as long as the machine was never captured as a whole, then one
+/// at the agent's start and in each interval, and those that are asked for.
+pub(super) fn keep(agent: &Agent, halt: &Halt) -> Result<(), LiveError> {
+    if agent.passing.is_empty() {
+        return Ok(());
+    }
+    clear_up(agent);
+    let every = agent.settings.passes.every;
+    let is_whole = || agent.notebook.read().copy_end.is_some();
+    let mut due = (every.is_some() || !is_whole()).then(Instant::now);
+    while !halt.is_asked() {
+        let is_due = due.is_some_and(|at| Instant::now() >= at);
+        if let Some((number, name)) = agent.passes.begin(is_due, agent.now()) {
+            let told = one(agent, halt, number, &name)?;
+            let pause = if is_whole() { every } else { Some(FAILED_PAUSE) };
+            due = pause.map(|pause| Instant::now() + pause);
+            agent.passes.end(told);
+        }
+        halt.within(STEP);
+    }
+    Ok(())
+}
+
+/// Runs what should have run after the last pass of an agent that was killed.
+fn clear_up(agent: &Agent) {
+    if agent.settings.passing().exists() {
+        tracing::warn!(
+            "the agent before this one ended within a pass: what it began is cleared up"
+        );
+        after(agent, false);
+    }
+}
+
+/// One pass; an error only where the journal can't go on. `None` when it was stopped.
+fn one(agent: &Agent, halt: &Halt, number: u64, name: &str) -> Result<Option<LastPass>, LiveError> {
+    tracing::info!(number, "a pass begins");
+    let mut last = LastPass { number, ..LastPass::default() };
+    match make(agent, halt, name) {
+        Ok((marked, compared, fuzzy)) => {
+            let Compared { read_bytes, changed_bytes, data_bytes } = compared;
+            if marked.kind == BookmarkKind::CopyEnd {
+                agent.notebook.change(|notes| notes.copy_end = Some(marked.lsn))?;
+            }
+            match &fuzzy {
+                None => {
+                    tracing::info!(number, lsn = %marked.lsn, changed_bytes, "the pass has ended")
+                }
+                Some(cause) => tracing::warn!(
+                    number, lsn = %marked.lsn, changed_bytes, %cause,
+                    "the pass has ended, and is fuzzy: its end is no moment of the disks"
+                ),
+            }
+            (last.clean, last.fuzzy, last.marked) = (fuzzy.is_none(), fuzzy, Some(marked));
+            (last.read_bytes, last.changed_bytes) = (read_bytes, changed_bytes);
+            last.data_bytes = data_bytes;
+        }
+        Err(PassFailed::Stopped) => return Ok(None),
+        Err(error) if error.is_of_journal() => return Err(error.into()),
+        Err(error) => {
+            tracing::error!(number, %error, "the pass came to nothing; the next one captures the rest");
+            last.failed = Some(error.to_string());
+        }
+    }
+    last.time = agent.now();
+    Ok(Some(last))
+}
+
+/// What a pass came to: its bookmark, what it found, and why it is fuzzy.
+type Made = (Marked, Compared, Option<String>);
+
+fn make(agent: &Agent, halt: &Halt, name: &str) -> Result<Made, PassFailed> {
+    let passes = &agent.settings.passes;
+    if passes.application && passes.before.is_empty() {
+        let places = &agent.settings.hooks.file_systems;
+        agent.frozen(|| around(agent, halt, name, places))?
+    } else {
+        around(agent, halt, name, &[])
+    }
+}
+
+/// Watches the disks, and runs what is to run around a pass.
+fn around(agent: &Agent, halt: &Halt, name: &str, frozen: &[PathBuf]) -> Result<Made, PassFailed> {
+    let marker = agent.settings.passing();
+    File::create(&marker).map_err(|error| HookError::Marker { path: marker, error })?;
+    let changes = changes(agent);
+    let made = within(agent, halt, name, frozen, &changes);
+    after(agent, made.is_ok());
+    made
+}
+
+fn within(
+    agent: &Agent,
+    halt: &Halt,
+    name: &str,
+    frozen: &[PathBuf],
+    changes: &[u64],
+) -> Result<Made, PassFailed> {
+    let begin = |passing| -> Result<Read<'_>, PassError> {
+        let passing: &Passing = passing;
+        Ok((passing, passing.begin()?))
+    };
+    let reads = agent.passing.iter().map(|passing| begin(passing));
+    let mut reads = reads.collect::<Result<Vec<_>, _>>()?;
+    before(agent)?;
+    reads.iter_mut().try_for_each(|(_, reading)| reading.open())?;
+    // From here on no LSN is a moment of the machine, until the bookmark at the end.
+    let mut found = Compared::default();
+    for (passing, reading) in &mut reads {
+        let compared = passing.compare(&mut **reading, &mut || room(agent, halt))?;
+        if halt.is_asked() {
+            return Err(PassFailed::Stopped);
+        }
+        found = found.and(compared);
+    }
+    let (marked, fuzzy) = end(agent, halt, name, || cause(agent, &reads, frozen, changes))?;
+    Ok((marked, found, fuzzy))
+}
+
+fn before(agent: &Agent) -> Result<(), PassFailed> {
+    let passes = &agent.settings.passes;
+    let snapshot = || run(&passes.before, passes.limit, &[]);
+    if passes.application && !passes.before.is_empty() {
+        agent.frozen(snapshot)??;
+    } else {
+        snapshot()?;
+    }
+    Ok(())
+}
+
+/// Runs what is to run after a pass.
+fn after(agent: &Agent, captured: bool) {
+    let (passes, marker) = (&agent.settings.passes, agent.settings.passing());
+    let outcome = if captured { "captured" } else { "failed" };
+    if let Err(error) = run(&passes.after, passes.limit, &[(OUTCOME, outcome)]) {
+        tracing::error!(%error, "what was made for the pass may be there still: see to it");
+    }
+    if let Err(error) = std::fs::remove_file(&marker) {
+        tracing::warn!(%error, marker = %marker.display(), "can't be removed");
+    }
+}
+
+/// How many changes were begun on each of the disks that are served.
+fn changes(agent: &Agent) -> Vec<u64> {
+    agent.taps.iter().map(|tap| tap.changes()).collect()
+}
+
+/// Why what a pass read isn't of one moment of the machine, if it isn't.
+fn cause(
+    agent: &Agent,
+    reads: &[Read<'_>],
+    frozen: &[PathBuf],
+    before: &[u64],
+) -> Result<Option<String>, PassError> {
+    for (_, reading) in reads {
+        if let Some(change) = reading.changed(frozen)? {
+            return Ok(Some(change.to_string()));
+        }
+    }
+    // Those that stood still are now as they were read, and so fit what is written to others now.
+    let are_present = reads.iter().all(|(_, reading)| reading.is_present());
+    let moved = agent.taps.iter().zip(before).find(|(tap, before)| tap.changes() != **before);
+    let moved = moved.filter(|_| !are_present);
+    Ok(moved.map(|(tap, _)| {
+        format!("disk {} was written to while a snapshot of another was read", tap.disk())
+    }))
+}
+
+/// Places the bookmark that ends a pass.
+fn end(
+    agent: &Agent,
+    halt: &Halt,
+    name: &str,
+    cause: impl Fn() -> Result<Option<String>, PassError>,
+) -> Result<(Marked, Option<String>), PassFailed> {
+    let is_first = agent.notebook.read().copy_end.is_none();
+    let kind = match agent.settings.passes.application {
+        _ if is_first => BookmarkKind::CopyEnd,
+        true => BookmarkKind::ApplicationConsistent,
+        false => BookmarkKind::CrashConsistent,
+    };
+    loop {
+        match agent.mark_pass(kind, name, &cause) {
+            // Both pass: a disk that is served catches up, the journal gets room.
+            Err(PassFailed::Mark(MarkError::Gap { .. } | MarkError::Append(_))) => {}
+            marked => return marked,
+        }
+        if halt.within(PAUSE) {
+            return Err(PassFailed::Stopped);
+        }
+    }
+}
