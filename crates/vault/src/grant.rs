@@ -39,7 +39,7 @@ pub struct GrantRequest {
     pub incarnation: Incarnation,
     /// The epoch that it goes on with; [`Epoch::NONE`] for a new one.
     pub claimed: Epoch,
-    /// What a new epoch begins with.
+    /// What a new epoch begins with. Without any parent it begins with a copy all the same.
     pub begins: Begins,
     /// What the agent was told that the vault has of the epoch that it goes on with.
     pub acknowledged: Lsn,
@@ -76,6 +76,8 @@ pub struct Grant {
     pub committed: Lsn,
     /// The session's number; 0 for the epoch's first.
     pub session: u64,
+    /// How the epoch began.
+    pub begins: Begins,
 }
 
 /// What a request comes to.
@@ -162,7 +164,8 @@ async fn resume(
     };
     let put =
         meta::create_session(reader.store(), reader.ring(), &request.machine, &record).await?;
-    let granted = Grant { epoch: epoch.epoch, committed, session: record.number };
+    let (session, begins) = (record.number, epoch.begins);
+    let granted = Grant { epoch: epoch.epoch, committed, session, begins };
     Ok((put == Put::Created).then_some(granted))
 }
 
@@ -187,20 +190,19 @@ async fn begin(
         }
         (None, None) => None,
     };
-    if parent.is_none() && request.begins == Begins::Continue {
-        return Err(GrantError::NothingToContinue { machine });
-    }
+    let begins = if parent.is_none() { Begins::Copy } else { request.begins };
     let record = EpochRecord {
         epoch,
         incarnation: request.incarnation,
         parent,
-        begins: request.begins,
+        begins,
         log: request.log.clone(),
         pack: request.pack,
         granted: request.now,
     };
     let put = meta::create_epoch(reader.store(), reader.ring(), &machine, &record).await?;
-    Ok((put == Put::Created).then_some(Grant { epoch, committed: Lsn::NONE, session: 0 }))
+    let granted = Grant { epoch, committed: Lsn::NONE, session: 0, begins };
+    Ok((put == Put::Created).then_some(granted))
 }
 
 /// The parent that the agent names, if the vault has it. A copy only tells where it came from; what

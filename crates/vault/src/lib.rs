@@ -27,6 +27,7 @@ mod pem;
 pub mod points;
 mod private_file;
 pub mod restore;
+pub mod resync;
 mod rfc3339;
 pub mod seal;
 pub mod store;

@@ -4,11 +4,15 @@
 //! keeps what isn't committed, and sends it again after a reconnect: the same LSNs with the same
 //! bytes.
 
+use std::collections::VecDeque;
+
 use tidegate_model::limits::{BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, RECORD_BYTES_MAX};
 use tidegate_model::{Checksum, Disk, Epoch, Extent, Lsn, Micros};
 
-use crate::limits::CREDIT_BYTES_MAX;
-use crate::{Ack, Header, Hello, Message, Record, RecordKind, Refusal, Slow, Totals, Welcome};
+use crate::limits::{CREDIT_BYTES_MAX, FEATURE_HASHES, QUESTIONS_MAX};
+use crate::{
+    Ack, Hashes, Have, Header, Hello, Message, Record, RecordKind, Refusal, Slow, Totals, Welcome,
+};
 
 /// What the server said that it must not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +31,8 @@ pub enum Event {
         /// What became of this session's committed bytes.
         totals: Totals,
     },
+    /// The answer to the oldest question that had none.
+    Have(Have),
     /// More may be sent.
     Credit,
     /// Why it takes so long.
@@ -45,6 +51,10 @@ pub struct Session {
     committed: Lsn,
     credit_bytes: u64,
     record_bytes_max: u32,
+    /// The length of a block, where questions are answered.
+    asks_in: Option<u64>,
+    /// Questions that wait for their answers, the oldest first.
+    questions: VecDeque<Extent>,
 }
 
 impl Session {
@@ -61,6 +71,8 @@ impl Session {
             committed,
             credit_bytes: 0,
             record_bytes_max: 0,
+            asks_in: None,
+            questions: VecDeque::new(),
         }
     }
 
@@ -79,6 +91,7 @@ impl Session {
             Message::Slow(slow) => Ok(Event::Slow(slow)),
             Message::Welcome(welcome) if !self.open => self.welcome(welcome),
             Message::Ack(ack) if self.open => self.ack(&ack),
+            Message::Have(have) if self.open => self.have(have),
             Message::Credit(bytes) if self.open => {
                 self.credit_bytes = self.credit_bytes.saturating_add(bytes);
                 if self.credit_bytes > CREDIT_BYTES_MAX {
@@ -120,7 +133,22 @@ impl Session {
         self.sent = welcome.committed;
         self.committed = welcome.committed;
         self.credit_bytes = welcome.credit_bytes;
+        let answers = welcome.features & FEATURE_HASHES != 0;
+        self.asks_in = answers.then_some(u64::from(welcome.block_bytes));
         Ok(Event::Welcome(welcome))
+    }
+
+    fn have(&mut self, have: Have) -> Result<Event, ServerBroke> {
+        let asked = self.questions.pop_front();
+        if asked != Some(have.extent) {
+            return Err(ServerBroke("it answered what wasn't asked"));
+        }
+        let blocks = self.asks_in.map_or(0, |block| have.extent.length / block);
+        let beyond = u32::try_from(blocks).ok().and_then(|blocks| have.blocks.checked_shr(blocks));
+        if beyond.unwrap_or(0) != 0 {
+            return Err(ServerBroke("it has blocks that weren't asked for"));
+        }
+        Ok(Event::Have(have))
     }
 
     fn ack(&mut self, ack: &Ack) -> Result<Event, ServerBroke> {
@@ -182,6 +210,25 @@ impl Session {
     pub fn restate(&self, disk: &Disk, out: &mut Vec<u8>) {
         let kind = RecordKind::Disk(disk.clone());
         Message::Record(Record { lsn: Lsn::NONE, time: Micros(0), kind }).encode(out);
+    }
+
+    /// Whether a question may be asked now: the server answers any, and not too many have none yet.
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        self.asks_in.is_some() && self.questions.len() < QUESTIONS_MAX
+    }
+
+    /// Asks which blocks the vault holds. Takes no number.
+    ///
+    /// # Panics
+    /// If [`Self::may_ask`] says no, or the extent isn't as many whole blocks as there are hashes.
+    pub fn ask(&mut self, question: &Hashes, out: &mut Vec<u8>) {
+        assert!(self.may_ask(), "a question is asked where it is answered");
+        let (block, count) = (self.asks_in.unwrap_or(1), question.hashes.len() as u64);
+        assert!(question.extent.offset % block == 0, "a question begins with a block");
+        assert!(question.extent.length == block * count, "a block has a hash");
+        self.questions.push_back(question.extent);
+        Message::Hashes(question.clone()).encode(out);
     }
 
     /// Writes the goodbye.

@@ -4,8 +4,8 @@ use tidegate_model::limits::{RECORD_BYTES_MAX, TEXT_BYTES_MAX};
 use tidegate_model::{Checksum, Lsn, Micros, Reader};
 
 use crate::DecodeError;
-use crate::limits::{CONTROL_BYTES_MAX, REFUSAL_TEXT_BYTES_MAX};
-use crate::message::CLEAN;
+use crate::limits::{CONTROL_BYTES_MAX, HASH_BYTES, HASHES_MAX, REFUSAL_TEXT_BYTES_MAX};
+use crate::message::{CLEAN, HAVE_BYTES};
 
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 56;
@@ -28,10 +28,14 @@ pub enum Kind {
     Bookmark = 5,
     /// Agent, record: time passed.
     Time = 6,
+    /// Agent, a question: does the vault hold these blocks there already?
+    Hashes = 7,
     /// Agent: nothing follows.
     Bye = 8,
     /// Server: what the agent gets, and where it goes on.
     Welcome = 65,
+    /// Server: which of the blocks that were asked for the vault holds.
+    Have = 66,
     /// Server: what has been received, and what is stored.
     Ack = 67,
     /// Server: the right to send more.
@@ -53,8 +57,10 @@ impl Kind {
             4 => Self::Zero,
             5 => Self::Bookmark,
             6 => Self::Time,
+            7 => Self::Hashes,
             8 => Self::Bye,
             65 => Self::Welcome,
+            66 => Self::Have,
             67 => Self::Ack,
             68 => Self::Credit,
             69 => Self::Slow,
@@ -78,6 +84,8 @@ impl Kind {
             Self::Hello => CONTROL_BYTES_MAX,
             Self::Disk => TEXT_BYTES_MAX,
             Self::Bookmark => 1 + TEXT_BYTES_MAX,
+            Self::Hashes => HASHES_MAX * HASH_BYTES,
+            Self::Have => HAVE_BYTES,
             Self::Welcome => 54,
             Self::Ack => 40,
             Self::Slow => 9,
@@ -95,6 +103,7 @@ impl Kind {
             Self::Write | Self::Zero => {
                 Fields { disk: true, lsn: true, place: true, length: true, ..none }
             }
+            Self::Hashes | Self::Have => Fields { disk: true, place: true, length: true, ..none },
             Self::Bookmark => Fields { flags: CLEAN, lsn: true, ..none },
             Self::Time | Self::Ack => Fields { lsn: true, ..none },
             Self::Credit => Fields { length: true, ..none },
@@ -277,8 +286,10 @@ mod tests {
             "Zero flags",
             "Bookmark disk offset length",
             "Time flags disk offset length",
+            "Hashes flags lsn time",
             "Bye flags disk lsn offset length time",
             "Welcome flags disk lsn offset length time",
+            "Have flags lsn time",
             "Ack flags disk offset length time",
             "Credit flags disk lsn offset time",
             "Slow flags disk lsn offset length time",
@@ -332,7 +343,7 @@ mod tests {
             bytes[CHECKED_BYTES..].copy_from_slice(&check.0.to_le_bytes());
             Header::decode(&bytes)
         };
-        assert_eq!(with(0, 7), Err(DecodeError::Kind(7)), "hashes are reserved");
+        assert_eq!(with(0, 70), Err(DecodeError::Kind(70)), "redirect is reserved");
         assert_eq!(with(3, 1), Err(DecodeError::Reserved));
         let unused = DecodeError::Unused { kind: Kind::Write, field: "flags" };
         assert_eq!(with(1, 1), Err(unused));

@@ -19,6 +19,7 @@ pub mod server;
 pub use decoder::{DecodeError, Decoder, Item, Side};
 pub use header::{HEADER_BYTES, Header, Kind};
 pub use message::{
-    Ack, Begins, Hello, Message, Record, RecordKind, Slow, SlowReason, Totals, Welcome,
+    Ack, Begins, BlockHash, Hashes, Have, Hello, Message, Record, RecordKind, Slow, SlowReason,
+    Totals, Welcome,
 };
 pub use refusal::{Refusal, RefusalCode};

@@ -12,6 +12,19 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// Each kind has its own limit besides ([`crate::Kind::payload_bytes_max`]).
 pub const CONTROL_BYTES_MAX: usize = 4096;
 
+/// Bytes of a block's hash (BLAKE3).
+pub const HASH_BYTES: usize = 32;
+
+/// Most blocks that one question is about: 8 MiB of a disk in blocks of 64 KiB, in one frame.
+pub const HASHES_MAX: usize = CONTROL_BYTES_MAX / HASH_BYTES;
+
+/// Most questions that a session may have open. While one is answered the agent hashes for the next; a
+/// server holds them beside what it has read of the connection.
+pub const QUESTIONS_MAX: usize = 2;
+
+/// A feature of hello and welcome: questions by hashes are asked, and answered.
+pub const FEATURE_HASHES: u64 = 1;
+
 /// Most bytes of each text of a refusal.
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 1024;
 
@@ -33,6 +46,7 @@ pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 const _: () = {
     assert!(TEXT_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
     assert!(NAME_BYTES_MAX + 128 <= CONTROL_BYTES_MAX);
+    assert!(HASHES_MAX <= u128::BITS as usize, "an answer has a bit for each");
     assert!(2 * REFUSAL_TEXT_BYTES_MAX + 16 <= CONTROL_BYTES_MAX);
     assert!(CONTROL_BYTES_MAX <= RECORD_BYTES_MAX as usize);
 };

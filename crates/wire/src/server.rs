@@ -11,9 +11,9 @@
 use tidegate_model::limits::DISKS_MAX;
 use tidegate_model::{DiskNumber, Epoch, Extent, Lsn, Micros, Remedy, VaultId};
 
-use crate::limits::PROTOCOL_VERSION;
+use crate::limits::{FEATURE_HASHES, PROTOCOL_VERSION, QUESTIONS_MAX};
 use crate::{
-    Ack, Begins, DecodeError, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow,
+    Ack, DecodeError, Hashes, Have, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow,
     Totals, Welcome,
 };
 
@@ -33,6 +33,10 @@ pub struct Session {
     credit_bytes: u64,
     disks: [Option<u64>; DISKS_MAX],
     totals: Totals,
+    /// The length of a block, where questions are answered.
+    asked_in: Option<u64>,
+    /// Questions that wait for their answers.
+    questions: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +89,8 @@ impl Session {
             credit_bytes: 0,
             disks: [None; DISKS_MAX],
             totals: Totals::default(),
+            asked_in: None,
+            questions: 0,
         }
     }
 
@@ -110,9 +116,6 @@ impl Session {
         if hello.epoch == Epoch::NONE && hello.committed != Lsn::NONE {
             return Err(broken("the agent claims a committed LSN and no epoch"));
         }
-        if hello.begins == Begins::Continue && hello.parent.is_none() {
-            return Err(broken("the agent wants to go on from a parent and names none"));
-        }
         self.state = State::Grant;
         Ok(hello)
     }
@@ -129,6 +132,8 @@ impl Session {
         self.committed = welcome.committed;
         self.credit_bytes = welcome.credit_bytes;
         self.record_bytes_max = welcome.record_bytes_max;
+        let answers = welcome.features & FEATURE_HASHES != 0;
+        self.asked_in = answers.then_some(u64::from(welcome.block_bytes));
         Message::Welcome(*welcome).encode(out);
     }
 
@@ -200,6 +205,35 @@ impl Session {
             }
             None => Err(broken("the agent sent more than it had credit for")),
         }
+    }
+
+    /// The agent asks which blocks the vault holds. It need not have declared the disk, nor does a
+    /// question count as one.
+    ///
+    /// # Errors
+    /// A refusal when it may not ask, or not so; the session must end then.
+    pub fn question(&mut self, question: &Hashes) -> Result<(), Refusal> {
+        let Some(block) = self.asked_in.filter(|_| self.state == State::Streaming) else {
+            return Err(broken("the agent asked for blocks where that wasn't agreed on"));
+        };
+        let (extent, count) = (question.extent, question.hashes.len() as u64);
+        if extent.offset % block != 0 || Some(extent.length) != block.checked_mul(count) {
+            return Err(broken("the agent asked for something else than whole blocks"));
+        }
+        if self.questions == QUESTIONS_MAX {
+            return Err(broken("the agent asked for more before it had its answers"));
+        }
+        self.questions += 1;
+        Ok(())
+    }
+
+    /// Answers the oldest question that has no answer yet.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn answer(&mut self, have: Have, out: &mut Vec<u8>) {
+        self.questions = self.questions.checked_sub(1).expect("an answer follows its question");
+        self.say(&Message::Have(have), out);
     }
 
     /// The agent says that nothing follows.

@@ -245,7 +245,7 @@ impl MachineHistory {
         Some(Point { epoch: *epoch, lsn: told.trace.chain.end() })
     }
 
-    /// The disks at the end of a lineage.
+    /// The disks at the end of a lineage: those that weren't removed.
     #[must_use]
     pub fn disks(&self, lineage: &[Point]) -> Vec<Disk> {
         let mut disks: BTreeMap<DiskNumber, Disk> = BTreeMap::new();
@@ -254,6 +254,6 @@ impl MachineHistory {
                 epoch.trace.disks_at(*lsn, &mut disks);
             }
         }
-        disks.into_values().collect()
+        disks.into_values().filter(|disk| disk.bytes > 0).collect()
     }
 }

@@ -203,10 +203,10 @@ impl Places<'_> {
     fn item(&mut self, record: &Record, ordinal: u32) -> Item {
         match &record.content {
             Content::Zero(extent) => Item::Range(*extent, Bytes::Zero),
-            Content::Kept { extent, checksum, frame, name: _, offset: _ } => {
+            Content::Kept { extent, checksum, frame, name, offset: _ } => {
                 let frame = self.pack.index.frames[*frame as usize].number;
                 let place = self.own.clone();
-                let (checksum, name) = (*checksum, None);
+                let (checksum, name) = (*checksum, *name);
                 Item::Range(*extent, Bytes::Kept { place, frame, ordinal, checksum, name })
             }
             Content::Reference { extent, checksum, name, target } => {

@@ -63,7 +63,7 @@ pub enum LayerSource {
         ordinal: u32,
         /// Its checksum.
         checksum: Checksum,
-        /// Its name, when it was found by name.
+        /// Its name, when it is a whole block.
         name: Option<BlockName>,
     },
 }

@@ -44,12 +44,6 @@ pub enum GrantError {
         /// What there is.
         end: Lsn,
     },
-    /// It continues nothing.
-    #[error("{machine} continues an epoch, and the vault has none of it: begin an initial copy")]
-    NothingToContinue {
-        /// The machine.
-        machine: Name,
-    },
     /// Others were first, again and again.
     #[error(
         "{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?"
@@ -68,10 +62,9 @@ impl GrantError {
             Self::Log(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Contended { .. } => Remedy::Retry,
-            Self::NoEpoch { .. }
-            | Self::OtherIncarnation { .. }
-            | Self::ParentBeyond { .. }
-            | Self::NothingToContinue { .. } => Remedy::Refuse,
+            Self::NoEpoch { .. } | Self::OtherIncarnation { .. } | Self::ParentBeyond { .. } => {
+                Remedy::Refuse
+            }
         }
     }
 }

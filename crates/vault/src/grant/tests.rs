@@ -63,8 +63,8 @@ fn the_first_epoch_of_a_machine_stands_on_nothing() {
         let mut continuing = request(&log, 6, 0);
         continuing.machine = "db-2".parse().unwrap();
         continuing.begins = Begins::Continue;
-        let error = grant(&vault.reader(), &continuing).await.unwrap_err();
-        assert!(matches!(error, GrantError::NothingToContinue { .. }), "{error}");
+        let granted = grant(&vault.reader(), &continuing).await.unwrap();
+        assert_eq!((told(granted), granted.begins), ((1, 0), Begins::Copy));
     });
 }
 
@@ -404,6 +404,16 @@ fn a_new_incarnation_gets_an_epoch_that_says_where_it_came_from() {
         let named = GrantRequest { parent, begins: Begins::Continue, ..request(&log, 7, 0) };
         assert_eq!(grant(&vault.reader(), &named).await.unwrap().epoch, Epoch(3));
         let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(3)).await;
+        assert_eq!(record.unwrap().unwrap().parent, parent);
+        // Without one it goes on from the newest; a reconnect is told the same of it.
+        let newest = GrantRequest { begins: Begins::Continue, ..request(&log, 8, 0) };
+        for session in 0..2 {
+            let granted = grant(&vault.reader(), &newest).await.unwrap();
+            assert_eq!((told(granted), granted.session), ((4, 0), session));
+            assert_eq!(granted.begins, Begins::Continue);
+        }
+        let record = meta::read_epoch(&vault.store(), &vault.ring, &name, Epoch(4)).await;
+        let parent = Some(Point { epoch: Epoch(3), lsn: Lsn::NONE });
         assert_eq!(record.unwrap().unwrap().parent, parent);
     });
 }

@@ -140,6 +140,14 @@ impl Lacks {
         self.0.values().flatten().map(|(_, error)| error)
     }
 
+    /// The first place of a lineage that refers to such a pack, and what is wrong with that.
+    pub(crate) fn first_in(&self, machine: &Name, lineage: &[Point]) -> Option<(Point, &LogError)> {
+        lineage.iter().find_map(|part| {
+            let (lsn, error) = self.of(machine, part.epoch).first()?;
+            (*lsn <= part.lsn).then_some((Point { epoch: part.epoch, lsn: *lsn }, error))
+        })
+    }
+
     fn of(&self, machine: &Name, epoch: Epoch) -> &[(Lsn, LogError)] {
         self.0.get(&(machine.clone(), epoch)).map_or(&[], Vec::as_slice)
     }
@@ -153,10 +161,7 @@ impl MachinePoints {
         let machine = self.machine.clone();
         self.points.retain(|offered| {
             let lineage = history.lineage(offered.point).unwrap_or_default();
-            let since = lineage.iter().find_map(|part| {
-                let (lsn, _) = lacks.of(&machine, part.epoch).first()?;
-                (*lsn <= part.lsn).then_some(Point { epoch: part.epoch, lsn: *lsn })
-            });
+            let since = lacks.first_in(&machine, &lineage).map(|(since, _)| since);
             if let Some(since) = since {
                 withheld.entry(offered.point.epoch).or_insert((since, 0)).1 += 1;
             }

@@ -254,9 +254,11 @@ impl StateBuilder {
             }
         }
         let machine = self.machine;
-        let disks = self.disks.into_iter().map(|(number, state)| match state.declared {
-            Some((_, disk)) => Ok((disk, state.map)),
-            None => Err(RestoreError::Undeclared { machine: machine.clone(), disk: number }),
+        let disks = self.disks.into_iter().filter_map(|(number, state)| match state.declared {
+            // It was removed.
+            Some((_, disk)) if disk.bytes == 0 => None,
+            Some((_, disk)) => Some(Ok((disk, state.map))),
+            None => Some(Err(RestoreError::Undeclared { machine: machine.clone(), disk: number })),
         });
         Ok(State { disks: disks.collect::<Result<_, _>>()?, packs: self.packs })
     }

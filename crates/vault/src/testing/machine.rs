@@ -160,6 +160,10 @@ pub fn change(disks: &mut Disks, op: &Op) {
     match op {
         Op::Disk(disk) => {
             let bytes = usize::try_from(disk.bytes).unwrap();
+            if bytes == 0 {
+                disks.remove(&disk.number);
+                return;
+            }
             disks.entry(disk.number).or_default().resize(bytes, 0);
         }
         Op::Write(extent, bytes) => paint(disks, extent, bytes),

@@ -14,7 +14,7 @@ use crate::limits::PROTOCOL_VERSION;
 pub enum Begins {
     /// On nothing: an initial copy begins it.
     Copy = 1,
-    /// On its parent's state.
+    /// On its parent's state, where there is one.
     Continue = 2,
 }
 
@@ -31,11 +31,11 @@ pub struct Hello {
     pub epoch: Epoch,
     /// The last LSN of that epoch that it knows to be committed.
     pub committed: Lsn,
-    /// Features that it understands; none are defined yet.
+    /// Features that it understands, as [`crate::limits`] names them.
     pub features: u64,
     /// On what a new epoch would stand.
     pub begins: Begins,
-    /// The parent of a new epoch, as far as the agent knows it.
+    /// The parent of a new epoch, as far as the agent knows it; otherwise the end of the newest one.
     pub parent: Option<Point>,
     /// The machine.
     pub machine: Name,

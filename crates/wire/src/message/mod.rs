@@ -2,6 +2,7 @@
 //! docs/formats/wire.md, "Payloads".
 
 mod ack;
+mod hashes;
 mod hello;
 mod record;
 mod slow;
@@ -12,6 +13,8 @@ use tidegate_model::{Checksum, Reader};
 use crate::{DecodeError, HEADER_BYTES, Header, Kind, Refusal};
 
 pub use ack::{Ack, Totals};
+pub(crate) use hashes::HAVE_BYTES;
+pub use hashes::{BlockHash, Hashes, Have};
 pub use hello::{Begins, Hello};
 pub(crate) use record::CLEAN;
 pub use record::{Record, RecordKind};
@@ -25,10 +28,14 @@ pub enum Message {
     Hello(Hello),
     /// A record other than a write.
     Record(Record),
+    /// Whether the vault holds these blocks.
+    Hashes(Hashes),
     /// Nothing follows.
     Bye,
     /// The server's first.
     Welcome(Welcome),
+    /// Which of them it holds.
+    Have(Have),
     /// How far the server is.
     Ack(Ack),
     /// The right to send so many payload bytes more.
@@ -66,11 +73,13 @@ impl Message {
                 Header::of(Kind::Hello)
             }
             Self::Record(record) => record.header_and_payload(payload),
+            Self::Hashes(hashes) => hashes.header_and_payload(payload),
             Self::Bye => Header::of(Kind::Bye),
             Self::Welcome(welcome) => {
                 welcome.encode(payload);
                 Header::of(Kind::Welcome)
             }
+            Self::Have(have) => have.header_and_payload(payload),
             Self::Ack(ack) => {
                 ack.encode(payload);
                 Header { lsn: ack.received, ..Header::of(Kind::Ack) }
@@ -92,8 +101,10 @@ impl Message {
         let mut reader = Reader::new(payload);
         let message = match header.kind {
             Kind::Hello => Self::Hello(Hello::decode(&mut reader)?),
+            Kind::Hashes => Self::Hashes(Hashes::decode(header, &mut reader)?),
             Kind::Bye => Self::Bye,
             Kind::Welcome => Self::Welcome(Welcome::decode(&mut reader)?),
+            Kind::Have => Self::Have(Have::decode(header, &mut reader)?),
             Kind::Ack => Self::Ack(Ack::decode(header, &mut reader)?),
             Kind::Credit => Self::Credit(header.length),
             Kind::Slow => Self::Slow(Slow::decode(&mut reader)?),

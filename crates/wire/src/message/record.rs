@@ -109,7 +109,7 @@ fn disk_number(header: &Header) -> Result<DiskNumber, DecodeError> {
         .map_err(|_| DecodeError::Payload("a disk's number is too large"))
 }
 
-fn extent(header: &Header) -> Result<Extent, DecodeError> {
+pub(super) fn extent(header: &Header) -> Result<Extent, DecodeError> {
     let disk = disk_number(header)?;
     let extent = Extent { disk, offset: header.offset, length: header.length };
     if extent.length == 0 || !extent.lies_within(DISK_BYTES_MAX) {

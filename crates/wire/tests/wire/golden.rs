@@ -8,8 +8,8 @@ use tidegate_model::{
     Point, Remedy, RunId, VaultId,
 };
 use tidegate_wire::{
-    Ack, Begins, Decoder, Hello, Item, Message, Record, RecordKind, Refusal, RefusalCode, Side,
-    Slow, SlowReason, Totals, Welcome,
+    Ack, Begins, Decoder, Hashes, Have, Hello, Item, Message, Record, RecordKind, Refusal,
+    RefusalCode, Side, Slow, SlowReason, Totals, Welcome,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -86,6 +86,14 @@ fn zero_bookmark_and_time() {
     let bookmark = Bookmark { kind: BookmarkKind::CopyEnd, clean: true, name };
     check(Side::Server, &record(RecordKind::Bookmark(bookmark)), BOOKMARK);
     check(Side::Server, &record(RecordKind::Time), TIME);
+}
+
+#[test]
+fn hashes_and_have() {
+    let extent = Extent { disk: disk(1), offset: 1 << 20, length: 3 << 16 };
+    let hashes = vec![[0xa0; 32], [0xa1; 32], [0xa2; 32]];
+    check(Side::Server, &Message::Hashes(Hashes { extent, hashes }), HASHES);
+    check(Side::Agent, &Message::Have(Have { extent, blocks: 0b101 }), HAVE);
 }
 
 #[test]
@@ -180,6 +188,16 @@ const BOOKMARK: &str = "\
 const TIME: &str = "\
      06000000 00000000 0700000000000000 0000000000000000 \
      0000000000000000 00401e18240a0600 c294d3380580062d 6918758e480dd86d";
+const HASHES: &str = "\
+     07000100 60000000 0000000000000000 0000100000000000 \
+     0000030000000000 0000000000000000 7d84139f2bf88e86 0fba174f97d89830 \
+     a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0 \
+     a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1 \
+     a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2a2";
+const HAVE: &str = "\
+     42000100 10000000 0000000000000000 0000100000000000 \
+     0000030000000000 0000000000000000 f6a14115259ea96f 897860dea4d011b5 \
+     05000000000000000000000000000000";
 const BYE: &str = "\
      08000000 00000000 0000000000000000 0000000000000000 \
      0000000000000000 0000000000000000 c294d3380580062d a2e70efe852921d7";

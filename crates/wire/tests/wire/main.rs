@@ -8,6 +8,7 @@ mod codec;
 mod document;
 mod golden;
 mod payloads;
+mod questions;
 mod server_rules;
 mod strategies;
 mod two_ends;

@@ -97,6 +97,31 @@ fn disks_beyond_the_limits_and_names_that_are_no_text_are_refused() {
 }
 
 #[test]
+fn a_question_has_hashes_and_lies_on_a_disk() {
+    let question = Header { length: 4096, ..Header::of(Kind::Hashes) };
+    assert!(decode(question, &[7; 32]).is_ok());
+    assert!(decode(question, &[7; 128 * 32]).is_ok());
+    assert!(matches!(decode(question, &[7; 128 * 32 + 1]), Err(DecodeError::Long { .. })));
+    let wrong = [
+        (question, &[][..]),
+        (question, &[7; 31]),
+        (question, &[7; 33]),
+        (Header { length: 0, ..question }, &[7; 32]),
+        (Header { disk: 64, ..question }, &[7; 32]),
+        (Header { offset: DISK_BYTES_MAX, ..question }, &[7; 32]),
+    ];
+    for (header, payload) in wrong {
+        let refused = decode(header, payload);
+        assert!(matches!(refused, Err(DecodeError::Payload(_))), "{header:?}: {refused:?}");
+    }
+    let answer = Header { length: 4096, ..Header::of(Kind::Have) };
+    assert!(decode(answer, &[1; 16]).is_ok());
+    for length in [0, 15, 17] {
+        assert!(decode(answer, &[1; 17][..length]).is_err(), "{length}");
+    }
+}
+
+#[test]
 fn unknown_kinds_of_bookmarks_and_reasons_are_refused() {
     for code in 0..=u8::MAX {
         let bookmark = decode(record(Kind::Bookmark), &[code]);

@@ -182,15 +182,16 @@ fn a_hello_is_refused_for_what_is_wrong_with_it() {
             Remedy::Refuse,
         ),
         (Hello { epoch: Epoch::NONE, ..hello() }, RefusalCode::Protocol, Remedy::Stop),
-        (Hello { begins: Begins::Continue, ..hello() }, RefusalCode::Protocol, Remedy::Stop),
     ];
     for (hello, code, remedy) in wrong {
         let refusal = Session::new(VAULT).hello(Message::Hello(hello)).unwrap_err();
         assert_eq!((refusal.code, refusal.remedy), (code, remedy), "{refusal}");
     }
     let parent = Some(Point { epoch: Epoch(1), lsn: Lsn(5) });
-    let right = Hello { begins: Begins::Continue, parent, ..hello() };
-    assert_eq!(Session::new(VAULT).hello(Message::Hello(right.clone())), Ok(right));
+    for parent in [parent, None] {
+        let right = Hello { begins: Begins::Continue, parent, ..hello() };
+        assert_eq!(Session::new(VAULT).hello(Message::Hello(right.clone())), Ok(right));
+    }
 }
 
 #[test]

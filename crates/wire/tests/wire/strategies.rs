@@ -6,9 +6,10 @@ use tidegate_model::{
     Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros, Point,
     Remedy, RunId, VaultId,
 };
+use tidegate_wire::limits::HASHES_MAX;
 use tidegate_wire::{
-    Ack, Begins, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow, SlowReason,
-    Totals, Welcome,
+    Ack, Begins, Hashes, Have, Hello, Message, Record, RecordKind, Refusal, RefusalCode, Slow,
+    SlowReason, Totals, Welcome,
 };
 
 pub fn disk_number() -> impl Strategy<Value = DiskNumber> {
@@ -73,7 +74,9 @@ pub fn from_agent() -> impl Strategy<Value = Message> {
     let record = (1_u64.., any::<u64>(), record_kind()).prop_map(|(lsn, time, kind)| {
         Message::Record(Record { lsn: Lsn(lsn), time: Micros(time), kind })
     });
-    prop_oneof![hello().prop_map(Message::Hello), record, Just(Message::Bye)]
+    let hashes = (extent(), proptest::collection::vec(any::<[u8; 32]>(), 1..=HASHES_MAX));
+    let hashes = hashes.prop_map(|(extent, hashes)| Message::Hashes(Hashes { extent, hashes }));
+    prop_oneof![hello().prop_map(Message::Hello), record, hashes, Just(Message::Bye)]
 }
 
 /// Whatever a server may say.
@@ -98,5 +101,7 @@ pub fn from_server() -> impl Strategy<Value = Message> {
         },
     );
     let credit = any::<u64>().prop_map(Message::Credit);
-    prop_oneof![welcome().prop_map(Message::Welcome), ack, credit, slow, refuse]
+    let have = (extent(), any::<u128>());
+    let have = have.prop_map(|(extent, blocks)| Message::Have(Have { extent, blocks }));
+    prop_oneof![welcome().prop_map(Message::Welcome), have, ack, credit, slow, refuse]
 }
