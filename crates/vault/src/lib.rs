@@ -25,6 +25,7 @@ mod pem;
 pub mod points;
 mod private_file;
 pub mod restore;
+pub mod retention;
 mod rfc3339;
 pub mod seal;
 pub mod store;
