@@ -17,6 +17,10 @@ pub const RUNS: &str = "runs";
 pub const LOGS: &str = "log";
 /// The folder of the machines.
 pub const MACHINES: &str = "machines";
+/// The folder of the vault's policies, and within a machine's folder of its own.
+const POLICIES: &str = "policy";
+/// The folder of what is created to learn the store's time, and goes again.
+pub const CLOCK: &str = "clock";
 
 /// Digits of a number: those of the largest.
 const DIGITS: usize = 20;
@@ -162,6 +166,43 @@ pub fn parse_layer(machine: &Name, path: &str) -> Option<LayerId> {
     name.parse::<LayerId>().ok().filter(|id| id.to_string() == name)
 }
 
+/// The folder of a machine's policies, or of the vault's.
+#[must_use]
+pub fn policies(machine: Option<&Name>) -> String {
+    machine.map_or_else(|| POLICIES.into(), |machine| format!("{MACHINES}/{machine}/{POLICIES}"))
+}
+
+/// Policy `number` of a machine, or of the vault.
+#[must_use]
+pub fn policy(machine: Option<&Name>, number: u64) -> String {
+    format!("{}/{number:0DIGITS$}", policies(machine))
+}
+
+/// The number of a policy.
+#[must_use]
+pub fn parse_policy(machine: Option<&Name>, path: &str) -> Option<u64> {
+    number(path.strip_prefix(&policies(machine))?.strip_prefix('/')?)
+}
+
+/// The folder of the removals of a machine.
+#[must_use]
+pub fn removals(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/removed")
+}
+
+/// The removal of a machine's epochs up to this one.
+#[must_use]
+pub fn removal(machine: &Name, upto: Epoch) -> String {
+    format!("{}/{:0DIGITS$}", removals(machine), upto.0)
+}
+
+/// The last epoch of a removal.
+#[must_use]
+pub fn parse_removal(machine: &Name, path: &str) -> Option<Epoch> {
+    let name = path.strip_prefix(&removals(machine))?.strip_prefix('/')?;
+    Some(Epoch(number(name)?.try_into().ok()?))
+}
+
 fn number(text: &str) -> Option<u64> {
     let digits = text.len() == DIGITS && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok())?
@@ -194,6 +235,10 @@ mod tests {
         assert_eq!(path, "machines/db.1/sessions/00000000000000000003-00000000000000000002");
         assert_eq!(parse_session(&machine, &path), Some((Epoch(3), 2)));
         assert_eq!(parse_manifest(&machine, &manifest(&machine, 9)), Some(9));
+        assert_eq!(parse_removal(&machine, &removal(&machine, Epoch(9))), Some(Epoch(9)));
+        for of in [None, Some(&machine)] {
+            assert_eq!(parse_policy(of, &policy(of, 9)), Some(9));
+        }
         let id = LayerId::from_bytes([0xcd; 16]);
         assert_eq!(parse_layer(&machine, &layer(&machine, id)), Some(id));
         assert_eq!(parse_layer(&machine, &layer(&machine, id).to_uppercase()), None);

@@ -28,6 +28,7 @@ pub mod points;
 mod private_file;
 pub mod restore;
 pub mod resync;
+pub mod retention;
 mod rfc3339;
 pub mod seal;
 pub mod store;

@@ -221,7 +221,8 @@ async fn read_session(
     read(store, ring, &path, |record: &SessionRecord| record.check(epoch, number)).await
 }
 
-async fn create(
+/// Creates a record at `path`.
+pub(crate) async fn create(
     store: &Store,
     ring: &KeyRing,
     path: &str,
@@ -233,7 +234,8 @@ async fn create(
     Ok(store.create(path, object).await?)
 }
 
-async fn read<R: DeserializeOwned>(
+/// The record at `path`; `None` when it isn't there.
+pub(crate) async fn read<R: DeserializeOwned>(
     store: &Store,
     ring: &KeyRing,
     path: &str,
