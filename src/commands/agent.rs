@@ -13,7 +13,7 @@ use tidegate_model::{Epoch, HumanBytes, Incarnation};
 use tidegate_vault::identity::Identity;
 
 use crate::cli::{AgentBookmarkArgs, AgentRunArgs, AgentStatusArgs};
-use crate::config::agent::{self as config, AgentConfig, DiskConfig, Source};
+use crate::config::agent::{self as config, AgentConfig, DiskConfig, HookConfig, Source};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::Stop;
@@ -52,12 +52,7 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
         servers: Arc::new(servers),
         bookmark_interval: seconds(config.bookmarks.every),
         application_interval: config.bookmarks.application_every.map(seconds),
-        hooks: Hooks {
-            freeze: config.hooks.freeze,
-            thaw: config.hooks.thaw,
-            file_systems: config.hooks.file_systems,
-            limit: seconds(config.hooks.timeout),
-        },
+        hooks: hooks(config.hooks),
         retry: RetryPolicy { seed, ..RetryPolicy::default() },
         clock: super::clock(),
         boot: boot_id()?,
@@ -65,6 +60,11 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
             super::new_incarnation().unwrap_or(Incarnation::from_bytes(spare))
         }),
     })
+}
+
+fn hooks(config: HookConfig) -> Hooks {
+    let HookConfig { freeze, thaw, file_systems, timeout } = config;
+    Hooks { freeze, thaw, file_systems, limit: Duration::from_secs(timeout) }
 }
 
 fn connector(server: &str, identity: &Identity) -> Result<Server, Failure> {
@@ -109,7 +109,12 @@ pub(super) async fn bookmark(args: AgentBookmarkArgs, output: Output) -> Result<
 
 async fn ask(path: &Path, request: Request) -> Result<Answer, Failure> {
     let config = config::read(path)?;
-    Ok(live::ask(&live::socket_of(&config.folder), &request).await?)
+    let work = match &request {
+        // Its own, and of one that is under way.
+        Request::Bookmark { application: true, .. } => 2 * hooks(config.hooks).longest(),
+        _ => Duration::ZERO,
+    };
+    Ok(live::ask(&live::socket_of(&config.folder), &request, work).await?)
 }
 
 fn unexpected(answer: &Answer) -> Failure {
