@@ -340,7 +340,7 @@ pub(crate) struct PointArgs {
     /// One disk only.
     #[arg(long, value_name = "N", value_parser = parse_disk)]
     pub disk: Option<DiskNumber>,
-    /// Which point: latest, a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
+    /// Which moment: latest (bookmark), a time (2026-11-21T07:30:00Z), or EPOCH:LSN.
     #[arg(long, value_name = "POINT", default_value = "latest")]
     pub at: String,
 }

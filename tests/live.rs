@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "live/gaps.rs"]
+mod gaps;
 #[path = "live/kills.rs"]
 mod kills;
 
@@ -221,6 +223,7 @@ fn a_full_journal_leaves_a_gap_that_is_told_and_closed() {
     assert_eq!(status["disks"][0]["mode"], "bitmap", "{status}");
     assert!(status["disks"][0]["dirty_bytes"].as_u64() > Some(MIB), "{status}");
     machine.bookmark_call("within").run().failure().says(&["catching up"]);
+    let within = gaps::now();
     // What isn't recorded is known by the next life of the agent, too.
     agent.kill();
     let agent = machine.start();
@@ -235,6 +238,10 @@ fn a_full_journal_leaves_a_gap_that_is_told_and_closed() {
     machine.assert_recovers_at(&format!("{}:{}", marked["epoch"], marked["lsn"]), &[&disk]);
     machine.assert_recovers_at(&before, &[kept]);
     support::compare::assert_same(&source, &disk);
+    let told = gaps::stretches(&machine);
+    let [gap] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((&gap["cause"], &gap["end"]), (&"gap-journal-full".into(), &marked["lsn"]));
+    gaps::assert_is_gap(&machine, gap, "the journal was full", &within);
     server.stop().success();
 }
 

@@ -65,7 +65,8 @@ fn what_a_vault_does_not_have_is_answered_with_what_it_has() {
     refuses(site.recover("db", "2001-01-01T00:00:00Z", &to), &before);
     // Nothing is refused, at three in the morning, that can only mean the newest.
     let output = site.recover("db", "2999-01-01T00:00:00Z", &to).run().success();
-    let output = output.says(&["2999-01-01T00:00:00Z lies in the future", "last clean point"]);
+    let output =
+        output.says(&["2999-01-01T00:00:00Z lies in the future", "the last moment before it"]);
     assert_eq!(output.json()["at_in_future"], true, "{output}");
     let output = site.recover("db", "latest", &site.path("latest")).run().success();
     assert!(!output.stderr.contains("future"), "{output}");

@@ -16,7 +16,9 @@ use tidegate_model::Incarnation;
 use tidegate_vault::identity::Identity;
 
 use crate::cli::{AgentBookmarkArgs, AgentPassArgs, AgentRunArgs, AgentStatusArgs};
-use crate::config::agent::{self as config, AgentConfig, DiskConfig, PassConfig, Source};
+use crate::config::agent::{
+    self as config, AgentConfig, DiskConfig, HookConfig, PassConfig, Source,
+};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::signals::Stop;
@@ -60,12 +62,7 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
         bookmark_interval: seconds(bookmarks.every),
         application_interval: bookmarks.application_every.map(seconds),
         passes: passes(config.passes.unwrap_or_default()),
-        hooks: Hooks {
-            freeze: config.hooks.freeze,
-            thaw: config.hooks.thaw,
-            file_systems: config.hooks.file_systems,
-            limit: seconds(config.hooks.timeout),
-        },
+        hooks: hooks(config.hooks),
         retry: RetryPolicy { seed, ..RetryPolicy::default() },
         clock: super::clock(),
         boot: boot_id()?,
@@ -73,6 +70,11 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
             super::new_incarnation().unwrap_or(Incarnation::from_bytes(spare))
         }),
     })
+}
+
+fn hooks(config: HookConfig) -> Hooks {
+    let HookConfig { freeze, thaw, file_systems, timeout } = config;
+    Hooks { freeze, thaw, file_systems, limit: Duration::from_secs(timeout) }
 }
 
 fn connector(server: &str, identity: &Identity) -> Result<Server, Failure> {
@@ -151,7 +153,12 @@ pub(super) async fn pass(args: AgentPassArgs, output: Output) -> Result<(), Fail
 
 async fn ask(path: &Path, request: Request) -> Result<Answer, Failure> {
     let config = config::read(path)?;
-    Ok(live::ask(&live::socket_of(&config.folder), &request).await?)
+    let work = match &request {
+        // Its own, and of one that is under way.
+        Request::Bookmark { application: true, .. } => 2 * hooks(config.hooks).longest(),
+        _ => Duration::ZERO,
+    };
+    Ok(live::ask(&live::socket_of(&config.folder), &request, work).await?)
 }
 
 fn unexpected(answer: &Answer) -> Failure {

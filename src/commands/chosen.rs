@@ -33,8 +33,7 @@ impl Wanted {
 pub(super) struct Chosen {
     pub history: MachineHistory,
     pub point: RecoveryPoint,
-    /// Whether the moment that was asked for hasn't come yet: then this is the last clean point before
-    /// it.
+    /// Whether the moment that was asked for hasn't come yet: then this is the last one before it.
     pub at_in_future: bool,
 }
 
@@ -61,11 +60,11 @@ impl Chosen {
         let at = wanted.at;
         let waiting = output.waiting("reading the vault's indexes");
         let history = MachineHistory::read(reader, machine).await?;
-        waiting.finish_and_clear();
         let points = MachinePoints::of(&history);
-        let point =
-            points.choose(&history, at).map_err(|error| not_chosen(error, &history.losses))?;
-        let at_in_future = is_in_future(at, super::now(), &points);
+        let point = points.choose(reader, &history, at).await;
+        waiting.finish_and_clear();
+        let point = point.map_err(|error| not_chosen(error, &history.losses))?;
+        let at_in_future = is_in_future(at, super::now(), &history);
         warn(wanted, &points, &point, at_in_future);
         Ok(Self { history, point, at_in_future })
     }
@@ -93,12 +92,21 @@ impl Chosen {
 
 fn warn(wanted: &Wanted, points: &MachinePoints, chosen: &RecoveryPoint, at_in_future: bool) {
     // Who asks for the latest must learn that there was a later one.
-    for gap in points.gaps.iter().filter(|gap| gap.epoch > chosen.point.epoch) {
+    let missing = points.gaps.iter().filter(|gap| gap.stretch().is_none());
+    for gap in missing.filter(|gap| gap.epoch > chosen.point.epoch) {
         eprintln!("tidegate: warning: a later copy isn't offered: {gap}");
+    }
+    if let At::Time(time) = wanted.at
+        && let Some(gap) = points.gap_at(chosen.point.epoch, time)
+    {
+        eprintln!(
+            "tidegate: warning: {} lies in a gap: the last moment before it is taken; {gap}",
+            wanted.typed
+        );
     }
     if at_in_future {
         eprintln!(
-            "tidegate: warning: {} lies in the future: the last clean point before it is taken. Is the \
+            "tidegate: warning: {} lies in the future: the last moment before it is taken. Is the \
              year, the day or the zone mistyped?",
             wanted.typed
         );
@@ -115,10 +123,10 @@ fn warn(wanted: &Wanted, points: &MachinePoints, chosen: &RecoveryPoint, at_in_f
 }
 
 /// Whether a time was asked for that hasn't come yet, by this host's clock and by the machine's own,
-/// as far as its points tell it.
-fn is_in_future(at: At, now: Micros, points: &MachinePoints) -> bool {
+/// as far as its records tell it.
+fn is_in_future(at: At, now: Micros, history: &MachineHistory) -> bool {
     let At::Time(time) = at else { return false };
-    time > now && points.points.iter().all(|point| point.time < time)
+    time > now && history.epochs.values().all(|told| told.trace.last_time < time)
 }
 
 /// A point may be missing because what holds it is damaged: then that is what a person must know.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tidegate_model::HumanBytes;
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::points::{self, RecoveryPoint, readable_time};
+use tidegate_vault::points::{self, Gap, RecoveryPoint, readable_time};
 
 use crate::cli::PointsArgs;
 use crate::failure::Failure;
@@ -14,6 +14,8 @@ struct Listed {
     machine: String,
     points: Vec<Line>,
     gaps: Vec<String>,
+    /// Those gaps in which nothing is missing or damaged: LSNs that are no moments of the disks.
+    stretches: Vec<Stretched>,
     /// What can't be read of the machine's logs, and of the packs to which they refer: why a point
     /// may be missing.
     damage: Vec<String>,
@@ -29,6 +31,17 @@ struct Line {
     disks: Vec<tidegate_model::Disk>,
 }
 
+/// LSNs from `first` on, and before `end`.
+#[derive(Serialize)]
+struct Stretched {
+    epoch: u32,
+    first: u64,
+    end: Option<u64>,
+    since: String,
+    until: Option<String>,
+    cause: tidegate_model::BookmarkKind,
+}
+
 pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure> {
     let vault = super::open(&args.vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
@@ -39,10 +52,23 @@ pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure>
         machine: found.machine.to_string(),
         points: found.points.into_iter().map(line).collect(),
         gaps: found.gaps.iter().map(ToString::to_string).collect(),
+        stretches: found.gaps.iter().filter_map(stretched).collect(),
         damage: history.losses.iter().map(ToString::to_string).collect(),
     };
     output.result(&listed, text)?;
     Ok(())
+}
+
+fn stretched(gap: &Gap) -> Option<Stretched> {
+    let stretch = gap.stretch()?;
+    Some(Stretched {
+        epoch: gap.epoch.0,
+        first: stretch.first.0,
+        end: stretch.end.map(|(lsn, _)| lsn.0),
+        since: readable_time(stretch.since),
+        until: stretch.end.map(|(_, time)| readable_time(time)),
+        cause: stretch.cause,
+    })
 }
 
 fn line(point: RecoveryPoint) -> Line {

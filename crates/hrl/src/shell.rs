@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use tidegate_model::{Lsn, Micros};
+use tidegate_model::{BookmarkKind, Lsn, Micros};
 
 use crate::journal::{
     AppendError, Birth, Change, JournalError, JournalSettings, Opening, Reader, Record, State,
@@ -131,6 +131,8 @@ impl<S: Storage> Journal<S> {
         let appended = loop {
             match inner.state.append(change, time) {
                 Err(AppendError::Behind { .. }) => {
+                    // What stands in its way may be a gap's beginning, of which nobody told.
+                    self.shared.work.notify_one();
                     inner = Shared::wait(&self.shared.room, inner);
                 }
                 appended => break appended,
@@ -139,6 +141,12 @@ impl<S: Storage> Journal<S> {
         drop(inner);
         self.shared.work.notify_one();
         appended
+    }
+
+    /// From the next record on no LSN is a moment of the disks, until a bookmark; see
+    /// [`State::begin_gap`].
+    pub fn begin_gap(&self, kind: BookmarkKind, time: Micros) {
+        self.shared.lock().state.begin_gap(kind, time);
     }
 
     /// The last durable LSN. Waits for nobody.

@@ -160,7 +160,8 @@ type Broken = BTreeMap<LogName, PackNumber>;
 fn points_lost(history: &MachineHistory, lacks: &Lacks, broken: &Broken) -> bool {
     let mut points = MachinePoints::of(history);
     points.withhold(history, lacks);
-    let gap = points.gaps.iter().any(|gap| !matches!(gap.cause, GapCause::CopyUnfinished(_)));
+    let harmless = |cause: &_| matches!(cause, GapCause::CopyUnfinished(_) | GapCause::Stretch(_));
+    let gap = points.gaps.iter().any(|gap| !harmless(&gap.cause));
     let in_broken = |(log, first)| broken.get(&log).is_some_and(|last| *last >= first);
     gap || !history.losses.is_empty() || history.logs().into_iter().any(in_broken)
 }

@@ -1,8 +1,8 @@
 //! The agent's own socket: others of the same user ask how it is, and for bookmarks. A line of JSON
 //! each way.
 //!
-//! Limits: so many conversations at once, so long a request, so long until it is there. The folder in
-//! which the socket lies is locked by the journal, so one that is found there is of an agent that ended.
+//! Limits: so many conversations at once, so long a request, so long until it is there and until its
+//! answer is taken; who asks waits so long for that and no longer. The folder in which the socket lies is locked by the journal, so one that is found there is of an agent that ended.
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -25,8 +25,11 @@ const CONVERSATIONS_MAX: usize = 8;
 const REQUEST_BYTES_MAX: u64 = 8 << 10;
 /// Longest answer: the status of 64 disks with long names.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
-/// How long a request may take to arrive: it is written in one go.
+/// How long a request may take to arrive, and an answer to be taken: each is written in one go.
 const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+/// How long an agent may take to answer, besides what it is asked to do: a bookmark waits for the
+/// journal's disk, and for a stretch that is read again.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +91,18 @@ pub enum ControlError {
         #[source]
         error: io::Error,
     },
+    /// It listens and says nothing.
+    #[error(
+        "the agent at {} didn't answer within {} s: it hangs, or its disk does; see its log and the \
+         kernel's (dmesg), and ask again",
+        .path.display(), .limit.as_secs()
+    )]
+    Silent {
+        /// The socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// It can't listen.
     #[error("no socket can be made at {} ({error}); see its folder, and that its path has less than 108 bytes", .path.display())]
     Socket {
@@ -104,18 +119,25 @@ impl ControlError {
     #[must_use]
     pub const fn remedy(&self) -> Remedy {
         match self {
-            Self::Nobody { .. } | Self::Unanswered { .. } => Remedy::Retry,
+            Self::Nobody { .. } | Self::Unanswered { .. } | Self::Silent { .. } => Remedy::Retry,
             Self::Socket { .. } => Remedy::Refuse,
         }
     }
 }
 
-/// Asks the agent that listens at `path`.
+/// Asks the agent that listens at `path`, and may take `work` for what it is asked to do.
 ///
 /// # Errors
 /// [`ControlError`].
-pub async fn ask(path: &Path, request: &Request) -> Result<Answer, ControlError> {
+pub async fn ask(path: &Path, request: &Request, work: Duration) -> Result<Answer, ControlError> {
+    let limit = ANSWER_LIMIT.saturating_add(work);
+    let asked = timeout(limit, talk(path, request)).await;
+    asked.unwrap_or_else(|_| Err(ControlError::Silent { path: path.to_owned(), limit }))
+}
+
+async fn talk(path: &Path, request: &Request) -> Result<Answer, ControlError> {
     let nobody = |error| ControlError::Nobody { path: path.to_owned(), error };
+    // A full backlog makes this wait, too.
     let mut stream = UnixStream::connect(path).await.map_err(nobody)?;
     let talk = async {
         let mut line = serde_json::to_vec(request)?;
@@ -197,6 +219,52 @@ async fn converse(mut stream: UnixStream, who: Arc<dyn Answers>) -> io::Result<(
     } else {
         Answer::Refused("only the user as whom the agent runs may ask it".to_owned())
     };
-    stream.write_all(&serde_json::to_vec(&answer)?).await?;
+    let answer = serde_json::to_vec(&answer)?;
+    timeout(REQUEST_LIMIT, stream.write_all(&answer)).await??;
     stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_hangs_is_waited_for_as_long_as_its_work_may_take_and_no_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let work = Duration::from_secs(100);
+        let begun = tokio::time::Instant::now();
+        let error = ask(&path, &Request::Status, work).await.unwrap_err();
+        assert_eq!(begun.elapsed().as_secs(), 130);
+        assert!(error.to_string().contains("didn't answer within 130 s"), "{error}");
+        drop(listener);
+    }
+
+    struct Loud;
+
+    impl Answers for Loud {
+        fn answer(&self, _: Request) -> Answer {
+            Answer::Refused("no".repeat(300_000))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_take_no_answer_keep_nobody_from_asking() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.sock");
+        let listening = Listening::at(&path).unwrap();
+        let serving = tokio::spawn(async move { listening.serve(Arc::new(Loud)).await });
+        let mut silent = Vec::new();
+        for _ in 0..CONVERSATIONS_MAX {
+            let mut stream = UnixStream::connect(&path).await.unwrap();
+            stream.write_all(b"\"status\"\n").await.unwrap();
+            // The first byte is there: the rest doesn't fit the socket.
+            stream.readable().await.unwrap();
+            silent.push(stream);
+        }
+        let answer = ask(&path, &Request::Status, Duration::ZERO).await.unwrap();
+        assert!(matches!(answer, Answer::Refused(_)));
+        serving.abort();
+    }
 }

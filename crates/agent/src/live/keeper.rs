@@ -31,8 +31,8 @@ pub(super) struct Keeper {
     last: (Lsn, Instant),
     /// Gaps that are closed and have no bookmark behind them yet.
     closed: Vec<Gap>,
-    /// Ranges were in flight when the agent was killed: a bookmark says from where on they are told.
-    reread: bool,
+    /// The life before may have left a gap open, such as a kill leaves: a bookmark ends it.
+    unsure: bool,
     /// A disk couldn't be read: when it is tried again.
     unreadable: Option<Instant>,
 }
@@ -59,11 +59,19 @@ impl Due {
 }
 
 impl Keeper {
-    pub fn new(agent: Arc<Agent>, reread: bool) -> Self {
+    pub fn new(agent: Arc<Agent>, goes_on: bool) -> Self {
         let crash = Due::after(agent.settings.bookmark_interval);
         let application = agent.settings.application_interval.map(Due::after);
         let last = (agent.journal.usage().last, Instant::now());
-        Self { agent, crash, application, last, closed: Vec::new(), reread, unreadable: None }
+        Self {
+            agent,
+            crash,
+            application,
+            last,
+            closed: Vec::new(),
+            unsure: goes_on,
+            unreadable: None,
+        }
     }
 
     /// Keeps until `halt`, or until the journal can't be written any more.
@@ -71,6 +79,7 @@ impl Keeper {
         while !halt.within(STEP) {
             let now = Instant::now();
             self.agent.sample(now);
+            self.agent.taps.iter().for_each(|tap| tap.free_marks());
             self.climb(halt)?;
             self.tell_time(now)?;
             self.mark(now)?;
@@ -144,7 +153,7 @@ impl Keeper {
         let due = self.crash.has_come(now);
         let frozen = self.application.as_mut().is_some_and(|application| application.has_come(now));
         if self.agent.notebook.read().copy_end.is_none() {
-            (self.reread, self.closed) = (false, Vec::new());
+            (self.unsure, self.closed) = (false, Vec::new());
             return Ok(());
         }
         if frozen && let Err(error) = self.agent.mark_frozen("") {
@@ -155,9 +164,9 @@ impl Keeper {
             let end = self.closed.iter().map(|gap| gap.end).max().unwrap_or(first.end);
             format!("after a gap: the journal was full between LSN {start} and {end}")
         });
-        if due || self.reread || name.is_some() {
+        if due || self.unsure || name.is_some() {
             match self.agent.mark(BookmarkKind::CrashConsistent, &name.unwrap_or_default()) {
-                Ok(_) => (self.reread, self.closed) = (false, Vec::new()),
+                Ok(_) => (self.unsure, self.closed) = (false, Vec::new()),
                 Err(error) => settle("a bookmark", due, error)?,
             }
         }
@@ -256,10 +265,10 @@ mod tests {
         keeper.mark(start + 9 * minute).unwrap();
         keeper.mark(start + 9 * minute).unwrap();
         assert_eq!(last(&keeper), Lsn(1));
-        keeper.reread = true;
+        keeper.unsure = true;
         keeper.mark(start + 9 * minute).unwrap();
         keeper.mark(start + 9 * minute).unwrap();
-        assert_eq!(last(&keeper), Lsn(2), "behind what was in flight");
+        assert_eq!(last(&keeper), Lsn(2), "behind what the life before left");
         keeper.agent.close();
         keeper.mark(start + 20 * minute).unwrap();
         assert_eq!(last(&keeper), Lsn(2), "the agent stops");

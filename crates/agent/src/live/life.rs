@@ -123,7 +123,7 @@ struct Life {
 
 impl Life {
     async fn begin(settings: &LiveSettings, opened: Opened) -> Result<Self, LiveError> {
-        let Opened { journal, opening, notebook, taps, passing, reread, progress } = opened;
+        let Opened { journal, opening, notebook, taps, passing, goes_on, progress } = opened;
         let agent = Agent::new(settings.clone(), journal.clone(), notebook.clone(), taps, passing);
         let agent = Arc::new(agent);
         let stream = Stream {
@@ -150,7 +150,7 @@ impl Life {
         let drain = tokio::spawn(async move { drain.run(&mut stopped).await });
         let halt = Arc::<Halt>::default();
         let keeper = {
-            let (keeper, halt) = (Keeper::new(agent.clone(), reread), halt.clone());
+            let (keeper, halt) = (Keeper::new(agent.clone(), goes_on), halt.clone());
             Worker::start("keeper", move || keeper.keep(&halt))?
         };
         let copier = {

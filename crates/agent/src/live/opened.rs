@@ -29,8 +29,8 @@ pub(super) struct Opened {
     pub notebook: Arc<Notebook>,
     pub taps: Vec<Arc<Tap>>,
     pub passing: Vec<Arc<Passing>>,
-    /// Ranges were in flight when the agent was killed, and are appended anew.
-    pub reread: bool,
+    /// Whether the history goes on: the life before may have left a gap open.
+    pub goes_on: bool,
     pub progress: watch::Sender<Progressing>,
 }
 
@@ -83,7 +83,7 @@ fn go_on(
         Err(cause) => return Ok(Err(cause)),
     };
     let disks = declared(settings)?;
-    let (mut taps, mut reread) = (Vec::new(), false);
+    let mut taps = Vec::new();
     let goes_on = known.is_some();
     let notebook = match known {
         Some(notebook) if notebook.read().disks.iter().map(|noted| &noted.disk).eq(&disks) => {
@@ -106,7 +106,6 @@ fn go_on(
             Resumed::Whole(tap) => taps.push(Arc::new(tap)),
             Resumed::Reread(tap, ranges) => {
                 tracing::info!(disk = %disk.number, ?ranges, "what was in flight was read again");
-                reread = true;
                 taps.push(Arc::new(tap));
             }
             Resumed::Resync(cause) => return Ok(Err(format!("disk {}: {cause}", disk.number))),
@@ -114,7 +113,7 @@ fn go_on(
     }
     let passing = passing(settings, &journal, &opening, &notebook.read())?;
     let notebook = Arc::new(notebook);
-    Ok(Ok(Opened { journal, opening, notebook, taps, passing, reread, progress }))
+    Ok(Ok(Opened { journal, opening, notebook, taps, passing, goes_on, progress }))
 }
 
 /// The disks that are captured in passes.
@@ -184,3 +183,6 @@ fn begin(
     }
     Notebook::create(&settings.notes(), Notes::new(opening.incarnation, disks))
 }
+
+#[cfg(test)]
+mod tests;

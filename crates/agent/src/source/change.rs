@@ -6,9 +6,14 @@
 //! file system may hold changes that the disk doesn't show yet.
 //!
 //! What is in doubt is a change: a copy called clean must be one.
+//!
+//! A [`Footprint`] tells the same of a disk that was let go and is taken up again, perhaps by another
+//! process. A device's counters begin anew with each start of the host: then it counts as unchanged as
+//! long as nobody wrote to it since.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -51,6 +56,47 @@ enum Marks {
     File { bytes: u64, modified: (i64, i64), changed: (i64, i64) },
     Device { bytes: u64, writes: Vec<u64> },
     Unknown,
+}
+
+/// What of a disk shows whether somebody wrote to it; as words, to be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Footprint(pub(crate) [u64; Footprint::WORDS]);
+
+impl Footprint {
+    pub(crate) const WORDS: usize = 6;
+
+    /// A file: modification and change time, each in seconds and nanoseconds.
+    const FILE: u64 = 1;
+    /// A device: writes and discards, each in requests and sectors, and which disk it is of those that
+    /// the device had since the host started.
+    const DEVICE: u64 = 2;
+    const UNKNOWN: Self = Self([0; Self::WORDS]);
+
+    /// That of a disk as it is; what was written to it must have come to the disk.
+    pub(crate) fn of(identity: SourceIdentity, file: &File) -> io::Result<Self> {
+        let SourceIdentity::BlockDevice(device) = identity else {
+            let metadata = file.metadata()?;
+            let (modified, changed) = (metadata.mtime(), metadata.ctime());
+            let [modified, changed] = [modified, changed].map(i64::cast_unsigned);
+            let nanos = [metadata.mtime_nsec(), metadata.ctime_nsec()].map(i64::cast_unsigned);
+            return Ok(Self([Self::FILE, modified, nanos[0], changed, nanos[1], 0]));
+        };
+        let Some(counters) = write_counters(device) else { return Ok(Self::UNKNOWN) };
+        let counter = |index: usize| counters.get(index).copied().unwrap_or(0);
+        let disk = disk_sequence(device).unwrap_or(0);
+        Ok(Self([Self::DEVICE, counter(0), counter(1), counter(2), counter(3), disk]))
+    }
+
+    /// Whether somebody wrote to the disk between `before` and this, as far as it shows; what can't be
+    /// told is taken for a change.
+    pub(crate) fn tells_change(&self, before: &Self, same_boot: bool) -> bool {
+        match (self.0, before.0) {
+            ([Self::FILE, ..], _) => self != before,
+            ([Self::DEVICE, ..], [Self::DEVICE, ..]) if same_boot => self != before,
+            ([Self::DEVICE, counters @ .., _], [Self::DEVICE, ..]) => counters != [0; 4],
+            _ => true,
+        }
+    }
 }
 
 /// A disk under watch from before its first byte is read.
@@ -146,6 +192,13 @@ fn write_counters(device: DeviceNumber) -> Option<Vec<u64>> {
     parse_stat(&fs::read_to_string(format!("/sys/dev/block/{device}/stat")).ok()?)
 }
 
+/// The number that the kernel gives each disk that a device gets; partitions have that of theirs. None
+/// before Linux 5.15.
+fn disk_sequence(device: DeviceNumber) -> Option<u64> {
+    let read = |name: &str| fs::read_to_string(format!("/sys/dev/block/{device}/{name}")).ok();
+    read("diskseq").or_else(|| read("../diskseq"))?.trim().parse().ok()
+}
+
 /// The fields of `stat` that count changes; Documentation/block/stat.rst of the kernel.
 fn parse_stat(text: &str) -> Option<Vec<u64>> {
     const WRITES: [usize; 2] = [4, 6];
@@ -181,6 +234,22 @@ mod tests {
             watch.end(&source).unwrap()
         });
         assert_eq!(change.unwrap().cause, ChangeCause::Written);
+    }
+
+    #[test]
+    fn of_a_device_only_what_was_written_since_the_host_started_is_known_after_another_start() {
+        let device = |writes, disk| Footprint([Footprint::DEVICE, writes, 8 * writes, 0, 0, disk]);
+        for (before, now, same_boot, changed) in [
+            (device(5, 1), device(5, 1), true, false),
+            (device(5, 1), device(6, 1), true, true),
+            (device(5, 1), device(5, 2), true, true),
+            (device(5, 1), device(0, 7), false, false),
+            (device(5, 1), device(1, 7), false, true),
+            (device(0, 1), Footprint::UNKNOWN, true, true),
+            (Footprint::UNKNOWN, device(0, 1), true, true),
+        ] {
+            assert_eq!(now.tells_change(&before, same_boot), changed, "{before:?} {now:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use tidegate_model::limits::{DISK_BYTES_MAX, TEXT_BYTES_MAX};
 
+pub(crate) use change::Footprint;
 pub use change::{Change, ChangeWatch};
 pub use error::SourceError;
 pub use mount::{DeviceNumber, Mount};

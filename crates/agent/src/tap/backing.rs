@@ -3,16 +3,17 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
+use tidegate_model::Micros;
 use tidegate_nbd::{Span, StatusFlags};
 
 use super::TapError;
-use super::marks::Modified;
-use crate::source::{Source, SourceError, SourceIdentity};
+use crate::source::{Footprint, Source, SourceError, SourceIdentity};
 
 /// Bytes of zeros that are written at once where the disk can't do without.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -35,6 +36,7 @@ pub(super) struct Backing {
     path: PathBuf,
     name: String,
     bytes: u64,
+    identity: SourceIdentity,
     is_device: bool,
     file: File,
 }
@@ -62,7 +64,8 @@ impl Backing {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let (name, bytes) = (source.name().to_owned(), source.bytes());
-        Ok(Self { path: path.to_owned(), name, bytes, is_device, file })
+        let identity = source.identity();
+        Ok(Self { path: path.to_owned(), name, bytes, identity, is_device, file })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -121,13 +124,18 @@ impl Backing {
         self.file.sync_data()
     }
 
-    /// When it was last changed; of devices that can't be told.
-    pub(super) fn modified(&self) -> io::Result<Modified> {
+    /// What shows later whether somebody wrote to it; everything must be durable.
+    pub(super) fn footprint(&self) -> io::Result<Footprint> {
+        Footprint::of(self.identity, &self.file)
+    }
+
+    /// Whether it was written to after `time`, by the host's clock; of devices that can't be told.
+    pub(super) fn is_written_after(&self, time: Micros) -> io::Result<bool> {
         if self.is_device {
-            return Ok((0, 0));
+            return Ok(false);
         }
-        let metadata = self.file.metadata()?;
-        Ok((metadata.mtime(), metadata.mtime_nsec()))
+        let written = self.file.metadata()?.modified()?.duration_since(UNIX_EPOCH);
+        Ok(written.is_ok_and(|since| since.as_micros() > u128::from(time.0)))
     }
 
     /// What a range holds, as far as the file system knows; perhaps not to its end.

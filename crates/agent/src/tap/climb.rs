@@ -39,6 +39,11 @@ impl<S: Storage> Tap<S> {
                 return Ok(Climb::Full { dirty_bytes: self.dirty_bytes() });
             }
             let Some(range) = self.marks.next_dirty(0, left.min(CAPTURE_BYTES_MAX)) else {
+                // The record that names the gap is durable before the marks forget it.
+                if self.journal.wait_durable(self.journal.usage().last).is_err() {
+                    self.end_climb();
+                    return Ok(Climb::Full { dirty_bytes: self.dirty_bytes() });
+                }
                 if let Some(gap) = self.end_gap() {
                     return Ok(Climb::Done(gap));
                 }

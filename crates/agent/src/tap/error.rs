@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use tidegate_hrl::journal::{AppendError, JournalError};
-use tidegate_model::Lsn;
+use tidegate_model::{BookmarkKind, Lsn};
 
 use crate::source::SourceError;
 
@@ -77,6 +77,16 @@ pub enum CaptureError {
     /// The journal didn't take it. Parts of it may have been taken, which does no harm.
     #[error(transparent)]
     Journal(#[from] AppendError),
+}
+
+impl CaptureError {
+    /// The kind with which the gap begins that it leaves.
+    pub(super) const fn begins(&self) -> BookmarkKind {
+        match self {
+            Self::Read { .. } => BookmarkKind::GapDiskError,
+            Self::Journal(_) => BookmarkKind::GapJournalFull,
+        }
+    }
 }
 
 /// Why a history can't go on: the disk must be captured whole, under a new incarnation.

@@ -16,6 +16,9 @@
 //!   than what is written.
 //! - Trims are recorded as zeros, for that is what they leave; a disk that can't promise it isn't trimmed.
 //!
+//! - From a fall to the bitmap on, and among what is read again after a kill, no LSN is a moment of the
+//!   disks: a record says so before anything else of any disk is appended (docs/decisions/0014).
+//!
 //! Not here: when to capture and climb, bookmarks, and which points are offered.
 
 mod backing;
@@ -38,7 +41,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tidegate_hrl::Journal;
 use tidegate_hrl::journal::Opening;
 use tidegate_hrl::storage::Storage;
-use tidegate_model::{Checksum, DiskNumber};
+use tidegate_model::{BookmarkKind, Checksum, DiskNumber, Lsn};
 
 use crate::Clock;
 use crate::capture::{Capture, Order};
@@ -152,23 +155,35 @@ impl<S: Storage> Tap<S> {
             Err(Unusable::Damaged) => return Ok(Resumed::Resync(Cause::Damaged)),
             Err(Unusable::Io(error)) => return Err(settings.failed("opened")(error)),
         };
+        let Ok(marked) = marks.marked() else { return Ok(Resumed::Resync(Cause::Damaged)) };
+        let after = opening.recovered_to;
         let cause = match marks.left(settings.boot) {
-            Left::Closed { last, .. } if last > opening.recovered_to => Some(Cause::OtherJournal),
-            Left::Closed { last, modified } => {
-                let now = backing
-                    .modified()
-                    .map_err(|error| TapError::Open { path: settings.path.clone(), error })?;
-                (now != modified).then_some(Cause::Changed { after: last })
+            (Left::Closed { last, .. }, _) if last > after => Some(Cause::OtherJournal),
+            (Left::Closed { footprint, .. }, same_boot) => {
+                let now = backing.footprint().map_err(settings.unreadable())?;
+                let changed = now.tells_change(&footprint, same_boot);
+                changed.then_some(Cause::Changed { after })
             }
-            Left::Open { same_boot } => (!same_boot).then_some(Cause::HostCrashed),
+            (Left::Open, false) => Some(Cause::HostCrashed),
+            // Every change of its own is recorded, and was made before the last record's time.
+            (Left::Open, true)
+                if marked.is_empty() && marks.gap().is_none() && after > Lsn::NONE =>
+            {
+                let written = backing.is_written_after(opening.time);
+                let changed = written.map_err(settings.unreadable())?;
+                changed.then_some(Cause::Changed { after })
+            }
+            (Left::Open, true) => None,
         };
         if let Some(cause) = cause {
             return Ok(Resumed::Resync(cause));
         }
-        let Ok(marked) = marks.marked() else { return Ok(Resumed::Resync(Cause::Damaged)) };
-        if let Some(gap) = marks.gap().filter(|gap| gap.after > opening.recovered_to) {
-            // The end of the journal was lost, and with it the beginning of the gap.
-            marks.set_gap(Some(GapStart { after: opening.recovered_to, ..gap }));
+        if let Some(gap) = marks.gap() {
+            // Where the end of the journal was lost, the beginning of the gap was lost with it.
+            let after = gap.after.min(opening.recovered_to);
+            marks.set_gap(Some(GapStart { after, ..gap }));
+            // Whether the journal names it already isn't known. It may be named twice.
+            journal.begin_gap(gap.kind, gap.time);
         }
         marks.begin(settings.boot).map_err(settings.failed("made durable"))?;
         let tap = Self::new(settings, backing, marks, journal, clock);
@@ -203,18 +218,24 @@ impl<S: Storage> Tap<S> {
         }
     }
 
-    /// Records anew what was in flight, and takes the marks away once that is durable.
+    /// Records anew what was in flight, behind the beginning of a gap, and takes the marks away once
+    /// that is durable.
     fn reread(
         &self,
         marked: &[std::ops::Range<u64>],
         opening: &Opening,
     ) -> Result<Reread, TapError> {
-        let after = opening.recovered_to;
+        let (after, time) = (opening.recovered_to, opening.time);
         let mut reread = Reread { after, last: after, bytes: 0 };
+        // When it was killed nobody knows: up to the last record's time all is told.
+        self.journal.begin_gap(BookmarkKind::GapKilled, time);
         for range in marked {
             match self.append_as_found(range) {
                 Ok(captured) => reread.last = captured.last,
-                Err(error) => self.fall_from(after, range, &error),
+                Err(error) => {
+                    let kind = error.begins();
+                    self.fall_from(GapStart { after, time, kind }, range, &error);
+                }
             }
             reread.bytes += range.end - range.start;
         }
@@ -264,6 +285,12 @@ impl<S: Storage> Tap<S> {
         self.append_as_found(&range)
     }
 
+    /// Frees the marks of what is durable by now: called now and then, so that after a kill of a tap that
+    /// was idle nothing is taken for being in flight.
+    pub fn free_marks(&self) {
+        self.slots.settle(&self.marks, self.journal.durable());
+    }
+
     /// Ends the tap, so that the next one knows that nothing is missing: waits for what is under way
     /// and makes disk and journal durable. Changes that come later are refused. The journal is closed
     /// after this.
@@ -279,9 +306,9 @@ impl<S: Storage> Tap<S> {
         let last = self.journal.usage().last;
         self.journal.wait_durable(last)?;
         self.slots.settle(&self.marks, last);
-        let modified = self.backing.modified();
-        let modified = modified.map_err(|error| TapError::Sync { path: path(), error })?;
-        self.marks.close(last, modified).map_err(self.settings.failed("closed"))
+        let footprint = self.backing.footprint();
+        let footprint = footprint.map_err(|error| TapError::Sync { path: path(), error })?;
+        self.marks.close(last, footprint).map_err(self.settings.failed("closed"))
     }
 
     /// Holds the tap as it is, in data mode or not: while it is held no change falls to the bitmap, and
@@ -329,6 +356,11 @@ impl<S: Storage> std::fmt::Debug for Tap<S> {
 }
 
 impl TapSettings {
+    fn unreadable(&self) -> impl FnOnce(std::io::Error) -> TapError {
+        let path = self.path.clone();
+        move |error| TapError::Open { path, error }
+    }
+
     fn failed(&self, doing: &'static str) -> impl FnOnce(std::io::Error) -> TapError {
         let path = self.marks.clone();
         move |error| TapError::Marks { path, doing, error }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use tidegate_hrl::journal::{AppendError, Change};
 use tidegate_hrl::storage::Storage;
-use tidegate_model::{Extent, Lsn};
+use tidegate_model::{BookmarkKind, Extent, Lsn};
 use tidegate_nbd::Errno;
 use tidegate_nbd::serve::Failure;
 use tracing::warn;
@@ -64,7 +64,7 @@ impl<S: Storage> Tap<S> {
                 // It may have been made in part: what is recorded is what is there.
                 Err(_) if !is_long => self.settle(slot, range, self.append_as_found(range)),
                 Err(error) => {
-                    self.fall(range, error);
+                    self.fall(range, BookmarkKind::GapDiskError, error);
                     self.slots.free(&self.marks, slot);
                 }
             }
@@ -83,7 +83,7 @@ impl<S: Storage> Tap<S> {
         match self.mark(range) {
             Some(slot) => Noted::Slot(slot),
             None => {
-                self.fall(range, &AppendError::Ended);
+                self.fall(range, BookmarkKind::GapJournalFull, &AppendError::Ended);
                 Noted::Dirty
             }
         }
@@ -101,7 +101,7 @@ impl<S: Storage> Tap<S> {
         match recorded {
             Ok(Captured { last, .. }) => self.slots.recorded(last, slot),
             Err(error) => {
-                self.fall(range, &error);
+                self.fall(range, error.begins(), &error);
                 self.slots.free(&self.marks, slot);
             }
         }
@@ -168,19 +168,23 @@ impl<S: Storage> Tap<S> {
 
     /// Falls to the bitmap, or down to it from a climb: the journal lacks a range, whose change isn't
     /// answered yet.
-    pub(super) fn fall(&self, range: &Range<u64>, why: &dyn std::fmt::Display) {
+    pub(super) fn fall(&self, range: &Range<u64>, kind: BookmarkKind, why: &dyn std::fmt::Display) {
         let usage = self.journal.usage();
         // What isn't durable is lost where the journal has failed.
         let after = if self.journal.has_failed() { usage.durable } else { usage.last };
-        self.fall_from(after, range, why);
+        self.fall_from(GapStart { after, time: (self.clock)(), kind }, range, why);
     }
 
-    /// The same, with the last LSN up to which nothing is missing.
-    pub(super) fn fall_from(&self, after: Lsn, range: &Range<u64>, why: &dyn std::fmt::Display) {
+    /// The same, with the place up to which nothing is missing.
+    ///
+    /// Whatever is appended until this returns may come before the gap: the change that the journal
+    /// lacks isn't answered yet. Behind it every LSN is in the gap, that of any disk.
+    pub(super) fn fall_from(&self, gap: GapStart, range: &Range<u64>, why: &dyn std::fmt::Display) {
         let mut history = self.history();
         if history.gap.is_none() {
-            let gap = GapStart { after, time: (self.clock)() };
+            let after = gap.after;
             self.marks.set_gap(Some(gap));
+            self.journal.begin_gap(gap.kind, gap.time);
             history.gap = Some(gap);
             warn!(
                 "disk {}: from LSN {after} on only changed blocks are noted, and moments in \

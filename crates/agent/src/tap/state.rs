@@ -1,6 +1,6 @@
 //! What a tap says of itself.
 
-use tidegate_model::{DiskNumber, Lsn, Micros};
+use tidegate_model::{BookmarkKind, DiskNumber, Lsn, Micros};
 
 /// What is recorded of changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct GapStart {
     pub after: Lsn,
     /// When something was missing first.
     pub time: Micros,
+    /// Why: a kind with which a gap begins.
+    pub kind: BookmarkKind,
 }
 
 /// How a tap is.

@@ -61,10 +61,22 @@ fn replayed(tap: &Tap<UringStorage>) -> Vec<u8> {
                 let start = usize::try_from(extent.offset).unwrap();
                 disk[start..start + usize::try_from(extent.length).unwrap()].fill(0);
             }
+            Change::Bookmark(bookmark) if bookmark.kind.begins_gap() => {}
             other => panic!("{other:?}"),
         }
     }
     disk
+}
+
+/// What was appended behind `after`, once it is durable.
+fn appended(journal: &Journal<UringStorage>, after: Lsn) -> Vec<Change<Vec<u8>>> {
+    journal.wait_durable(journal.usage().last).unwrap();
+    let mut reader = journal.read_from(after.next());
+    std::iter::from_fn(|| Some(reader.next().unwrap()?.change)).collect()
+}
+
+fn begins(kind: BookmarkKind) -> Change<Vec<u8>> {
+    Change::Bookmark(tidegate_model::Bookmark { kind, clean: false, name: String::new() })
 }
 
 fn found(folder: &Path) -> Vec<u8> {
@@ -199,7 +211,8 @@ fn what_is_captured_is_not_older_than_a_change_before_it() {
 fn a_block_that_is_caught_up_with_is_not_older_than_a_change_before_it() {
     let folder = tempfile::tempdir().unwrap();
     write_meanwhile(folder.path(), |tap| {
-        let gap = Some(GapStart { after: Lsn::NONE, time: Micros(1) });
+        let (after, time, kind) = (Lsn::NONE, Micros(1), BookmarkKind::GapJournalFull);
+        let gap = Some(GapStart { after, time, kind });
         tap.marks.set_gap(gap);
         tap.marks.soil(&(0..1));
         *tap.history() = History { gap, climbing: false };
@@ -208,10 +221,52 @@ fn a_block_that_is_caught_up_with_is_not_older_than_a_change_before_it() {
 }
 
 #[test]
+fn from_the_fall_of_one_disk_on_nothing_of_any_disk_stands_outside_of_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let tap = tap(folder.path());
+    std::fs::write(folder.path().join("other"), vec![1; BYTES]).unwrap();
+    let opening = Opening {
+        incarnation: Incarnation::from_bytes([7; 16]),
+        ending: tidegate_hrl::journal::Ending::New,
+        recovered_to: Lsn::NONE,
+        committed: Lsn::NONE,
+        time: Micros(0),
+    };
+    let (path, marks) = (folder.path().join("other"), folder.path().join("other marks"));
+    let told = TapSettings { disk: 1.try_into().unwrap(), path, marks, boot: [1; 16] };
+    let other = Tap::create(&told, tap.journal.clone(), &opening, clock()).unwrap();
+    other.write(0, &[2; 10], false).unwrap();
+    tap.fall(&(0..100), BookmarkKind::GapJournalFull, &"a test");
+    assert_eq!(tap.journal.usage().last, Lsn(1), "there may be no room for it");
+    other.write(10, &[3; 10], false).unwrap();
+    let found = appended(&tap.journal, Lsn(1));
+    assert_eq!(found[0], begins(BookmarkKind::GapJournalFull));
+    assert!(matches!(found[1], Change::Write { offset: 10, .. }), "{:?}", found[1]);
+    // It is said once, whatever falls and climbs until a bookmark.
+    assert!(matches!(tap.climb(1 << 20).unwrap(), Climb::Done(_)));
+    other.fall(&(0..100), BookmarkKind::GapDiskError, &"a test");
+    assert!(matches!(other.climb(1 << 20).unwrap(), Climb::Done(_)));
+    let (kind, clean, name) = (BookmarkKind::CrashConsistent, true, String::new());
+    let whole = tidegate_model::Bookmark { kind, clean, name };
+    let lsn = tap.journal.append(&Change::Bookmark(whole), Micros(1)).unwrap();
+    let gaps = |found: &[Change<Vec<u8>>]| {
+        let kind = |change: &Change<_>| match change {
+            Change::Bookmark(mark) if mark.kind.begins_gap() => Some(mark.kind),
+            _ => None,
+        };
+        found.iter().filter_map(kind).collect::<Vec<_>>()
+    };
+    assert_eq!(gaps(&appended(&tap.journal, Lsn(2))), []);
+    other.fall(&(0..100), BookmarkKind::GapDiskError, &"a test");
+    assert!(matches!(other.climb(1 << 20).unwrap(), Climb::Done(_)));
+    assert_eq!(gaps(&appended(&tap.journal, lsn)), [BookmarkKind::GapDiskError]);
+}
+
+#[test]
 fn a_climb_ends_whatever_is_written_meanwhile() {
     let folder = tempfile::tempdir().unwrap();
     let tap = tap(folder.path());
-    tap.fall(&(0..200_000), &"a test");
+    tap.fall(&(0..200_000), BookmarkKind::GapJournalFull, &"a test");
     tap.write(0, &[5; 100], false).unwrap();
     assert_eq!((tap.journal.usage().last, tap.state().dirty_bytes), (Lsn::NONE, 256 << 10));
     assert_eq!(tap.climb(64 << 10).unwrap(), Climb::Further { dirty_bytes: 192 << 10 });
@@ -291,6 +346,27 @@ fn a_journal_that_fails_harms_no_client_and_what_it_lacks_is_known_to_the_next()
     assert_eq!((reread.after, reread.bytes), (Lsn(1), 5000));
     assert!(matches!(tap.climb(1 << 20).unwrap(), Climb::Done(_)));
     assert!(replayed(&tap) == found(folder.path()));
+}
+
+#[test]
+fn a_gap_is_forgotten_only_when_the_record_that_names_it_is_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk"), vec![1; BYTES]).unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let (failing, opening) = journal(Failing(storage(folder.path()), broken.clone()));
+    let tap = Tap::create(&settings(folder.path()), failing, &opening, clock()).unwrap();
+    tap.write(0, &[2; 5000], false).unwrap();
+    tap.journal.wait_durable(Lsn(1)).unwrap();
+    tap.fall(&(0..100), BookmarkKind::GapDiskError, &"a test");
+    broken.store(true, Ordering::SeqCst);
+    assert!(matches!(tap.climb(1 << 20).unwrap(), Climb::Full { .. }));
+    drop(tap);
+    let (journal, opening) = journal(storage(folder.path()));
+    let resumed = Tap::resume(&settings(folder.path()), journal.clone(), &opening, clock());
+    let (Resumed::Whole(tap) | Resumed::Reread(tap, _)) = resumed.unwrap() else { panic!() };
+    assert_eq!(tap.state().since.map(|gap| gap.kind), Some(BookmarkKind::GapDiskError));
+    assert!(matches!(tap.climb(1 << 20).unwrap(), Climb::Done(_)));
+    assert_eq!(appended(&journal, Lsn(1))[0], begins(BookmarkKind::GapDiskError));
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use tidegate_hrl::journal::Change;
+use tidegate_model::BookmarkKind;
+
 use crate::chance::Chance;
 use crate::client::Client;
 use crate::world::{DISK_BYTES, Place, Replay};
@@ -83,6 +86,12 @@ fn rounds(kills: impl Iterator<Item = (Option<u64>, u64)>) -> usize {
         rereads += usize::from(!machine.rereads.is_empty());
         for reread in &machine.rereads {
             assert!(reread.last > reread.after && reread.bytes > 0, "{reread:?}");
+        }
+        if let Some(first) = machine.rereads.first() {
+            machine.settle();
+            let begun = machine.journal.read_from(first.after.next()).next().unwrap().unwrap();
+            let Change::Bookmark(mark) = &begun.change else { panic!("{begun:?}") };
+            assert_eq!((mark.kind, mark.clean), (BookmarkKind::GapKilled, false));
         }
         replay.go_on(&machine.journal, machine.settle());
         replay.assert_equals(&place);

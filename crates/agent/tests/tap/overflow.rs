@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use tidegate_agent::tap::{Climb, Gap, GapStart, Mode};
-use tidegate_hrl::journal::JournalSettings;
+use tidegate_hrl::journal::{Change, JournalSettings};
+use tidegate_model::{Bookmark, BookmarkKind};
 
 use crate::chance::Chance;
 use crate::client::Client;
@@ -86,12 +87,15 @@ fn a_full_journal_costs_history_but_no_write_and_climbing_back_gives_the_disk_ag
         assert_eq!((gap.start, gap.disk), (start, machine.taps[0].disk()));
         assert!(gap.end > start.after && gap.time >= start.time);
         drain(&machine, &mut replay);
+        assert_eq!(replay.gaps.remove(&start.after.next()), Some(BookmarkKind::GapJournalFull));
+        let end = Bookmark { kind: BookmarkKind::Group, clean: true, name: String::new() };
         if machine.taps[0].state().mode == Mode::Bitmap {
             // The writer was quick enough to fill it again.
             climb(&machine, &mut replay);
             drain(&machine, &mut replay);
         }
         replay.assert_equals(&place);
+        machine.journal.append(&Change::Bookmark(end), start.time).unwrap();
         let state = machine.taps[0].state();
         assert_eq!((state.mode, state.dirty_bytes, state.since), (Mode::Data, 0, None));
         assert_eq!(machine.taps[0].climb(1).unwrap(), Climb::Data);
@@ -133,6 +137,7 @@ fn what_is_missing_is_known_after_a_kill_and_after_a_proper_end() {
         let gap = climb(&machine, &mut replay);
         assert_eq!(gap.start, since);
         drain(&machine, &mut replay);
+        assert!(replay.gaps.contains_key(&since.after.next()), "it is named before anything else");
         replay.assert_equals(&place);
         drop(client);
         server.stop(PATIENCE);

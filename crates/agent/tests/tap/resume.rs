@@ -3,6 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use tidegate_agent::tap::{Cause, Resumed, TapError};
+use tidegate_nbd::serve::Disk;
 
 use crate::chance::Chance;
 use crate::client::Client;
@@ -76,6 +77,10 @@ fn marks_that_do_not_fit_or_cannot_be_believed_lead_to_a_resync() {
     let gap = [5, 0, 0, 0, 0, 0, 0, 0];
     let mut with_gap = good.clone();
     with_gap[64..72].copy_from_slice(&gap);
+    with_gap[80] = 1;
+    std::fs::write(place.marks(0), &with_gap).unwrap();
+    assert_eq!(resync(&place), Cause::Damaged, "no gap begins with such a kind");
+    with_gap[80] = 6;
     with_gap[4096 + 32 * 8192 + 5] = 1;
     std::fs::write(place.marks(0), with_gap).unwrap();
     assert_eq!(resync(&place), Cause::Damaged);
@@ -150,4 +155,30 @@ fn a_disk_is_tapped_once_at_a_time() {
     let error = tidegate_agent::tap::Tap::create(&settings, journal, &opening, clock).unwrap_err();
     assert!(matches!(error, TapError::InUse { .. }), "{error}");
     machine.close();
+}
+
+#[test]
+fn a_file_that_was_written_to_after_a_kill_is_told_where_nothing_was_in_flight() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = used(folder.path());
+    let machine = place.resume();
+    machine.taps[0].write(8192, b"by a client", false).unwrap();
+    machine.settle();
+    machine.taps[0].free_marks();
+    drop(machine);
+    drop(place.resume());
+    let image = std::fs::OpenOptions::new().write(true).open(place.image(0)).unwrap();
+    image.write_all_at(b"by somebody else", 4096).unwrap();
+    assert!(matches!(resync(&place), Cause::Changed { .. }));
+}
+
+#[test]
+fn a_file_whose_time_of_change_was_set_back_is_told_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = used(folder.path());
+    let image = std::fs::OpenOptions::new().write(true).open(place.image(0)).unwrap();
+    let modified = image.metadata().unwrap().modified().unwrap();
+    image.write_all_at(b"by somebody else", 4096).unwrap();
+    image.set_modified(modified).unwrap();
+    assert!(matches!(resync(&place), Cause::Changed { .. }));
 }

@@ -9,7 +9,7 @@ use tidegate_agent::tap::{Resumed, Tap, TapError, TapSettings};
 use tidegate_hrl::Journal;
 use tidegate_hrl::journal::{Birth, Change, JournalSettings, Opening, Record};
 use tidegate_hrl::uring::UringStorage;
-use tidegate_model::{DiskNumber, Incarnation, Lsn, Micros};
+use tidegate_model::{BookmarkKind, DiskNumber, Incarnation, Lsn, Micros};
 use tidegate_nbd::serve::{Address, Offer, ServeSettings, Server};
 
 pub const BOOT: [u8; 16] = [3; 16];
@@ -147,6 +147,8 @@ impl Machine {
 pub struct Replay {
     disks: BTreeMap<DiskNumber, Vec<u8>>,
     pub last: Lsn,
+    /// Where gaps begin.
+    pub gaps: BTreeMap<Lsn, BookmarkKind>,
 }
 
 impl Replay {
@@ -176,6 +178,9 @@ impl Replay {
                 let start = usize::try_from(extent.offset).unwrap();
                 let bytes = usize::try_from(extent.length).unwrap();
                 self.disk(extent.disk.get())[start..start + bytes].fill(0);
+            }
+            Change::Bookmark(mark) if mark.kind.begins_gap() => {
+                self.gaps.insert(record.lsn, mark.kind);
             }
             _ => {}
         }

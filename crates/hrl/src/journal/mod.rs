@@ -138,7 +138,8 @@ pub enum Ending {
     /// missing, and it was never durable, so never sent. The caller reads the ranges again that it knows
     /// to have been in flight, or all of the disks (resync, under a new incarnation).
     Unclean {
-        /// The host has been up ever since: only the process ended.
+        /// The host has been up ever since: only the process ended. Where it hasn't, that is found again
+        /// each time, until the journal is closed or discarded.
         same_boot: bool,
     },
 }

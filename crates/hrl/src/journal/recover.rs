@@ -63,6 +63,11 @@ pub(super) fn recover<S: Storage>(
     }
     let next_segment = files.last_key_value().map_or(1, |(number, _)| number + 1);
     let mut start = begin(birth, next_segment, found.last());
+    if let (Ending::Unclean { same_boot: false }, Some(newest)) = (ending, found.last()) {
+        // What the host's end took isn't back because somebody looked: as long as this journal isn't
+        // closed, whoever opens it finds what this one does.
+        start.boot = newest.header.boot;
+    }
     let recent = found.len().saturating_sub(2);
     let newest = found.last().map(|newest| newest.number);
     for (index, segment) in found.into_iter().enumerate() {

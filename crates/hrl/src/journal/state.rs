@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use tidegate_model::limits::{DISKS_MAX, RECORD_BYTES_MAX, TEXT_BYTES_MAX};
-use tidegate_model::{Checksum, DiskNumber, Extent, Incarnation, Lsn, Micros};
+use tidegate_model::{
+    Bookmark, BookmarkKind, Checksum, DiskNumber, Extent, Incarnation, Lsn, Micros,
+};
 
 use super::batch::{Batch, Closing, Written};
 use super::error::{AppendError, JournalError};
@@ -94,6 +96,17 @@ pub struct Usage {
     pub committed: Lsn,
 }
 
+/// Whether records are taken whose LSNs are no moments of the disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gap {
+    /// As far as this life of the journal knows, they aren't.
+    Closed,
+    /// They will be: the next record says so.
+    Owed { kind: BookmarkKind, time: Micros },
+    /// A record says so, and no bookmark has ended it yet.
+    Open,
+}
+
 /// The journal's state.
 #[derive(Debug)]
 pub struct State {
@@ -114,6 +127,7 @@ pub struct State {
     stated: Lsn,
     time: Micros,
     last_logs: [UniqueId; DISKS_MAX],
+    gap: Gap,
     failed: bool,
 }
 
@@ -138,6 +152,7 @@ impl State {
             stated: start.committed,
             time: start.time,
             last_logs: start.last_logs,
+            gap: Gap::Closed,
             failed: false,
         };
         state.begin_segment(start.next_segment);
@@ -145,14 +160,41 @@ impl State {
     }
 
     /// Takes a change, and gives it its LSN. A time that lies before the last record's is raised to it.
+    /// Where a gap has begun, a record that says so comes before it.
     ///
     /// # Errors
-    /// [`AppendError`]; nothing is changed then.
+    /// [`AppendError`]; the change isn't taken then.
     ///
     /// # Panics
     /// When a write is empty or longer than a record may be, or a text than a text: defects of the
     /// caller.
     pub fn append(&mut self, change: &Change<&[u8]>, time: Micros) -> Result<Lsn, AppendError> {
+        if let Gap::Owed { kind, time } = self.gap {
+            let begins = Bookmark { kind, clean: false, name: String::new() };
+            self.append_one(&Change::Bookmark(begins), time)?;
+            self.gap = Gap::Open;
+        }
+        let lsn = self.append_one(change, time)?;
+        if let Change::Bookmark(bookmark) = change {
+            self.gap = if bookmark.kind.begins_gap() { Gap::Open } else { Gap::Closed };
+        }
+        Ok(lsn)
+    }
+
+    /// From the next record on no LSN is a moment of the disks, until a bookmark is taken: a record of
+    /// this kind comes before it, of the time when something was missing first. Within a gap that has
+    /// begun nothing more is said.
+    ///
+    /// # Panics
+    /// When no gap begins with a record of this kind.
+    pub fn begin_gap(&mut self, kind: BookmarkKind, time: Micros) {
+        assert!(kind.begins_gap(), "{kind:?} begins no gap");
+        if self.gap == Gap::Closed {
+            self.gap = Gap::Owed { kind, time };
+        }
+    }
+
+    fn append_one(&mut self, change: &Change<&[u8]>, time: Micros) -> Result<Lsn, AppendError> {
         if self.failed {
             return Err(AppendError::Ended);
         }

@@ -30,6 +30,9 @@ fn body() -> impl Strategy<Value = OrderBody> {
         Just(BookmarkKind::ApplicationConsistent),
         Just(BookmarkKind::Group),
         Just(BookmarkKind::CopyEnd),
+        Just(BookmarkKind::GapJournalFull),
+        Just(BookmarkKind::GapKilled),
+        Just(BookmarkKind::GapDiskError),
     ];
     let ending = prop_oneof![
         Just(SegmentEnding::Closed),

@@ -167,6 +167,8 @@ fn records() -> Vec<(Micros, Change<Vec<u8>>)> {
         clean: true,
         name: "before the upgrade".to_owned(),
     };
+    let (kind, name) = (BookmarkKind::GapJournalFull, String::new());
+    let gap = Bookmark { kind, clean: false, name };
     let changes = [
         Change::Disk(vda),
         write(0, 4096, b"sixteen bytes..."),
@@ -175,6 +177,7 @@ fn records() -> Vec<(Micros, Change<Vec<u8>>)> {
         write(0, 1 << 20, b"and as many more"),
         Change::Bookmark(mark),
         Change::Time,
+        Change::Bookmark(gap),
     ];
     let times = (1_767_225_600_000_000..).step_by(1_000_001).map(Micros);
     times.zip(changes).collect()
@@ -239,7 +242,7 @@ fn the_golden_journal_is_read_back() {
     let storage = UringStorage::open(copy.path()).unwrap();
     let settings = JournalSettings::of(JournalSettings::BYTES_MIN).unwrap();
     let (journal, opening) = Journal::open(storage, settings, &birth(), Box::new(|_| {})).unwrap();
-    assert_eq!((opening.ending, opening.recovered_to), (Ending::Clean, Lsn(7)));
+    assert_eq!((opening.ending, opening.recovered_to), (Ending::Clean, Lsn(8)));
     assert_eq!(opening.committed, Lsn(2));
     let mut reader: JournalReader<_> = journal.read_from(Lsn(1));
     for (index, (time, change)) in records().into_iter().enumerate().skip(2) {

@@ -75,6 +75,10 @@ pub struct Run {
     durable: u64,
     committed: u64,
     clock: u64,
+    /// The journal was closed properly, and not opened since.
+    closed: bool,
+    /// The host went down while it was open, and it wasn't closed since.
+    host_lost: bool,
     chance: Chance,
     pub refused: u32,
     pub opening: Opening,
@@ -104,6 +108,8 @@ impl Run {
             durable: 0,
             committed: 0,
             clock: 1_700_000_000_000_000,
+            closed: false,
+            host_lost: false,
             chance: Chance(seed ^ 0x5555),
             refused: 0,
             opening,
@@ -174,6 +180,7 @@ impl Run {
                 self.write_held()?;
                 let (state, writer) = self.journal.as_mut().unwrap();
                 writer.close(state)?;
+                (self.closed, self.host_lost) = (true, false);
                 self.durable = self.appended.len() as u64;
                 self.reopen(true);
             }
@@ -263,6 +270,7 @@ impl Run {
         match self.power.take() {
             Some(true) => {
                 self.boot += 1;
+                self.host_lost |= !self.closed;
                 self.disk.power_cut();
             }
             _ => self.disk.kill(),
@@ -292,6 +300,13 @@ impl Run {
         if opening.ending == Ending::Clean {
             assert_eq!(recovered, self.appended.len() as u64, "clean, and something is missing");
         }
+        match opening.ending {
+            Ending::New | Ending::Clean => self.host_lost = false,
+            Ending::Unclean { same_boot } => {
+                assert!(!(same_boot && self.host_lost), "that the host went down is forgotten");
+            }
+        }
+        self.closed = false;
         assert!(!closed || opening.ending == Ending::Clean, "closed, and not clean");
         self.appended.truncate(usize::try_from(recovered).unwrap());
         (self.durable, self.committed) = (recovered, opening.committed.0);

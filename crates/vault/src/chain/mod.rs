@@ -1,12 +1,13 @@
 //! Chains: which of a machine's LSNs are there, over all its logs.
 //!
 //! Owns putting pieces together, judging completeness from LSNs alone, and the history of a
-//! machine: its epochs, sessions, and what their logs say. Doesn't own which packs count (`log`)
+//! machine: its epochs, sessions, what their logs say, and which LSNs are moments. Doesn't own which packs count (`log`)
 //! nor which points follow from it (`points`).
 
 mod assemble;
 mod history;
 mod read;
+mod stretch;
 mod trace;
 mod unnamed;
 mod whole;
@@ -14,6 +15,7 @@ mod whole;
 pub use assemble::Assembler;
 pub use history::{Broken, EpochHistory, Loss, MachineHistory};
 pub use read::HistoryError;
+pub use stretch::Stretch;
 pub use trace::{Trace, Traces};
 pub use unnamed::Unnamed;
 pub use whole::Chain;

@@ -13,7 +13,7 @@ use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::meta::{self, MetaError};
 
 /// Why a machine's history couldn't be read.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
     /// The logs can't be read.
     #[error(transparent)]

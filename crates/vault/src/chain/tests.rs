@@ -43,9 +43,9 @@ async fn history(vault: &TestVault) -> MachineHistory {
 /// Brings the end of a machine's epoch back, and compares it.
 async fn assert_recovers(vault: &TestVault, history: &MachineHistory, machine: &TestMachine) {
     let point = Point { epoch: machine.of.1, lsn: Lsn(machine.ops.len() as u64) };
-    let chosen = MachinePoints::of(history).choose(history, At::Point(point)).unwrap();
-    assert_eq!(chosen.point, point);
     let reader = vault.reader();
+    let chosen = MachinePoints::of(history).choose(&reader, history, At::Point(point)).await;
+    assert_eq!(chosen.unwrap().point, point);
     let plan = RestorePlan::build(&reader, history, point, &[]).await.unwrap();
     let sink = Arc::new(MemorySink::new(plan.disks()));
     plan.run(&reader, sink.clone(), crate::restore::Means::default(), &|_| ()).await.unwrap();
@@ -80,7 +80,8 @@ fn a_damaged_epoch_takes_along_only_what_stands_on_it() {
             assert!(history.losses[0].to_string().contains(&path(epoch)), "{:?}", history.losses);
             let points = MachinePoints::of(&history);
             let at = Point { epoch: Epoch(stand), lsn: Lsn(1) };
-            let error = points.choose(&history, At::Point(at)).unwrap_err().to_string();
+            let error = points.choose(&vault.reader(), &history, At::Point(at)).await;
+            let error = error.unwrap_err().to_string();
             assert!(error.contains(&format!("the record of epoch {epoch} is damaged")), "{error}");
             let gap = points.gaps.iter().find(|gap| gap.epoch == Epoch(epoch)).unwrap();
             assert!(gap.to_string().contains("its record is damaged"), "{gap}");
@@ -132,7 +133,8 @@ fn a_machine_of_which_every_epoch_is_damaged_is_no_stranger() {
         machine.publish(&vault).await;
         vault.put(&layout::epoch(&machine.of.0, Epoch(1)), b"nonsense".to_vec()).await;
         let history = history(&vault).await;
-        let error = MachinePoints::of(&history).choose(&history, At::Latest).unwrap_err();
+        let points = MachinePoints::of(&history);
+        let error = points.choose(&vault.reader(), &history, At::Latest).await.unwrap_err();
         assert!(error.to_string().contains("epoch 1: its record is damaged"), "{error}");
     });
 }

@@ -19,8 +19,8 @@ pub struct Trace {
     pub chain: Chain,
     /// The bookmarks, each with its time.
     pub bookmarks: BTreeMap<Lsn, (Micros, Bookmark)>,
-    /// The declarations of disks.
-    pub declared: BTreeMap<Lsn, Disk>,
+    /// The declarations of disks, each with its time.
+    pub declared: BTreeMap<Lsn, (Micros, Disk)>,
     /// The time of the last record.
     pub last_time: Micros,
     /// The logs in which there is something of it: the first pack of each that has some, and the
@@ -34,7 +34,7 @@ impl Trace {
     pub(crate) fn known(
         chain: Chain,
         bookmarks: BTreeMap<Lsn, (Micros, Bookmark)>,
-        declared: BTreeMap<Lsn, Disk>,
+        declared: BTreeMap<Lsn, (Micros, Disk)>,
         last_time: Micros,
         begins: BTreeMap<LogName, (PackNumber, Lsn)>,
     ) -> Self {
@@ -54,7 +54,7 @@ impl Trace {
                 self.bookmarks.insert(record.lsn, (record.time, bookmark.clone()));
             }
             Content::Disk(disk) => {
-                self.declared.insert(record.lsn, disk.clone());
+                self.declared.insert(record.lsn, (record.time, disk.clone()));
             }
             Content::Kept { .. } | Content::Zero(_) | Content::Reference { .. } | Content::Time => {
             }
@@ -73,7 +73,7 @@ impl Trace {
 
     /// The disks as they are declared at `lsn`, upon those that the epoch began with.
     pub fn disks_at(&self, lsn: Lsn, disks: &mut BTreeMap<DiskNumber, Disk>) {
-        for disk in self.declared.range(..=lsn).map(|(_, disk)| disk) {
+        for (_, disk) in self.declared.range(..=lsn).map(|(_, told)| told) {
             disks.insert(disk.number, disk.clone());
         }
     }

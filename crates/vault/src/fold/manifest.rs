@@ -86,6 +86,8 @@ pub struct Marked {
 pub struct Declared {
     /// Where it lies.
     pub lsn: Lsn,
+    /// When it was.
+    pub time: Micros,
     /// What it says.
     pub disk: Disk,
 }
@@ -204,7 +206,11 @@ impl FoldedEpoch {
             pack: *pack,
             lsn: *lsn,
         };
-        let declared = |(lsn, disk): (&Lsn, &Disk)| Declared { lsn: *lsn, disk: disk.clone() };
+        let declared = |(lsn, (time, disk)): (&Lsn, &(Micros, Disk))| Declared {
+            lsn: *lsn,
+            time: *time,
+            disk: disk.clone(),
+        };
         Self {
             epoch,
             runs: trace.chain.runs().collect(),
@@ -245,7 +251,8 @@ impl FoldedEpoch {
     fn trace(&self) -> Trace {
         let marks = self.bookmarks.iter().cloned();
         let marks = marks.map(|mark| (mark.lsn, (mark.time, mark.bookmark))).collect();
-        let declared = self.disks.iter().map(|told| (told.lsn, told.disk.clone())).collect();
+        let declared = self.disks.iter().cloned();
+        let declared = declared.map(|told| (told.lsn, (told.time, told.disk))).collect();
         let begins = self.begins.iter().cloned();
         let begins = begins.map(|begin| (begin.log, (begin.pack, begin.lsn))).collect();
         Trace::known(self.chain(), marks, declared, self.last_time, begins)

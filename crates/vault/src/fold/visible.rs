@@ -85,7 +85,10 @@ mod tests {
             let (mut extents, mut disks) = (Vec::new(), Vec::new());
             for (lsn, (offset, length, kind)) in (1..).zip(changes) {
                 match kind {
-                    0 => disks.push(Declared { lsn: Lsn(lsn), disk: disk(0, offset) }),
+                    0 => {
+                        let (lsn, time) = (Lsn(lsn), Micros(0));
+                        disks.push(Declared { lsn, time, disk: disk(0, offset) });
+                    }
                     _ => {
                         let length = length.min(SIZE - offset);
                         let (extent, lsn) = (extent(0, offset, length), Lsn(lsn));

@@ -7,11 +7,11 @@ use tidegate_model::{Micros, Point};
 /// The moment that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum At {
-    /// The newest clean point.
+    /// The newest clean bookmark.
     Latest,
-    /// The newest clean point at or before this time.
+    /// The last moment at or before this time.
     Time(Micros),
-    /// This very place, clean or not.
+    /// This very place: a clean moment, or a bookmark that isn't clean.
     Point(Point),
 }
 

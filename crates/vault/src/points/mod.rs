@@ -1,14 +1,17 @@
 //! Recovery points: which moments of a machine can be brought back, which can't, and why.
 //!
-//! Owns what follows from a machine's history, without waiting for anything. Doesn't own reading
-//! the history (`chain`) nor bringing a point back (`restore`).
+//! Owns what follows from a machine's history, without waiting for anything but the time of an LSN
+//! between bookmarks (`moment`). Doesn't own reading the history (`chain`) nor bringing a point back
+//! (`restore`).
 //!
 //! Invariant: a point is offered only if the initial copy (or resync) of its epoch has ended at or
-//! before it, and every LSN from 1 to it is there, in its epoch and in those that it continues.
+//! before it, every LSN from 1 to it is there, in its epoch and in those that it continues, and it lies
+//! in no gap. Listed are the bookmarks; any LSN for which this holds can be asked for.
 //! [`read`] and [`MachinePoints::withhold`] also take away what refers to packs that can't be read.
 
 mod at;
 mod choose;
+mod moment;
 mod read;
 mod referred;
 
@@ -20,7 +23,7 @@ pub use choose::ChooseError;
 pub use read::read;
 pub(crate) use referred::{Lacks, Referred};
 
-use crate::chain::{Broken, EpochHistory, MachineHistory};
+use crate::chain::{Broken, EpochHistory, MachineHistory, Stretch};
 use crate::log::LogError;
 
 /// A moment to which a machine can be brought back.
@@ -43,6 +46,9 @@ pub struct RecoveryPoint {
 /// Why (part of) an epoch isn't offered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GapCause {
+    /// What was written in it isn't told step by step.
+    #[error("{0}{lasted}", lasted = lasted(.0))]
+    Stretch(Stretch),
     /// The initial copy didn't end: it goes on, or was given up.
     #[error("the initial copy hasn't ended; it is at LSN {0}")]
     CopyUnfinished(Lsn),
@@ -82,6 +88,14 @@ pub enum GapCause {
     Record,
 }
 
+fn lasted(stretch: &Stretch) -> String {
+    let since = readable_time(stretch.since);
+    match stretch.end {
+        Some((_, until)) => format!(", from {since} to {}", readable_time(until)),
+        None => format!(", since {since}; it hasn't ended"),
+    }
+}
+
 fn and_more(others: usize) -> String {
     match others {
         0 => String::new(),
@@ -110,6 +124,17 @@ pub struct MachinePoints {
     pub gaps: Vec<Gap>,
 }
 
+impl Gap {
+    /// The stretch between moments that it is, if it is one: then nothing is missing or damaged.
+    #[must_use]
+    pub const fn stretch(&self) -> Option<&Stretch> {
+        match &self.cause {
+            GapCause::Stretch(stretch) => Some(stretch),
+            _ => None,
+        }
+    }
+}
+
 impl MachinePoints {
     /// What follows from a machine's history.
     #[must_use]
@@ -129,7 +154,8 @@ impl MachinePoints {
         let mut gap = |cause| self.gaps.push(Gap { epoch, cause });
         let end = told.trace.chain.end();
         if let Some((first, last)) = told.hole() {
-            let points = told.trace.bookmarks.range(first..).count();
+            let marks = told.trace.bookmarks.range(first..);
+            let points = marks.filter(|(_, (_, mark))| !mark.kind.begins_gap()).count();
             gap(GapCause::Missing { first, last, points });
         }
         let Some(copy_end) = told.copy_end().filter(|lsn| *lsn <= end) else {
@@ -141,7 +167,10 @@ impl MachinePoints {
         if let Err(broken) = history.whole_lineage(Point { epoch, lsn: copy_end }) {
             return gap(GapCause::Parent(broken));
         }
-        let offered = told.trace.bookmarks.range(copy_end..=end);
+        let stretches = told.trace.stretches().filter(|stretch| stretch.first > copy_end);
+        stretches.for_each(|stretch| gap(GapCause::Stretch(stretch)));
+        let marks = told.trace.bookmarks.range(copy_end..=end);
+        let offered = marks.filter(|(_, (_, mark))| !mark.kind.begins_gap());
         self.points.extend(offered.filter_map(|(lsn, (time, bookmark))| {
             let point = Point { epoch, lsn: *lsn };
             let lineage = history.lineage(point).ok()?;

@@ -156,7 +156,7 @@ fn a_missing_pack_is_told_from_a_gap_that_a_crash_left() {
         let points = MachinePoints::of(&history);
         assert_eq!(points.points, []);
         assert!(points.gaps[0].to_string().contains("LSNs 3 to 4 are missing"), "{points:?}");
-        assert!(points.choose(&history, At::Latest).is_err());
+        assert!(points.choose(&vault.reader(), &history, At::Latest).await.is_err());
     });
 }
 
@@ -200,7 +200,7 @@ fn an_epoch_that_continues_another_stands_on_it_where_it_was_left() {
         let (reader, name) = (vault.reader(), child.of.0.clone());
         let history = MachineHistory::read(&reader, &name).await.unwrap();
         let points = MachinePoints::of(&history);
-        let latest = points.choose(&history, At::Latest).unwrap();
+        let latest = points.choose(&reader, &history, At::Latest).await.unwrap();
         assert_eq!(latest.point, Point { epoch: child.of.1, lsn: Lsn(2) });
         assert_eq!(latest.disks, [disk(0, 8 * BLOCK)]);
         let plan = RestorePlan::build(&reader, &history, latest.point, &[]).await.unwrap();

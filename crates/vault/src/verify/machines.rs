@@ -171,7 +171,7 @@ pub fn report(history: &MachineHistory) -> MachineReport {
     let points = MachinePoints::of(history);
     // What is missing was told as damage; it is a gap all the same.
     let gaps = points.gaps.iter().map(|gap| match &gap.cause {
-        GapCause::CopyUnfinished(_) => format!("{gap} (no damage)"),
+        GapCause::CopyUnfinished(_) | GapCause::Stretch(_) => format!("{gap} (no damage)"),
         GapCause::Missing { .. }
         | GapCause::Referred { .. }
         | GapCause::Parent(_)

@@ -122,7 +122,8 @@ fn touch(history: &MachineHistory, finding: &Finding) -> Option<Touch> {
     }
     let traces = history.epochs.iter().map(|(epoch, told)| (epoch, &told.trace));
     let marks = traces.chain(&history.lost).flat_map(|(epoch, trace)| {
-        trace.bookmarks.keys().map(|lsn| Point { epoch: *epoch, lsn: *lsn })
+        let offered = trace.bookmarks.iter().filter(|(_, (_, mark))| !mark.kind.begins_gap());
+        offered.map(|(lsn, _)| Point { epoch: *epoch, lsn: *lsn })
     });
     let hit = |point: &Point| {
         let lineage = history.lineage(*point).unwrap_or_else(|broken| match broken {

@@ -85,6 +85,9 @@ fn zero_bookmark_and_time() {
     let name = "nightly".to_owned();
     let bookmark = Bookmark { kind: BookmarkKind::CopyEnd, clean: true, name };
     check(Side::Server, &record(RecordKind::Bookmark(bookmark)), BOOKMARK);
+    let (kind, name) = (BookmarkKind::GapKilled, String::new());
+    let gap = Bookmark { kind, clean: false, name };
+    check(Side::Server, &record(RecordKind::Bookmark(gap)), GAP);
     check(Side::Server, &record(RecordKind::Time), TIME);
 }
 
@@ -185,6 +188,10 @@ const BOOKMARK: &str = "\
      05010000 08000000 0700000000000000 0000000000000000 \
      0000000000000000 00401e18240a0600 c242abf4b9aab135 1418bee165fea5a0 \
      046e696768746c79";
+const GAP: &str = "\
+     05000000 01000000 0700000000000000 0000000000000000 \
+     0000000000000000 00401e18240a0600 953e740854742fd7 8d92693e6eb3c0d1 \
+     06";
 const TIME: &str = "\
      06000000 00000000 0700000000000000 0000000000000000 \
      0000000000000000 00401e18240a0600 c294d3380580062d 6918758e480dd86d";

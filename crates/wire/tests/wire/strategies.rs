@@ -27,7 +27,7 @@ fn extent() -> impl Strategy<Value = Extent> {
 fn record_kind() -> impl Strategy<Value = RecordKind> {
     let disk = (disk_number(), 0..=DISK_BYTES_MAX, "\\PC{0,64}")
         .prop_map(|(number, bytes, name)| RecordKind::Disk(Disk { number, bytes, name }));
-    let bookmark = (1_u8..=4, any::<bool>(), "\\PC{0,64}").prop_map(|(code, clean, name)| {
+    let bookmark = (1_u8..=7, any::<bool>(), "\\PC{0,64}").prop_map(|(code, clean, name)| {
         let kind = BookmarkKind::from_code(code).unwrap();
         RecordKind::Bookmark(Bookmark { kind, clean, name })
     });

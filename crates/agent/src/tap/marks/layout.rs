@@ -22,13 +22,15 @@ pub(super) const FIXED_WORDS: usize = 6;
 /// no gap.
 pub(super) const GAP_LSN: usize = 8;
 pub(super) const GAP_TIME: usize = 9;
+/// The code of the bookmark's kind that begins it.
+pub(super) const GAP_KIND: usize = 10;
 /// 1: the tap was closed, as the words that follow it say.
 pub(super) const CLOSED: usize = 16;
 pub(super) const CLOSED_LSN: usize = 17;
-pub(super) const MODIFIED_SECONDS: usize = 18;
-pub(super) const MODIFIED_NANOS: usize = 19;
 /// Two words: the start of the host in which the tap was opened.
 pub(super) const BOOT: usize = 20;
+/// What shows whether somebody wrote to the disk of a closed tap.
+pub(super) const FOOTPRINT: usize = 24;
 
 /// Offset, length, check.
 pub(super) const SLOT_WORDS: usize = 4;

@@ -20,18 +20,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{FallocateFlags, fallocate};
-use tidegate_model::{Lsn, Micros};
+use tidegate_model::{BookmarkKind, Lsn, Micros};
 
 use super::state::GapStart;
+use crate::source::Footprint;
 pub(super) use layout::{BLOCK_BYTES, SLOTS, Subject};
 use layout::{
-    BOOT, CLOSED, CLOSED_LSN, FIXED_WORDS, GAP_LSN, GAP_TIME, MAGIC, MAP_START, MODIFIED_NANOS,
-    MODIFIED_SECONDS, SLOT_WORDS, check, halves,
+    BOOT, CLOSED, CLOSED_LSN, FIXED_WORDS, FOOTPRINT, GAP_KIND, GAP_LSN, GAP_TIME, MAGIC,
+    MAP_START, SLOT_WORDS, check, halves,
 };
 use mapped::Mapped;
-
-/// When a disk was last changed, where that can be told: seconds and nanoseconds.
-pub(super) type Modified = (i64, i64);
 
 /// Why marks that are there can't be used.
 #[derive(Debug)]
@@ -48,10 +46,10 @@ pub(super) enum Unusable {
 /// How a tap was left.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Everything up to this LSN was durable; the disk was last changed then.
-    Closed { last: Lsn, modified: Modified },
-    /// In the midst of its work, in this start of the host or not.
-    Open { same_boot: bool },
+    /// Everything up to this LSN was durable, and the disk was left so.
+    Closed { last: Lsn, footprint: Footprint },
+    /// In the midst of its work.
+    Open,
 }
 
 /// The marks of a disk that is served.
@@ -112,24 +110,23 @@ impl Marks {
         self.map.sync()
     }
 
-    /// How the tap before was left.
-    pub(super) fn left(&self, boot: [u8; 16]) -> Left {
-        if self.load(CLOSED) == 1 {
-            let last = Lsn(self.load(CLOSED_LSN));
-            let modified = (self.load(MODIFIED_SECONDS), self.load(MODIFIED_NANOS));
-            return Left::Closed {
-                last,
-                modified: (modified.0.cast_signed(), modified.1.cast_signed()),
-            };
+    /// How the tap before was left, and whether in this start of the host.
+    pub(super) fn left(&self, boot: [u8; 16]) -> (Left, bool) {
+        let same_boot = [self.load(BOOT), self.load(BOOT + 1)] == halves(boot);
+        if self.load(CLOSED) == 0 {
+            return (Left::Open, same_boot);
         }
-        Left::Open { same_boot: [self.load(BOOT), self.load(BOOT + 1)] == halves(boot) }
+        let words = std::array::from_fn(|index| self.load(FOOTPRINT + index));
+        let (last, footprint) = (Lsn(self.load(CLOSED_LSN)), Footprint(words));
+        (Left::Closed { last, footprint }, same_boot)
     }
 
     /// Says, durably, that nothing is missing from the journal up to `last` but what is dirty.
-    pub(super) fn close(&self, last: Lsn, modified: Modified) -> io::Result<()> {
+    pub(super) fn close(&self, last: Lsn, footprint: Footprint) -> io::Result<()> {
         self.store(CLOSED_LSN, last.0);
-        self.store(MODIFIED_SECONDS, modified.0.cast_unsigned());
-        self.store(MODIFIED_NANOS, modified.1.cast_unsigned());
+        for (index, word) in footprint.0.into_iter().enumerate() {
+            self.store(FOOTPRINT + index, word);
+        }
         self.store(CLOSED, 1);
         self.map.sync()
     }
@@ -180,13 +177,16 @@ impl Marks {
     /// Since when there are dirty blocks.
     pub(super) fn gap(&self) -> Option<GapStart> {
         let lsn = self.load(GAP_LSN).checked_sub(1)?;
-        Some(GapStart { after: Lsn(lsn), time: Micros(self.load(GAP_TIME)) })
+        let code = u8::try_from(self.load(GAP_KIND)).ok()?;
+        let kind = BookmarkKind::from_code(code).filter(|kind| kind.begins_gap())?;
+        Some(GapStart { after: Lsn(lsn), time: Micros(self.load(GAP_TIME)), kind })
     }
 
     /// Says since when; before the first block is dirty, and after the last one was.
     pub(super) fn set_gap(&self, gap: Option<GapStart>) {
         if let Some(gap) = gap {
             self.store(GAP_TIME, gap.time.0);
+            self.store(GAP_KIND, gap.kind.code().into());
         }
         self.store(GAP_LSN, gap.map_or(0, |gap| gap.after.next().0));
     }
@@ -269,7 +269,9 @@ impl Marks {
             map.iter().map(|word| u64::from(word.load(Ordering::Acquire).count_ones())).sum();
         self.dirty_blocks.store(dirty, Ordering::Release);
         let beyond = self.next_bit(self.subject.blocks());
-        !beyond && (dirty == 0 || self.gap().is_some()) && self.load(CLOSED) <= 1
+        // A gap of a kind that can't be is none.
+        let told = self.gap().is_some() || self.load(GAP_LSN) == 0;
+        !beyond && told && (dirty == 0 || self.gap().is_some()) && self.load(CLOSED) <= 1
     }
 
     /// Whether a bit is set for a block that isn't there.

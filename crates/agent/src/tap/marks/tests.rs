@@ -34,11 +34,12 @@ fn what_is_marked_is_there_after_the_process_and_what_was_half_marked_is_not() {
     drop(marks);
     let marks = again(&path);
     assert_eq!(marks.marked().unwrap(), [100..300, BYTES - 1..BYTES]);
-    assert_eq!(marks.left([1; 16]), Left::Open { same_boot: true });
-    assert_eq!(marks.left([2; 16]), Left::Open { same_boot: false });
-    let modified = (-5, 999_999_999);
-    marks.close(Lsn(77), modified).unwrap();
-    assert_eq!(again(&path).left([2; 16]), Left::Closed { last: Lsn(77), modified });
+    assert_eq!(marks.left([1; 16]), (Left::Open, true));
+    assert_eq!(marks.left([2; 16]), (Left::Open, false));
+    let footprint = Footprint([1, 2, 3, 4, 5, u64::MAX]);
+    marks.close(Lsn(77), footprint).unwrap();
+    let closed = Left::Closed { last: Lsn(77), footprint };
+    assert_eq!(again(&path).left([2; 16]), (closed, false));
     assert!(Marks::open(&folder.path().join("other"), subject()).unwrap().is_none());
 }
 
@@ -47,7 +48,8 @@ fn dirty_blocks_are_counted_found_in_order_and_there_after_the_process() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("marks");
     let marks = Marks::create(&path, subject()).unwrap();
-    let gap = Some(GapStart { after: Lsn(0), time: Micros(9) });
+    let (after, time, kind) = (Lsn(0), Micros(9), BookmarkKind::GapDiskError);
+    let gap = Some(GapStart { after, time, kind });
     marks.set_gap(gap);
     let mut model = BTreeSet::new();
     let mut salt = 1_u64;
@@ -88,9 +90,10 @@ fn the_bytes_are_those_of_the_document() {
     let marks = Marks::create(&path, subject()).unwrap();
     marks.begin([0xb0; 16]).unwrap();
     marks.set(1, &(0x1122..0x1122 + 0x3344));
-    marks.set_gap(Some(GapStart { after: Lsn(0x77), time: Micros(0x88) }));
+    let (after, time, kind) = (Lsn(0x77), Micros(0x88), BookmarkKind::GapJournalFull);
+    marks.set_gap(Some(GapStart { after, time, kind }));
     marks.soil(&(9 * BLOCK_BYTES..9 * BLOCK_BYTES + 1));
-    marks.close(Lsn(0x99), (-2, 0xaa)).unwrap();
+    marks.close(Lsn(0x99), Footprint([0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6])).unwrap();
     let file = std::fs::read(&path).unwrap();
     let mut expected = vec![0; 4096 + 32 * 8192 + 4096];
     let mut put = |at: usize, bytes: &[u8]| expected[at..at + bytes.len()].copy_from_slice(bytes);
@@ -101,11 +104,11 @@ fn the_bytes_are_those_of_the_document() {
     put(48, &Checksum::of(&file[..48]).0.to_le_bytes());
     put(64, &[0x78]);
     put(72, &[0x88]);
+    put(80, &[5]);
     put(128, &[1]);
     put(136, &[0x99]);
-    put(144, &(-2_i64).to_le_bytes());
-    put(152, &[0xaa]);
     put(160, &[0xb0; 16]);
+    (0..6).for_each(|word: u8| put(192 + 8 * usize::from(word), &[0xa1 + word]));
     let slot = [1_u64, 0x1122, 0x3344].map(u64::to_le_bytes).concat();
     put(4096 + 32, &slot[8..]);
     put(4096 + 32 + 16, &Checksum::of(&slot).0.to_le_bytes());

@@ -60,12 +60,21 @@ fn sample_entry() -> LayerEntry {
 fn sample_manifest() -> Manifest {
     let kind = BookmarkKind::CopyEnd;
     let bookmark = Bookmark { kind, clean: true, name: "copied".to_owned() };
+    let (kind, name) = (BookmarkKind::GapJournalFull, String::new());
+    let gap = Bookmark { kind, clean: false, name };
     let epoch = FoldedEpoch {
         epoch: Epoch(3),
         runs: vec![(Lsn(1), Lsn(10)), (Lsn(12), Lsn(12))],
         last_time: Micros(1_767_225_600_000_012),
-        bookmarks: vec![Marked { lsn: Lsn(10), time: Micros(1_767_225_600_000_010), bookmark }],
-        disks: vec![Declared { lsn: Lsn(1), disk: disk(0, 131_072) }],
+        bookmarks: vec![
+            Marked { lsn: Lsn(10), time: Micros(1_767_225_600_000_010), bookmark },
+            Marked { lsn: Lsn(12), time: Micros(1_767_225_600_000_012), bookmark: gap },
+        ],
+        disks: vec![Declared {
+            lsn: Lsn(1),
+            time: Micros(1_767_225_600_000_001),
+            disk: disk(0, 131_072),
+        }],
         begins: vec![Begin { log: log(2), pack: PackNumber(4), lsn: Lsn(1) }],
         packs: vec![
             FoldedPack { log: 0, pack: PackNumber(0), lsn: Lsn(7), bytes: 0 },

@@ -1,10 +1,14 @@
 //! A long life of one machine, over several epochs and many logs, folded at random on the way: at
-//! every LSN it comes back as a model says that was changed step by step.
+//! every LSN it comes back as a model says that was changed step by step, and the moments that are
+//! offered by LSN or time are those that the model has.
 
-use tidegate_model::Epoch;
+#![allow(clippy::cast_possible_truncation)] // tests run on 64 bits, with small numbers
+
+use tidegate_model::{Epoch, Micros};
 
 use super::*;
 use crate::meta::Begins;
+use crate::points::{At, MachinePoints};
 use crate::testing::change;
 
 /// How many records the life has.
@@ -90,7 +94,14 @@ impl Saga {
         match self.dice.below(20) {
             0..=2 => drop(self.now().does(Op::Zero(range))),
             3 => drop(self.now().does(Op::Time)),
-            4 => drop(self.now().marks(BookmarkKind::CrashConsistent, true)),
+            4 => {
+                let kind = match self.dice.below(4) {
+                    0 => BookmarkKind::GapJournalFull,
+                    1 => BookmarkKind::GapKilled,
+                    _ => BookmarkKind::CrashConsistent,
+                };
+                self.now().marks(kind, !kind.begins_gap());
+            }
             _ => drop(self.now().writes(range, byte)),
         }
         // What the disks were is computed again when it is asked for.
@@ -182,6 +193,57 @@ impl<'s> Model<'s> {
     }
 }
 
+/// The LSNs of an epoch that are moments of its disks: behind the copy's end, and in no gap.
+fn moments(machine: &TestMachine) -> Vec<u64> {
+    let (mut copied, mut gap, mut moments) = (false, false, Vec::new());
+    for (lsn, op) in (1..).zip(&machine.ops) {
+        if let Op::Bookmark(mark) = op {
+            copied |= mark.kind == BookmarkKind::CopyEnd;
+            gap = mark.kind.begins_gap();
+        }
+        if copied && !gap {
+            moments.push(lsn);
+        }
+    }
+    moments
+}
+
+/// The moment that a time asks for: of the last change or bookmark by then. Record n of each epoch is of
+/// time n ms.
+fn moment_at(epochs: &[TestMachine], time: u64) -> Option<Point> {
+    let of_epoch = |machine: &TestMachine| {
+        let is_change = |lsn: &u64| !matches!(machine.ops[(lsn - 1) as usize], Op::Time);
+        let moments = moments(machine).into_iter().filter(|lsn| lsn * 1000 <= time);
+        let last = moments.filter(is_change).next_back()?;
+        Some((last, machine.of.1))
+    };
+    let (lsn, epoch) = epochs.iter().filter_map(of_epoch).max()?;
+    Some(Point { epoch, lsn: Lsn(lsn) })
+}
+
+/// Asks for some LSNs and times, folded and not.
+async fn ask(vault: &TestVault, epochs: &[TestMachine], dice: &mut Dice) {
+    let plain = without_manifests(vault).await;
+    for vault in [vault, &plain] {
+        let (reader, history) = (vault.reader(), history(vault).await);
+        let points = MachinePoints::of(&history);
+        for _ in 0..30 {
+            let machine = &epochs[dice.below(epochs.len() as u64) as usize];
+            let lsn = 1 + dice.below(machine.ops.len() as u64);
+            let point = Point { epoch: machine.of.1, lsn: Lsn(lsn) };
+            let chosen = points.choose(&reader, &history, At::Point(point)).await;
+            let is_moment = moments(machine).contains(&lsn);
+            assert_eq!(chosen.is_ok_and(|chosen| chosen.clean), is_moment, "{point}");
+        }
+        for _ in 0..30 {
+            let time = dice.below(2_000_000);
+            let chosen = points.choose(&reader, &history, At::Time(Micros(time))).await;
+            let chosen = chosen.ok().map(|chosen| chosen.point);
+            assert_eq!(chosen, moment_at(epochs, time), "at {time}");
+        }
+    }
+}
+
 #[test]
 fn at_every_lsn_of_ten_thousand_records_the_disks_are_those_of_the_model() {
     run(async {
@@ -196,7 +258,8 @@ fn at_every_lsn_of_ten_thousand_records_the_disks_are_those_of_the_model() {
         saga.fold().await;
         let every = std::env::var_os("TIDEGATE_EVERY_LSN").is_some();
         let (reader, history) = (saga.vault.reader(), history(&saga.vault).await);
-        let Saga { mut dice, epochs, .. } = saga;
+        let Saga { vault, mut dice, epochs, .. } = saga;
+        ask(&vault, &epochs, &mut dice).await;
         let mut recovered = 0;
         for machine in &epochs {
             let mut model = Model::of(&epochs, machine.of.1);

@@ -1,0 +1,63 @@
+//! What an agent finds at its start after crashes of the host, and of itself while it looks.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use tidegate_model::{Incarnation, Micros, VaultId};
+
+use super::*;
+use crate::RetryPolicy;
+use crate::live::Hooks;
+
+fn settings(folder: &Path, boot: u8) -> LiveSettings {
+    static LIVES: AtomicU8 = AtomicU8::new(1);
+    let life = || Incarnation::from_bytes([LIVES.fetch_add(1, Ordering::Relaxed); 16]);
+    let (number, path) = (0.try_into().unwrap(), folder.join("disk"));
+    let disk = LiveDisk { number, path, listen: "unix:/nowhere".parse().unwrap() };
+    LiveSettings {
+        machine: "db-1".parse().unwrap(),
+        vault: VaultId::from_bytes([7; 16]),
+        folder: folder.join("agent"),
+        journal_bytes: 64 << 20,
+        window_bytes: 1 << 20,
+        disks: vec![disk],
+        servers: Arc::default(),
+        bookmark_interval: Duration::from_secs(60),
+        application_interval: None,
+        hooks: Hooks::default(),
+        retry: RetryPolicy::default(),
+        clock: Arc::new(|| Micros(u64::MAX >> 1)),
+        boot: [boot; 16],
+        new_incarnation: Arc::new(life),
+    }
+}
+
+/// Opens as an agent does that is killed then; gives whose journal it has, and whether it goes on.
+fn opened(folder: &Path, boot: u8) -> (Incarnation, bool) {
+    let opened = open(&settings(folder, boot), false).unwrap();
+    (opened.opening.incarnation, opened.goes_on)
+}
+
+/// Opens the journal alone: an agent that is killed before it decides anything.
+fn looked_at(folder: &Path, boot: u8) {
+    let settings = settings(folder, boot);
+    let storage = UringStorage::open(&settings.journal()).unwrap();
+    let birth = Birth { incarnation: (settings.new_incarnation)(), boot: settings.boot };
+    let bounds = JournalSettings::of(settings.journal_bytes).unwrap();
+    drop(Journal::open(storage, bounds, &birth, Box::new(|_| {})).unwrap());
+}
+
+#[test]
+fn that_the_host_went_down_is_found_again_by_whoever_was_killed_while_it_looked() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk"), vec![1; 1 << 20]).unwrap();
+    let (first, goes_on) = opened(folder.path(), 1);
+    assert!(!goes_on);
+    assert_eq!(opened(folder.path(), 1), (first, true), "the same start of the host");
+    looked_at(folder.path(), 2);
+    looked_at(folder.path(), 2);
+    let (second, goes_on) = opened(folder.path(), 2);
+    assert!(second != first && !goes_on);
+    assert_eq!(opened(folder.path(), 2), (second, true));
+}
