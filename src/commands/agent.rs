@@ -1,9 +1,10 @@
-//! `tidegate agent run`, and what is asked of the agent that runs: `status`, `bookmark`.
+//! `tidegate agent run`, and what is asked of the agent that runs: `status`, `bookmark`, `resync`.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tidegate_agent::RetryPolicy;
 use tidegate_agent::connect::{ServerAddress, TlsConnector, TlsIdentity};
 use tidegate_agent::live::{
@@ -12,7 +13,7 @@ use tidegate_agent::live::{
 use tidegate_model::{Epoch, HumanBytes, Incarnation};
 use tidegate_vault::identity::Identity;
 
-use crate::cli::{AgentBookmarkArgs, AgentRunArgs, AgentStatusArgs};
+use crate::cli::{AgentBookmarkArgs, AgentResyncArgs, AgentRunArgs, AgentStatusArgs};
 use crate::config::agent::{self as config, AgentConfig, DiskConfig, Source};
 use crate::failure::Failure;
 use crate::output::Output;
@@ -107,6 +108,24 @@ pub(super) async fn bookmark(args: AgentBookmarkArgs, output: Output) -> Result<
     }
 }
 
+pub(super) async fn resync(args: AgentResyncArgs, output: Output) -> Result<(), Failure> {
+    match ask(&args.config, Request::Resync).await? {
+        Answer::Resync => {
+            let begun = ResyncBegun { resync: true };
+            output.result(&begun, |_| {
+                "the disks are compared with the vault; see `tidegate agent status`".to_owned()
+            })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What is told of a resync, which goes on by itself.
+#[derive(Serialize)]
+struct ResyncBegun {
+    resync: bool,
+}
+
 async fn ask(path: &Path, request: Request) -> Result<Answer, Failure> {
     let config = config::read(path)?;
     Ok(live::ask(&live::socket_of(&config.folder), &request).await?)
@@ -152,10 +171,11 @@ fn status_text(status: &Status) -> String {
         status.lag_ms as f64 / 1000.0,
         HumanBytes(status.bytes_per_second),
     );
+    let what = if status.copy.resync { "resync" } else { "initial copy" };
     let copy = match (status.copy.end, status.copy.seconds_left) {
-        (Some(end), _) => format!("the initial copy ended at {}:{end}", status.epoch),
+        (Some(end), _) => format!("the {what} ended at {}:{end}", status.epoch),
         (None, left) => format!(
-            "initial copy: {} of {}{}",
+            "{what}: {} of {}{}",
             HumanBytes(status.copy.bytes_copied),
             HumanBytes(status.copy.bytes_total),
             left.map_or_else(String::new, |left| format!(", {left} s left"))
