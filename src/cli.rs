@@ -17,7 +17,8 @@ use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
 pub(crate) use agent::{
-    AgentBookmarkArgs, AgentCommand, AgentCopyArgs, AgentPassArgs, AgentRunArgs, AgentStatusArgs,
+    AgentBookmarkArgs, AgentCommand, AgentCopyArgs, AgentPassArgs, AgentResyncArgs, AgentRunArgs,
+    AgentStatusArgs,
 };
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchRunArgs};
 

@@ -33,6 +33,12 @@ pub const GRANTS_MAX: usize = 4;
 pub const GRANT_BYTES: usize = 1 << 20;
 /// All of them, with the room for the indexes that they look through: one of the longest, or many.
 const GRANTS_BYTES: usize = GRANTS_MAX * GRANT_BYTES + SEALED_INDEX_BYTES_MAX;
+/// Machines whose disks may be compared with the vault at once, each with a window of what it holds.
+pub const RESYNCS_MAX: usize = 4;
+/// What one of them takes while it is read: a layer as it is opened, or the indexes of some packs.
+const RESYNC_READING_BYTES: usize = 64 << 20;
+/// All windows take this part of the bound: at 2 GiB one of them has 26 GiB of a disk.
+const RESYNC_PART: usize = 32;
 /// Sessions: one for each so many bytes of the bound.
 const BYTES_PER_SESSION: usize = 2 << 20;
 const SESSIONS_MIN: usize = 16;
@@ -129,6 +135,9 @@ pub struct MemoryPlan {
     pub packs_in_flight_per_shard: usize,
     /// Most units of a shard between dispatch and pack.
     pub units_in_flight_per_shard: usize,
+    /// Bytes of what the vault holds of a machine's disk, for each of [`RESYNCS_MAX`] machines that ask;
+    /// 0 where there is no room for that.
+    pub resync_window_bytes: usize,
     /// The sum.
     pub terms: Vec<MemoryTerm>,
 }
@@ -189,9 +198,33 @@ impl MemoryPlan {
             pack_buffers_per_shard,
             packs_in_flight_per_shard: pack_buffers_per_shard + PACKS_WITHOUT_FRAMES,
             units_in_flight_per_shard: units_in_flight(shards),
+            resync_window_bytes: 0,
             terms: Vec::new(),
         };
         plan.terms = plan.sum(shards);
+        Ok(plan)
+    }
+
+    /// The same, with room for comparing disks with the vault where that takes no more than half of what
+    /// the bound has beyond the least.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_resync(
+        bound: usize,
+        shards: usize,
+        record_bytes: usize,
+        frame_bytes: usize,
+    ) -> Result<Self, MemoryError> {
+        let window_bytes = bound / RESYNC_PART / RESYNCS_MAX;
+        let bytes = RESYNC_READING_BYTES + RESYNCS_MAX * window_bytes;
+        let beyond = bound.saturating_sub(Self::minimum(shards, record_bytes));
+        if bytes > beyond / 2 {
+            return Self::with_frames(bound, shards, record_bytes, frame_bytes);
+        }
+        let mut plan = Self::with_frames(bound - bytes, shards, record_bytes, frame_bytes)?;
+        plan.resync_window_bytes = window_bytes;
+        plan.terms.push(MemoryTerm { name: "resync", bytes });
         Ok(plan)
     }
 
@@ -330,6 +363,16 @@ mod tests {
         assert!(count > 0 && bytes >= 1 << 20, "{count} {bytes}");
     }
 
+    #[test]
+    fn disks_are_compared_where_the_bound_has_room_for_that() {
+        let window = |mebibytes: usize| {
+            let plan = MemoryPlan::with_resync(mebibytes << 20, 2, 65536, 256 << 10).unwrap();
+            plan.resync_window_bytes
+        };
+        assert_eq!(window(256), 0, "the least that two cores need, about");
+        assert_eq!((window(512), window(2048)), (4 << 20, 16 << 20));
+    }
+
     proptest! {
         #[test]
         fn the_terms_never_add_up_to_more_than_the_bound(
@@ -338,7 +381,10 @@ mod tests {
             record in prop::sample::select(vec![65536_usize, 262_144]),
             frame in prop::sample::select(vec![256_usize << 10, 1 << 20, 4 << 20]),
         ) {
-            if let Ok(plan) = MemoryPlan::with_frames(bound, shards, record, frame) {
+            for plan in [MemoryPlan::with_frames, MemoryPlan::with_resync]
+                .into_iter()
+                .flat_map(|plan| plan(bound, shards, record, frame))
+            {
                 prop_assert!(plan.total() <= bound);
                 prop_assert!(plan.pack_buffers_per_shard >= PACKS_PER_SHARD_MIN);
                 prop_assert!(plan.large_buffers >= shards * UNITS_PER_SHARD_MIN);

@@ -264,6 +264,12 @@ impl UnitBuilder {
         Self { stream, unit: None, record_bytes_max, frame_bytes, blanks }
     }
 
+    /// The stream.
+    #[must_use]
+    pub const fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
     /// Units whose buffer is given from now on take at most so many bytes of payload, or one record.
     pub fn limit_frames(&mut self, bytes: usize) {
         self.frame_bytes = bytes.max(self.record_bytes_max);

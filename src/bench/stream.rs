@@ -324,7 +324,7 @@ impl Stream {
                 self.totals = totals;
                 self.committed(committed);
             }
-            Event::Credit | Event::Slow(_) => {}
+            Event::Have(_) | Event::Credit | Event::Slow(_) => {}
             Event::Refused(refusal) => return Err(other(refusal)),
         }
         Ok(false)

@@ -14,6 +14,9 @@ pub(crate) enum AgentCommand {
     Run(AgentRunArgs),
     /// How a running agent is: its connection, what waits, how far the initial copy is.
     Status(AgentStatusArgs),
+    /// Compare the disks with what the vault has of them, and send what differs. A new epoch begins; the
+    /// disks are taken away for a moment.
+    Resync(AgentResyncArgs),
     /// Place a bookmark: a moment with a name, to which the machine can be brought back.
     Bookmark(AgentBookmarkArgs),
     /// Make a pass over the disks that others write to, and wait until what changed is captured.
@@ -49,6 +52,13 @@ pub(crate) struct AgentRunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentStatusArgs {
+    /// The configuration with which the agent was started.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentResyncArgs {
     /// The configuration with which the agent was started.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,

@@ -1,4 +1,4 @@
-//! `tidegate agent run`, and what is asked of the agent that runs: `status`, `bookmark`, `pass`.
+//! `tidegate agent run`, and what is asked of the agent that runs: `status`, `bookmark`, `pass`, `resync`.
 
 mod text;
 
@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tidegate_agent::RetryPolicy;
 use tidegate_agent::connect::{ServerAddress, TlsConnector, TlsIdentity};
 use tidegate_agent::live::{
@@ -15,7 +16,9 @@ use tidegate_agent::live::{
 use tidegate_model::Incarnation;
 use tidegate_vault::identity::Identity;
 
-use crate::cli::{AgentBookmarkArgs, AgentPassArgs, AgentRunArgs, AgentStatusArgs};
+use crate::cli::{
+    AgentBookmarkArgs, AgentPassArgs, AgentResyncArgs, AgentRunArgs, AgentStatusArgs,
+};
 use crate::config::agent::{
     self as config, AgentConfig, DiskConfig, HookConfig, PassConfig, Source,
 };
@@ -149,6 +152,24 @@ pub(super) async fn pass(args: AgentPassArgs, output: Output) -> Result<(), Fail
         Some(why) => Err(Failure::failed(format!("the pass came to nothing: {why}"))),
         None => output.result(&pass, |pass: &LastPass| format!("the pass {}", pass_text(pass))),
     }
+}
+
+pub(super) async fn resync(args: AgentResyncArgs, output: Output) -> Result<(), Failure> {
+    match ask(&args.config, Request::Resync).await? {
+        Answer::Resync => {
+            let begun = ResyncBegun { resync: true };
+            output.result(&begun, |_| {
+                "the disks are compared with the vault; see `tidegate agent status`".to_owned()
+            })
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// What is told of a resync, which goes on by itself.
+#[derive(Serialize)]
+struct ResyncBegun {
+    resync: bool,
 }
 
 async fn ask(path: &Path, request: Request) -> Result<Answer, Failure> {

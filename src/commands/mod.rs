@@ -102,6 +102,9 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Agent(AgentCommand::Status(args)) => {
             until_stopped(&stop, agent::status(args, output))
         }
+        Command::Agent(AgentCommand::Resync(args)) => {
+            until_stopped(&stop, agent::resync(args, output))
+        }
         Command::Agent(AgentCommand::Bookmark(args)) => {
             until_stopped(&stop, agent::bookmark(args, output))
         }

@@ -74,8 +74,9 @@ pub(super) async fn grant(host: &Host, hello: &Hello) -> Result<Grant, Refusal> 
         incarnation: hello.incarnation,
         claimed: hello.epoch,
         begins: match hello.begins {
-            Begins::Copy => tidegate_vault::meta::Begins::Copy,
-            Begins::Continue => tidegate_vault::meta::Begins::Continue,
+            Begins::Continue if shared.resyncs.is_some() => tidegate_vault::meta::Begins::Continue,
+            // Without answers all of it comes: then it needn't stand on anything.
+            Begins::Copy | Begins::Continue => tidegate_vault::meta::Begins::Copy,
         },
         acknowledged: hello.committed,
         parent: hello.parent,

@@ -15,11 +15,14 @@ use futures::future::{Either, select};
 use glommio::timer::Timer;
 use tidegate_model::{Checksum, Extent, Lsn, Micros, Remedy};
 use tidegate_pipeline::{Buffer, BufferWait, Entry, EntryKind, Sequence, Unit, UnitBuilder};
-use tidegate_wire::{Decoder, Item, Message, Record, RecordKind, Refusal, RefusalCode, server};
+use tidegate_wire::{
+    Decoder, Hashes, Have, Item, Message, Record, RecordKind, Refusal, RefusalCode, server,
+};
 
 use super::credit::Window;
 use super::host::{Host, Post, now};
 use super::line::Turn;
+use super::resync::Questions;
 
 /// A unit that isn't full is sent on its way so long after it was begun, give or take a half: all
 /// streams' units at the same moments, for a core that sleeps is woken once by all of them.
@@ -58,6 +61,8 @@ pub(super) struct Intake {
     waiting: Option<Waiting>,
     turn: Turn,
     linger: Option<Timer>,
+    /// What the agent asked, once it has asked something.
+    questions: Option<Questions>,
 }
 
 /// A write whose payload is coming in.
@@ -111,6 +116,7 @@ impl Intake {
             waiting: None,
             turn,
             linger: None,
+            questions: None,
         }
     }
 
@@ -185,6 +191,10 @@ impl Intake {
                     self.add(record, context);
                 }
             }
+            Item::Message(Message::Hashes(question)) => {
+                self.protocol.question(&question)?;
+                self.ask(question);
+            }
             Item::Message(Message::Bye) => {
                 self.protocol.bye()?;
                 return Ok(true);
@@ -218,6 +228,21 @@ impl Intake {
             }
         }
         Ok(false)
+    }
+
+    fn ask(&mut self, question: Hashes) {
+        if self.questions.is_none() {
+            let stream = self.builder.stream();
+            self.questions = Questions::begin(&self.host.shared, &stream.machine, stream.epoch);
+        }
+        if let Some(questions) = &mut self.questions {
+            questions.ask(question);
+        }
+    }
+
+    /// The next answer to what the agent asked.
+    pub(super) fn poll_answer(&mut self, context: &mut Context<'_>) -> Poll<Result<Have, Refusal>> {
+        self.questions.as_mut().map_or(Poll::Pending, |questions| questions.poll(context))
     }
 
     /// Adds a record without bytes, or keeps it until the unit that it has no room in has its place:

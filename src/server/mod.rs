@@ -26,6 +26,7 @@ mod listener;
 mod quiet;
 mod refill;
 mod report;
+mod resync;
 mod session;
 mod settings;
 mod shared;
@@ -198,12 +199,13 @@ fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Sha
         .min(frame_bytes_max);
     let level = settings.level.unwrap_or_else(|| Governor::default().level());
     let effort = Arc::new(Effort::new(level, settings.frame_bytes, frame_bytes));
-    let mut plan = MemoryPlan::with_frames(
-        settings.memory_bytes,
-        usize::from(shards),
-        record_bytes_max as usize,
-        frame_bytes,
-    )?;
+    // One without a port serves no agent that would ask.
+    let divide = match settings.listen {
+        Some(_) => MemoryPlan::with_resync,
+        None => MemoryPlan::with_frames,
+    };
+    let mut plan =
+        divide(settings.memory_bytes, usize::from(shards), record_bytes_max as usize, frame_bytes)?;
     plan.pack_close_bytes = plan.pack_close_bytes.min(settings.pack_bytes);
     let tls = settings.identity.map(settings::tls_config).transpose()?;
     let run = RunId::from_bytes(random()?);

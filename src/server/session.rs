@@ -115,6 +115,12 @@ impl Session {
             if let Err(refusal) = self.read_post(context) {
                 return Poll::Ready(End::Refused(refusal));
             }
+            while let Poll::Ready(answer) = self.intake.poll_answer(context) {
+                match answer {
+                    Ok(have) => self.intake.protocol.answer(have, &mut self.output),
+                    Err(refusal) => return Poll::Ready(End::Refused(refusal)),
+                }
+            }
             if let Err(error) = self.poll_output(context) {
                 return Poll::Ready(End::Lost(error));
             }

@@ -17,6 +17,7 @@ use super::directory::Directory;
 use super::front::Arrival;
 use super::grants::Grants;
 use super::latency::Latencies;
+use super::resync::Resyncs;
 use super::uploads::{PutGate, UploadFailure};
 use super::waits::Waits;
 
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     pub puts: PutGate,
     /// What grants of epochs share.
     pub grants: Grants,
+    /// What answers agents that ask what the vault holds; none where memory is short.
+    pub resyncs: Option<Resyncs>,
     /// Puts and grants under way.
     pub waits: Waits,
     /// How long a put is tried again.
@@ -122,6 +125,7 @@ impl Shared {
             packs_permille: AtomicU32::new(0),
         };
         let grants = Grants::of(&parts.vault);
+        let resyncs = Resyncs::of(&parts.vault, &plan);
         Self {
             block_bytes: parts.vault.description().block_bytes,
             vault: parts.vault,
@@ -141,6 +145,7 @@ impl Shared {
             plan,
             store: parts.store,
             grants,
+            resyncs,
             waits: Waits::default(),
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,

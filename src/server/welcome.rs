@@ -16,6 +16,8 @@ use glommio::timer::Timer;
 use tidegate_model::{Name, Remedy};
 use tidegate_pipeline::Stream;
 use tidegate_vault::grant::Grant;
+use tidegate_vault::meta::Begins;
+use tidegate_wire::limits::FEATURE_HASHES;
 use tidegate_wire::{Hello, Refusal, RefusalCode, Slow, SlowReason, Welcome, server};
 use tokio::io::DuplexStream;
 use tracing::{debug, info, warn};
@@ -134,7 +136,7 @@ async fn run(
     }
     match await_grant(&host, &mut link, &mut begun, &post).await {
         Ok(grant) => {
-            let Grant { epoch, committed, session } = grant;
+            let Grant { epoch, committed, session, begins: _ } = grant;
             let incarnation = begun.hello.incarnation;
             let recorded = Recorded { epoch, incarnation, session, committed };
             host.shared.directory.note_recorded(&machine, recorded);
@@ -233,6 +235,12 @@ async fn tell_slow(host: &Host, hello: &Hello, protocol: &server::Session) -> Ve
     output
 }
 
+/// What was offered and is to be had: questions are answered where the epoch goes on from a parent.
+fn features(host: &Host, hello: &Hello, grant: &Grant) -> u64 {
+    let answers = grant.begins == Begins::Continue && host.shared.resyncs.is_some();
+    if answers { hello.features & FEATURE_HASHES } else { 0 }
+}
+
 fn open(
     host: &Host,
     link: Link,
@@ -250,7 +258,7 @@ fn open(
         credit_bytes: u64::from(shared.record_bytes_max),
         record_bytes_max: shared.record_bytes_max,
         block_bytes: shared.block_bytes,
-        features: 0,
+        features: features(host, &hello, grant),
         run: shared.run,
         shard: host.number,
     };

@@ -1,6 +1,5 @@
 //! A machine whose disks a live agent serves: its configuration, its agent, and clients that write.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output as ToolOutput};
@@ -37,13 +36,7 @@ impl<'a> Machine<'a> {
     ) -> Self {
         let (machine, mut text) = Self::without_disks(site, name, disks, servers, more);
         for (number, disk) in disks.iter().enumerate() {
-            write!(
-                text,
-                "[[disk]]\nnumber = {number}\npath = '{}'\nsource = 'nbd'\nlisten = 'unix:{}'\n",
-                shown(disk),
-                shown(&machine.socket(number)),
-            )
-            .expect("a text grows");
+            text += &machine.disk_table(number, disk);
         }
         machine.configure(&text);
         machine
@@ -80,11 +73,7 @@ impl<'a> Machine<'a> {
         site.enroll(name, "machine");
         let config = site.path(&format!("{name}.toml"));
         let machine = Self { site, name: name.to_owned(), disks: disks.to_vec(), config };
-        let text = format!(
-            "identity = '{}'\nservers = {servers:?}\nfolder = '{}'\n{more}\n",
-            shown(&site.path(&format!("{name}.json"))),
-            shown(&machine.folder()),
-        );
+        let text = machine.head(servers, more);
         (machine, text)
     }
 
@@ -113,8 +102,50 @@ impl<'a> Machine<'a> {
         self.configure(&format!("{text}{more}\n"));
     }
 
-    fn call(&self, command: &str) -> Tidegate {
-        Tidegate::new(["--json", "agent", command, "--config"]).args([&self.config])
+    /// The same machine with other disks, each with its number.
+    pub fn with_disks(mut self, disks: &[(usize, &PathBuf)], servers: &[&str]) -> Self {
+        let mut text = self.head(servers, "");
+        disks.iter().for_each(|(number, disk)| text += &self.disk_table(*number, disk));
+        self.disks = disks.iter().map(|(_, disk)| (*disk).clone()).collect();
+        self.configure(&text);
+        self
+    }
+
+    fn head(&self, servers: &[&str], more: &str) -> String {
+        let identity = self.site.path(&format!("{}.json", self.name));
+        let (identity, folder) = (shown(&identity), self.folder());
+        let folder = shown(&folder);
+        format!("identity = '{identity}'\nservers = {servers:?}\nfolder = '{folder}'\n{more}\n")
+    }
+
+    fn disk_table(&self, number: usize, disk: &Path) -> String {
+        let (path, socket) = (shown(disk), self.socket(number));
+        let listen = shown(&socket);
+        format!(
+            "[[disk]]\nnumber = {number}\npath = '{path}'\nsource = 'nbd'\nlisten = 'unix:{listen}'\n"
+        )
+    }
+
+    /// A command of its agent, ready to run.
+    pub fn call(&self, command: &str) -> Tidegate {
+        Tidegate::new(self.args(command))
+    }
+
+    fn args(&self, command: &str) -> Vec<PathBuf> {
+        let words = ["--json", "agent", command, "--config"].map(PathBuf::from);
+        words.into_iter().chain([self.config.clone()]).collect()
+    }
+
+    /// `agent run` by another program, ready to run.
+    pub fn agent_by(&self, program: &Path) -> Tidegate {
+        Tidegate::of(program, self.args("run")).env("TIDEGATE_LOG", "info")
+    }
+
+    /// Waits until its first disk is served.
+    #[track_caller]
+    pub fn wait_until_served(&self) {
+        let read = || self.qemu_io(0, &["read 0 512".to_owned()]).status.success();
+        refusals::wait_until("its disks", read);
     }
 
     /// `agent run`, ready to run.

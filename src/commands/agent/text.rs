@@ -40,10 +40,11 @@ pub(super) fn status_text(status: &Status) -> String {
         status.lag_ms as f64 / 1000.0,
         HumanBytes(status.bytes_per_second),
     );
+    let what = if status.copy.resync { "resync" } else { "initial copy" };
     let copy = match (status.copy.end, status.copy.seconds_left) {
-        (Some(end), _) => format!("the initial copy ended at {}:{end}", status.epoch),
+        (Some(end), _) => format!("the {what} ended at {}:{end}", status.epoch),
         (None, left) => format!(
-            "initial copy: {} of {}{}",
+            "{what}: {} of {}{}",
             HumanBytes(status.copy.bytes_copied),
             HumanBytes(status.copy.bytes_total),
             left.map_or_else(String::new, |left| format!(", {left} s left"))

@@ -28,7 +28,7 @@ use crate::error::CopyError;
 use crate::progress::{Progress, add};
 use crate::reader::{Reader, ReaderSettings};
 use crate::retry::{Backoff, RetryPolicy};
-use crate::session::{self, End, State, Stream, stopped};
+use crate::session::{self, End, Stands, State, Stream, stopped};
 use crate::source::{Change, Source};
 use feed::CopyFeed;
 
@@ -137,6 +137,7 @@ fn stream(request: &CopyRequest) -> Stream {
         vault: request.vault,
         incarnation: request.incarnation,
         epoch: Epoch::NONE,
+        stands: Stands::Nothing,
         committed: Lsn::NONE,
         ever_sent: Lsn::NONE,
         record_bytes_max: None,

@@ -9,19 +9,21 @@ use std::time::Instant;
 
 use tidegate_hrl::journal::{AppendError, Change};
 use tidegate_model::limits::TEXT_BYTES_MAX;
-use tidegate_model::{Bookmark, BookmarkKind, Lsn, Micros};
+use tidegate_model::{Bookmark, BookmarkKind, Epoch, Lsn, Micros};
+use tokio::sync::Notify;
 
 use super::board::Board;
 use super::control::{Answer, Answers, Request};
 use super::drain::SharedLink;
-use super::error::{MarkError, PassFailed};
+use super::error::{LiveError, MarkError, PassFailed};
 use super::rate::Rate;
 use super::settings::{LiveDisk, LiveSettings};
 use super::status::{CopyStatus, DiskStatus, Marked, Mode, PassStatus, Status};
-use super::{Journal, Notebook, Passing, Tap};
+use super::{Journal, Notebook, Notes, Passing, Stands, Tap};
 use crate::capture::{self, Capture};
 use crate::pass::PassError;
 use crate::progress::Progress;
+use crate::session::Questions;
 use crate::tap;
 
 /// Moments kept for the lag: one for each step of the journal that isn't committed.
@@ -37,6 +39,10 @@ pub(super) struct Agent {
     pub passes: Board,
     pub link: SharedLink,
     pub progress: Arc<Progress>,
+    /// What the vault is asked by hashes.
+    pub questions: Arc<Questions>,
+    /// Told when somebody wants a resync.
+    pub resync: Notify,
     order: Mutex<Order>,
     /// Whose hooks are at work.
     freezing: Mutex<()>,
@@ -74,6 +80,8 @@ impl Agent {
             passes: Board::default(),
             link: SharedLink::default(),
             progress: Arc::default(),
+            questions: Arc::default(),
+            resync: Notify::new(),
             order: Mutex::new(Order { closed: false }),
             freezing: Mutex::default(),
             seen: Mutex::new(Seen {
@@ -184,6 +192,12 @@ impl Agent {
         self.order().closed = true;
     }
 
+    /// Notes what the vault has, for whoever must go on from there without the journal.
+    pub fn note_committed(&self) -> Result<(), LiveError> {
+        let committed = self.journal.usage().committed;
+        self.notebook.change(|notes| notes.committed = committed)
+    }
+
     /// Looks at how far everything is; called some times a second.
     pub fn sample(&self, at: Instant) {
         let (usage, now) = (self.journal.usage(), self.now());
@@ -221,23 +235,37 @@ impl Agent {
             journal_bytes_max: usage.bytes_max,
             lag_ms: lag / 1000,
             bytes_per_second: seen.committed.a_second(),
-            copy: self.copy_status(notes.copy_end, seen.copied.a_second()),
+            bytes_sent: self.progress.snapshot().bytes_sent,
+            copy: self.copy_status(&notes, seen.copied.a_second()),
             disks: self.disks(),
             passes: self.pass_status(),
             bookmark: seen.newest.clone(),
         }
     }
 
-    fn copy_status(&self, end: Option<Lsn>, a_second: u64) -> CopyStatus {
-        let bytes_total: u64 =
-            self.notebook.read().disks.iter().map(|noted| noted.disk.bytes).sum();
+    fn copy_status(&self, notes: &Notes, a_second: u64) -> CopyStatus {
+        let (end, resync) = (notes.copy_end, notes.stands != Stands::Nothing);
+        let bytes_total: u64 = notes.disks.iter().map(|noted| noted.disk.bytes).sum();
         let bytes_copied = self.bytes_copied();
         let seconds_left = if end.is_none() {
             bytes_total.saturating_sub(bytes_copied).checked_div(a_second)
         } else {
             None
         };
-        CopyStatus { bytes_total, bytes_copied, end, seconds_left }
+        CopyStatus { resync, bytes_total, bytes_copied, end, seconds_left }
+    }
+
+    /// Asks for a resync, which is a new incarnation.
+    fn begin_resync(&self) -> Result<(), &'static str> {
+        let notes = self.notebook.read();
+        if notes.epoch == Epoch::NONE {
+            return Err("no server has granted an epoch yet: there is nothing to compare with");
+        }
+        if notes.copy_end.is_none() {
+            return Err("the initial copy, or a resync, is under way already");
+        }
+        self.resync.notify_one();
+        Ok(())
     }
 
     fn bytes_copied(&self) -> u64 {
@@ -339,6 +367,10 @@ impl Answers for Agent {
     fn answer(&self, request: Request) -> Answer {
         match request {
             Request::Status => Answer::Status(Box::new(self.status())),
+            Request::Resync => match self.begin_resync() {
+                Ok(()) => Answer::Resync,
+                Err(why) => Answer::Refused(why.to_owned()),
+            },
             Request::Bookmark { name, application } => match self.bookmark(&name, application) {
                 Ok(marked) => Answer::Marked(marked),
                 Err(error) => Answer::Refused(error.to_string()),

@@ -1,4 +1,4 @@
-//! The agent's own socket: others of the same user ask how it is, and for bookmarks. A line of JSON
+//! The agent's own socket: others of the same user ask how it is, for bookmarks, and for a resync. A line of JSON
 //! each way.
 //!
 //! Limits: so many conversations at once, so long a request, so long until it is there and until its
@@ -37,6 +37,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 pub enum Request {
     /// How the agent is.
     Status,
+    /// Compare the disks with the vault.
+    Resync,
     /// A bookmark, here and now.
     Bookmark {
         /// A person's name for it.
@@ -57,6 +59,8 @@ pub enum Request {
 pub enum Answer {
     /// How the agent is.
     Status(Box<Status>),
+    /// It begins.
+    Resync,
     /// The bookmark is in the journal.
     Marked(Marked),
     /// A pass with this number is made as soon as it can be.

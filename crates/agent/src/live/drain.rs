@@ -16,8 +16,10 @@ use tidegate_model::{Epoch, Remedy};
 use tidegate_wire::RefusalCode;
 use tokio::sync::watch;
 
+use super::Stands;
 use super::error::LiveError;
 use super::feed::JournalFeed;
+use super::notes::Notebook;
 use crate::connect::{ConnectError, Connection, Connector};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::session::{self, End, SessionError, State, stopped};
@@ -77,6 +79,7 @@ pub(crate) struct Drain {
     pub(crate) state: State<JournalFeed>,
     pub(crate) servers: Arc<Vec<Server>>,
     pub(crate) link: SharedLink,
+    pub(crate) notebook: Arc<Notebook>,
     pub(crate) retry: RetryPolicy,
 }
 
@@ -164,6 +167,9 @@ impl Drain {
             Ok(End::Stopped) => Outcome::Ended(Drained::Stopped),
             Ok(End::Broken(cause) | End::Late(cause)) => Outcome::Trouble(cause),
             Err(LiveError::Session(error)) if self.state.epoch() == Epoch::NONE => {
+                if cant_stand(&error) {
+                    self.stand_on_less(&error)?;
+                }
                 Outcome::Trouble(error.to_string())
             }
             Err(LiveError::Session(error)) if breaks_chain(&error) => {
@@ -174,6 +180,16 @@ impl Drain {
             Err(LiveError::Session(error)) => Outcome::Trouble(error.to_string()),
             Err(error) => return Err(error),
         })
+    }
+
+    /// The vault can't go on from what this incarnation would stand on: it is tried with less.
+    fn stand_on_less(&mut self, error: &SessionError) -> Result<(), LiveError> {
+        let Some(stands) = self.state.stand_on_less() else { return Ok(()) };
+        match stands {
+            Stands::Nothing => tracing::error!(%error, "the disks are copied anew"),
+            _ => tracing::warn!(%error, "the disks are compared with what the vault has last"),
+        }
+        self.notebook.change(|notes| notes.stands = stands)
     }
 
     /// Tells of trouble, once while it stays the same.
@@ -210,6 +226,19 @@ fn breaks_chain(error: &SessionError) -> bool {
         SessionError::Protocol { .. }
         | SessionError::OtherEpoch { .. }
         | SessionError::SmallerRecords { .. } => false,
+    }
+}
+
+/// Whether the vault may grant an epoch that stands on less: it lacks what this would, can't read it, or
+/// the server is of a release that knows only named parents.
+fn cant_stand(error: &SessionError) -> bool {
+    const EPOCH: u16 = RefusalCode::Epoch as u16;
+    const PROTOCOL: u16 = RefusalCode::Protocol as u16;
+    match error {
+        SessionError::Refused { code, remedy, .. } => {
+            matches!(*code, EPOCH | PROTOCOL) || *remedy == Remedy::Repair
+        }
+        _ => false,
     }
 }
 

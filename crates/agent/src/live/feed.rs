@@ -15,6 +15,7 @@ use tidegate_hrl::journal::{Change, JournalError, Record};
 use tidegate_hrl::uring::UringStorage;
 use tidegate_model::limits::RECORD_BYTES_DEFAULT;
 use tidegate_model::{Disk, Extent, Lsn};
+use tidegate_wire::limits::FEATURE_HASHES;
 use tidegate_wire::{RecordKind, Welcome};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -22,7 +23,7 @@ use tokio::task::JoinHandle;
 use super::drain::SharedLink;
 use super::error::LiveError;
 use super::notes::Notebook;
-use super::{Journal, Progressing};
+use super::{Journal, Progressing, Stands};
 use crate::session::{Feed, Kept, Payload, What};
 
 type JournalReader = tidegate_hrl::JournalReader<UringStorage>;
@@ -174,7 +175,14 @@ impl Feed for JournalFeed {
 
     fn welcomed(&mut self, welcome: &Welcome) -> Result<(), LiveError> {
         self.link.change(|link| (link.connected, link.trouble) = (true, None));
-        self.notebook.change(|notes| notes.epoch = welcome.epoch)
+        let answers = welcome.features & FEATURE_HASHES != 0;
+        self.notebook.change(|notes| {
+            notes.epoch = welcome.epoch;
+            if !answers && notes.copy_end.is_none() {
+                // What isn't compared yet is copied, now and after a kill.
+                notes.stands = Stands::Nothing;
+            }
+        })
     }
 
     async fn next(&mut self) -> Result<Option<Kept>, LiveError> {

@@ -1,20 +1,23 @@
-//! The initial copy beside live changes: every range of the disks is captured under its lock and appended
-//! to the journal like a write, so that what was sent can be sent again.
+//! The initial copy beside live changes, or the resync: every range of the disks, or every one that the
+//! vault lacks, is captured under its lock and appended to the journal like a write, so that what was sent
+//! can be sent again.
 //!
 //! It leaves the journal to the writes: it appends only while half of it is free, and waits for each
 //! stretch to be durable, so that it never fills the batch that they gather in. How far it is stands in
 //! the notes, so the next life of the agent goes on from there. A bookmark ends it.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use tidegate_hrl::journal::AppendError;
-use tidegate_model::BookmarkKind;
+use tidegate_model::{BookmarkKind, Lsn};
 
-use super::Tap;
 use super::agent::Agent;
+use super::compare::{Comparison, Stretch};
 use super::error::{LiveError, MarkError};
 use super::halt::Halt;
-use crate::tap::{CAPTURE_BYTES_MAX, CaptureError};
+use super::{Stands, Tap};
+use crate::tap::{CAPTURE_BYTES_MAX, CaptureError, Captured};
 
 /// What is captured before it waits until that is durable: an eighth of the batch in which writes gather.
 const STRETCH_BYTES: u64 = 1 << 20;
@@ -27,61 +30,135 @@ const UNREADABLE_PAUSE: Duration = Duration::from_secs(10);
 /// How often what is copied is noted: so much is copied again after a kill, at most.
 const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Copies what isn't copied yet, until it is done or `halt`.
+/// Copies what isn't copied yet, until it is done or `halt`; compares it where the epoch stands on
+/// something.
 pub(super) fn copy(agent: &Agent, halt: &Halt) -> Result<(), LiveError> {
-    if agent.notebook.read().copy_end.is_some() {
+    let notes = agent.notebook.read();
+    if notes.copy_end.is_some() {
         return Ok(());
     }
-    tracing::info!(bytes = agent.status().copy.bytes_total, "the initial copy begins, or goes on");
+    let what = if notes.stands == Stands::Nothing { "the initial copy" } else { "the resync" };
+    tracing::info!(bytes = agent.status().copy.bytes_total, "{what} begins, or goes on");
     for tap in &agent.taps {
-        if !copy_disk(agent, tap, halt)? {
+        let index = notes.disks.iter().position(|noted| noted.disk.number == tap.disk());
+        let index = index.expect("what is tapped was declared");
+        let at = notes.disks[index].bytes_copied;
+        let copied = if notes.stands == Stands::Nothing {
+            copy_disk(agent, index, tap, at, halt, &mut Whole { tap, at })?
+        } else {
+            let mut comparison = Comparison::new(tap, &agent.questions, at);
+            copy_disk(agent, index, tap, at, halt, &mut comparison)?
+        };
+        if !copied {
             return Ok(());
         }
     }
     // Where there are passes, the first one captures the other disks, and ends the copy.
-    if agent.passing.is_empty() { end(agent, halt) } else { Ok(()) }
+    if agent.passing.is_empty() { end(agent, halt, what) } else { Ok(()) }
 }
 
-/// Copies one disk; false when it was stopped before its end.
-fn copy_disk(agent: &Agent, tap: &Tap, halt: &Halt) -> Result<bool, LiveError> {
-    let notes = agent.notebook.read();
-    let index = notes.disks.iter().position(|noted| noted.disk.number == tap.disk());
-    let index = index.expect("what is tapped was declared");
-    let mut at = notes.disks[index].bytes_copied;
-    let (mut noted, mut unsure) = (Instant::now(), 0);
+/// What of a disk is captured, stretch by stretch.
+trait Stretches {
+    /// The next one, which isn't beyond the disk's end; `None` when it shall stop.
+    fn next(&mut self, halt: &Halt) -> Result<Option<Stretch>, CaptureError>;
+}
+
+impl Stretches for Comparison<'_> {
+    fn next(&mut self, halt: &Halt) -> Result<Option<Stretch>, CaptureError> {
+        Comparison::next(self, halt)
+    }
+}
+
+/// All of it, from `at` on.
+struct Whole<'a> {
+    tap: &'a Tap,
+    at: u64,
+}
+
+impl Stretches for Whole<'_> {
+    fn next(&mut self, _: &Halt) -> Result<Option<Stretch>, CaptureError> {
+        let end = self.tap.bytes().min(self.at + CAPTURE_BYTES_MAX);
+        let needed = vec![self.at..end];
+        self.at = end;
+        Ok(Some(Stretch { end, needed }))
+    }
+}
+
+/// Captures one disk from `at` on; false when it was stopped before its end.
+fn copy_disk(
+    agent: &Agent,
+    index: usize,
+    tap: &Tap,
+    mut at: u64,
+    halt: &Halt,
+    stretches: &mut dyn Stretches,
+) -> Result<bool, LiveError> {
+    let (mut noted, mut unsure, mut appended) = (Instant::now(), 0, Lsn::NONE);
     while at < tap.bytes() {
-        if !room(agent, halt) {
+        let Some(stretch) = unless_unreadable(tap, halt, || stretches.next(halt))?.flatten() else {
             return Ok(false);
-        }
-        let bytes = CAPTURE_BYTES_MAX.min(tap.bytes() - at);
-        let captured = match tap.capture(at, bytes) {
-            Ok(captured) => captured,
-            Err(CaptureError::Journal(AppendError::Full { .. })) if !halt.within(PAUSE) => continue,
-            Err(CaptureError::Journal(AppendError::Full { .. })) => return Ok(false),
-            // The disk is served all the same, and what comes after this is copied then.
-            Err(error @ CaptureError::Read { .. }) => {
-                tracing::error!(disk = %tap.disk(), %error, "the copy waits, and tries it again");
-                if halt.within(UNREADABLE_PAUSE) {
-                    return Ok(false);
-                }
-                continue;
-            }
-            Err(error) => return Err(error.into()),
         };
-        at += bytes;
-        unsure += captured.data_bytes + ZERO_COST;
-        let last = at == tap.bytes();
-        if unsure >= STRETCH_BYTES || last {
-            agent.journal.wait_durable(captured.last)?;
-            unsure = 0;
-            // Only what is durable is never captured again.
-            if noted.elapsed() >= NOTE_INTERVAL || last {
-                agent.notebook.change(|notes| notes.disks[index].bytes_copied = at)?;
-                noted = Instant::now();
+        for needed in stretch.needed {
+            let Some(captured) = capture(agent, tap, &needed, halt)? else { return Ok(false) };
+            unsure += captured.data_bytes + ZERO_COST;
+            appended = captured.last;
+            if unsure >= STRETCH_BYTES {
+                agent.journal.wait_durable(appended)?;
+                unsure = 0;
             }
+        }
+        at = stretch.end;
+        // Only what is durable is never captured again.
+        if noted.elapsed() >= NOTE_INTERVAL || at == tap.bytes() {
+            agent.journal.wait_durable(appended)?;
+            agent.notebook.change(|notes| notes.disks[index].bytes_copied = at)?;
+            (noted, unsure) = (Instant::now(), 0);
         }
     }
     Ok(true)
+}
+
+/// Captures a range when there is room for it; `None` when it shall stop.
+fn capture(
+    agent: &Agent,
+    tap: &Tap,
+    range: &Range<u64>,
+    halt: &Halt,
+) -> Result<Option<Captured>, LiveError> {
+    while room(agent, halt) {
+        let capture = || tap.capture(range.start, range.end - range.start);
+        match unless_unreadable(tap, halt, || match capture() {
+            Err(CaptureError::Journal(AppendError::Full { .. })) => Ok(None),
+            captured => captured.map(Some),
+        })? {
+            Some(Some(captured)) => return Ok(Some(captured)),
+            Some(None) if halt.within(PAUSE) => return Ok(None),
+            Some(None) => {}
+            None => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// Does something with a disk, again and again while it can't be read: it is served all the same. `None`
+/// when it shall stop.
+fn unless_unreadable<T>(
+    tap: &Tap,
+    halt: &Halt,
+    mut work: impl FnMut() -> Result<T, CaptureError>,
+) -> Result<Option<T>, LiveError> {
+    loop {
+        match work() {
+            Ok(done) => return Ok(Some(done)),
+            Err(error @ CaptureError::Read { .. }) => {
+                tracing::error!(disk = %tap.disk(), %error, "the copy waits, and tries it again");
+                if halt.within(UNREADABLE_PAUSE) {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Waits until half of the journal is free; false when it shall stop.
@@ -98,12 +175,12 @@ pub(super) fn room(agent: &Agent, halt: &Halt) -> bool {
 }
 
 /// Places the bookmark from which on the disks are whole.
-fn end(agent: &Agent, halt: &Halt) -> Result<(), LiveError> {
+fn end(agent: &Agent, halt: &Halt, what: &str) -> Result<(), LiveError> {
     loop {
         match agent.mark(BookmarkKind::CopyEnd, "") {
             Ok(marked) => {
                 agent.notebook.change(|notes| notes.copy_end = Some(marked.lsn))?;
-                tracing::info!(lsn = %marked.lsn, "the initial copy has ended");
+                tracing::info!(lsn = %marked.lsn, "{what} has ended");
                 return Ok(());
             }
             Err(MarkError::Journal(error)) => return Err(error.into()),

@@ -16,6 +16,8 @@ use crate::tap::{Climb, Gap, Mode};
 const STEP: Duration = Duration::from_millis(100);
 /// After how long without a change the time is recorded: it costs a pack, and so a request.
 const TIME_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is noted what the vault has: so much more than that travels again when a history breaks.
+const NOTE_INTERVAL: Duration = Duration::from_secs(1);
 /// What is read again in one go: bookmarks and the next look wait for that.
 const CLIMB_BYTES: u64 = 4 << 20;
 /// How long a disk that can't be read is left alone before it is tried again.
@@ -27,6 +29,8 @@ pub(super) struct Keeper {
     /// When bookmarks are due.
     crash: Due,
     application: Option<Due>,
+    /// When it was last noted what the vault has.
+    noted: Instant,
     /// The last LSN, and since when it is that.
     last: (Lsn, Instant),
     /// Gaps that are closed and have no bookmark behind them yet.
@@ -63,15 +67,9 @@ impl Keeper {
         let crash = Due::after(agent.settings.bookmark_interval);
         let application = agent.settings.application_interval.map(Due::after);
         let last = (agent.journal.usage().last, Instant::now());
-        Self {
-            agent,
-            crash,
-            application,
-            last,
-            closed: Vec::new(),
-            unsure: goes_on,
-            unreadable: None,
-        }
+        let (closed, unreadable, noted) = (Vec::new(), None, Instant::now());
+        let unsure = goes_on;
+        Self { agent, crash, application, noted, last, closed, unsure, unreadable }
     }
 
     /// Keeps until `halt`, or until the journal can't be written any more.
@@ -80,6 +78,10 @@ impl Keeper {
             let now = Instant::now();
             self.agent.sample(now);
             self.agent.taps.iter().for_each(|tap| tap.free_marks());
+            if now.saturating_duration_since(self.noted) >= NOTE_INTERVAL {
+                self.agent.note_committed()?;
+                self.noted = now;
+            }
             self.climb(halt)?;
             self.tell_time(now)?;
             self.mark(now)?;
@@ -196,7 +198,7 @@ mod tests {
 
     use super::*;
     use crate::RetryPolicy;
-    use crate::live::{Hooks, Journal, LiveSettings, Notebook, Notes, PassSettings};
+    use crate::live::{Hooks, Journal, LiveSettings, Notebook, Notes, PassSettings, Stands};
 
     /// The keeper of an agent without disks, with a bookmark each minute.
     fn keeper(folder: &std::path::Path) -> Keeper {
@@ -222,7 +224,7 @@ mod tests {
             boot: [1; 16],
             new_incarnation: Arc::new(move || incarnation),
         };
-        let notes = Notes::new(incarnation, Vec::new());
+        let notes = Notes::new(incarnation, Stands::Nothing, Vec::new());
         let notebook = Notebook::create(&settings.notes(), notes).unwrap();
         let agent =
             Agent::new(settings, Arc::new(journal), Arc::new(notebook), Vec::new(), Vec::new());

@@ -18,10 +18,11 @@ use super::error::LiveError;
 use super::feed::{CAPTURED_BYTES_MAX, JournalFeed};
 use super::halt::Halt;
 use super::keeper::Keeper;
-use super::opened::{self, Opened};
+use super::opened::{self, Opened, Wish};
 use super::settings::{LiveDisk, LiveSettings, socket_of};
-use super::{Progressing, initial, passes};
-use crate::session::{State, Stream, stopped};
+use super::{Progressing, Stands, initial, passes};
+use crate::session::{SessionError, State, Stream, stopped};
+use crate::window::WindowError;
 
 /// How long clients' requests that are under way may take when the agent stops.
 const SERVE_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,11 +62,11 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
     ready: impl Fn(&Serving) + Send + Sync,
 ) -> Result<(), LiveError> {
-    let mut anew = false;
+    let mut wish = Wish::GoOn;
     let mut first = true;
     loop {
         let told = settings.clone();
-        let opened = blocking(move || opened::open(&told, anew)).await?;
+        let opened = blocking(move || opened::open(&told, wish)).await?;
         // Now that the folder is this agent's: another may have frozen something for itself.
         if std::mem::take(&mut first) {
             settings.hooks.recover(&settings.frozen());
@@ -73,13 +74,33 @@ pub async fn run(
         let life = Life::begin(&settings, opened).await?;
         ready(&life.serving());
         match life.run(&mut stop).await? {
-            None => return Ok(()),
-            Some(cause) => {
+            Ended::Stopped => return Ok(()),
+            Ended::Resync => {
+                tracing::info!("a resync was asked for: the disks are compared with the vault");
+                wish = Wish::Resync;
+            }
+            Ended::Broken { cause, stands: Stands::Nothing } => {
                 tracing::error!(%cause, "the vault can't go on from here: the disks are copied anew");
-                anew = true;
+                wish = Wish::Anew(Stands::Nothing);
+            }
+            Ended::Broken { cause, stands } => {
+                tracing::error!(
+                    %cause, "the vault can't go on from here: the disks are compared with it"
+                );
+                wish = Wish::Anew(stands);
             }
         }
     }
+}
+
+/// How a life ended that ended well.
+enum Ended {
+    /// The agent was asked to stop.
+    Stopped,
+    /// It was asked to compare its disks with the vault.
+    Resync,
+    /// A new incarnation must follow, which stands on this.
+    Broken { cause: String, stands: Stands },
 }
 
 /// Work that blocks, away from what mustn't.
@@ -131,16 +152,21 @@ impl Life {
             vault: settings.vault,
             incarnation: opening.incarnation,
             epoch: notebook.read().epoch,
+            stands: notebook.read().stands,
             committed: opening.committed,
             ever_sent: opening.recovered_to,
             record_bytes_max: Some(CAPTURED_BYTES_MAX),
             window_bytes: settings.window_bytes,
         };
-        let feed = JournalFeed::new(journal, notebook, progress.subscribe(), agent.link.clone());
+        let (told, link) = (progress.subscribe(), agent.link.clone());
+        let feed = JournalFeed::new(journal, notebook.clone(), told, link);
+        let mut state = State::new(stream, feed, agent.progress.clone());
+        state.questions = Some(agent.questions.clone());
         let drain = Drain {
-            state: State::new(stream, feed, agent.progress.clone()),
+            state,
             servers: settings.servers.clone(),
             link: agent.link.clone(),
+            notebook,
             retry: settings.retry.clone(),
         };
         let control = Listening::at(&socket_of(&settings.folder))?;
@@ -172,31 +198,29 @@ impl Life {
         Serving { machine: status.machine, disks: disks.collect() }
     }
 
-    /// Works until `stop`; gives the cause where a new incarnation must follow.
-    async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<Option<String>, LiveError> {
+    /// Works until `stop`, or until a new incarnation must follow.
+    async fn run(mut self, stop: &mut watch::Receiver<bool>) -> Result<Ended, LiveError> {
         let ended = self.work(stop).await;
-        let goes_on = matches!(ended, Ok(None));
+        let goes_on = matches!(ended, Ok(Ended::Stopped | Ended::Resync));
         let closed = self.close(goes_on).await;
-        match ended {
-            Ok(None) => closed.map(|()| None),
-            ended => ended,
+        if goes_on {
+            closed?;
         }
+        ended
     }
 
-    async fn work(
-        &mut self,
-        stop: &mut watch::Receiver<bool>,
-    ) -> Result<Option<String>, LiveError> {
+    async fn work(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Ended, LiveError> {
         let mut copying = true;
         let answering = self.control.serve(self.agent.clone());
         tokio::pin!(answering);
         loop {
             tokio::select! {
-                () = stopped(stop) => return Ok(None),
+                () = stopped(stop) => return Ok(Ended::Stopped),
+                () = self.agent.resync.notified() => return Ok(Ended::Resync),
                 () = &mut answering => return Err(LiveError::Ended),
                 drained = &mut self.drain => return match drained.unwrap_or(Err(LiveError::Ended)) {
-                    Ok(Drained::Broken(cause)) => Ok(Some(cause.to_string())),
-                    Err(error) if error.is_of_journal() => Ok(Some(error.to_string())),
+                    Ok(Drained::Broken(cause)) => Ok(self.broken(&cause.into())),
+                    Err(error) if error.is_of_journal() => Ok(self.broken(&error)),
                     Ok(_) => Err(LiveError::Ended),
                     Err(error) => Err(error),
                 },
@@ -210,6 +234,21 @@ impl Life {
                 }
             }
         }
+    }
+
+    /// What follows when the vault can't go on from here.
+    fn broken(&self, cause: &LiveError) -> Ended {
+        let notes = self.agent.notebook.read();
+        let stands = match cause {
+            // The vault has more than this agent ever had: the machine was restored, its agent with it.
+            LiveError::Session(SessionError::Window(WindowError::NeverSent { .. })) => {
+                notes.followed_from()
+            }
+            // What is compared with may be what is broken.
+            _ if notes.copy_end.is_none() => Stands::Nothing,
+            _ => Stands::Newest,
+        };
+        Ended::Broken { cause: cause.to_string(), stands }
     }
 
     /// Ends everything; where the history goes on, with what is left sent and the journal closed.
@@ -255,6 +294,7 @@ impl Life {
             }
         }
         drop(control);
+        agent.note_committed()?;
         // A journal whose disks didn't end well may not look as if they had.
         settled?;
         close_journal(agent).await

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! - [`run()`], `life`: the service; `opened`: what it finds at its start.
-//! - `agent`: what its parts share; `keeper`, `initial`, `passes`: what they do, on threads of their own.
+//! - `agent`: what its parts share; `keeper`, `initial`, `passes`: what they do, on threads of their own;
+//!   `compare`: what of a disk the vault lacks.
 //! - `feed`, `drain`: the journal's records, as sessions send them, to one server after the other.
 //! - [`Notes`]: what the agent must know of itself when it starts again.
 //! - [`Hooks`]: freezing applications around a bookmark.
@@ -18,6 +19,7 @@
 
 mod agent;
 mod board;
+mod compare;
 mod control;
 mod drain;
 mod error;
@@ -40,6 +42,7 @@ mod tests;
 use tidegate_hrl::uring::UringStorage;
 use tidegate_model::Lsn;
 
+pub use crate::session::Stands;
 pub use control::{Answer, ControlError, Request, ask};
 pub use drain::{Link, Server, SharedLink};
 pub use error::{LiveError, MarkError, PassFailed};

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tidegate_model::{Disk, Epoch, Incarnation, Lsn};
+use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Point};
 
 use super::error::LiveError;
+use crate::session::Stands;
 
 /// The version of the file that is written.
 const VERSION: u32 = 1;
@@ -28,6 +29,12 @@ pub struct Notes {
     pub incarnation: Incarnation,
     /// The epoch that a server granted; none before the first welcome.
     pub epoch: Epoch,
+    /// The last LSN of it that the vault is known to have, as of some moments ago.
+    #[serde(default)]
+    pub committed: Lsn,
+    /// What that stands on, unless a server said otherwise: its disks are compared with that.
+    #[serde(default)]
+    pub stands: Stands,
     /// The disks.
     pub disks: Vec<NotedDisk>,
     /// The bookmark that ended the initial copy.
@@ -41,19 +48,31 @@ pub struct NotedDisk {
     pub disk: Disk,
     /// The LSN of that.
     pub declared: Lsn,
-    /// Bytes from its beginning on that the initial copy has captured.
+    /// Bytes from its beginning on that the initial copy has captured, or the resync compared.
     pub bytes_copied: u64,
 }
 
 impl Notes {
     /// Those of a new incarnation with these disks, whose declarations have the LSNs from 1 on.
     #[must_use]
-    pub fn new(incarnation: Incarnation, disks: Vec<Disk>) -> Self {
+    pub fn new(incarnation: Incarnation, stands: Stands, disks: Vec<Disk>) -> Self {
         let noted = (1..).zip(disks);
         let noted =
             noted.map(|(lsn, disk)| NotedDisk { disk, declared: Lsn(lsn), bytes_copied: 0 });
         let (version, epoch, disks) = (VERSION, Epoch::NONE, noted.collect());
-        Self { version, incarnation, epoch, disks, copy_end: None }
+        let committed = Lsn::NONE;
+        Self { version, incarnation, epoch, committed, stands, disks, copy_end: None }
+    }
+
+    /// What an incarnation that follows this one stands on, as far as this one knows.
+    #[must_use]
+    pub fn followed_from(&self) -> Stands {
+        match (self.epoch, self.committed) {
+            // It was never welcomed.
+            (Epoch::NONE, _) => self.stands,
+            (_, Lsn::NONE) => Stands::Newest,
+            (epoch, lsn) => Stands::Point(Point { epoch, lsn }),
+        }
     }
 
     /// The disks that are declared at or before `lsn`.
@@ -170,7 +189,8 @@ mod tests {
             bytes: 1 << 20,
             name: "/dev/vda".to_owned(),
         };
-        Notes::new(Incarnation::from_bytes([1; 16]), vec![disk(0), disk(3)])
+        let incarnation = Incarnation::from_bytes([1; 16]);
+        Notes::new(incarnation, Stands::Newest, vec![disk(0), disk(3)])
     }
 
     #[test]

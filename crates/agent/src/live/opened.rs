@@ -2,8 +2,10 @@
 //!
 //! It goes on only where nothing can be missing from it: the journal is whole, and was closed or lost
 //! nothing that the disks' marks don't name; the notes are of this journal; the disks are those that were
-//! declared. Everything else is a new incarnation, whose initial copy begins by itself.
+//! declared. Everything else is a new incarnation, whose disks are compared with what the vault has of
+//! them: as it was where this agent knows it to have been, or as it was last.
 
+use std::fmt;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -17,7 +19,7 @@ use tokio::sync::watch;
 use super::error::LiveError;
 use super::notes::{Notebook, Notes};
 use super::settings::{DiskSource, LiveDisk, LiveSettings};
-use super::{Journal, Passing, Progressing, Tap};
+use super::{Journal, Passing, Progressing, Stands, Tap};
 use crate::pass::FileOrigin;
 use crate::source::Source;
 use crate::tap::{Resumed, TapError, TapSettings};
@@ -34,23 +36,63 @@ pub(super) struct Opened {
     pub progress: watch::Sender<Progressing>,
 }
 
-/// Why the history can't go on.
-type Cause = String;
+/// Whether the history goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// As it is found.
+    GoOn,
+    /// It can't: a new one begins, which stands on this.
+    Anew(Stands),
+    /// A new one begins at the end of this one.
+    Resync,
+}
 
-/// Opens everything in the agent's folder; `anew` where it is known that nothing can go on. Blocks.
-pub(super) fn open(settings: &LiveSettings, anew: bool) -> Result<Opened, LiveError> {
+/// Why the history can't go on, and what a new one follows.
+struct Broken {
+    cause: String,
+    before: Before,
+}
+
+/// What a new history follows, as far as this agent knows.
+struct Before {
+    /// What it stands on.
+    stands: Stands,
+    /// The disks that there were.
+    disks: Vec<Disk>,
+}
+
+impl Before {
+    /// What the notes tell; of whichever journal they are, the vault had what they say.
+    fn of(notes: Option<&Notes>) -> Self {
+        let Some(notes) = notes else { return Self { stands: Stands::Newest, disks: Vec::new() } };
+        let disks = notes.disks.iter().map(|noted| noted.disk.clone()).collect();
+        Self { stands: notes.followed_from(), disks }
+    }
+}
+
+/// Opens everything in the agent's folder. Blocks.
+pub(super) fn open(settings: &LiveSettings, wish: Wish) -> Result<Opened, LiveError> {
     make_folder(settings)?;
     let storage = UringStorage::open(&settings.journal())?;
-    if !anew {
-        match go_on(settings, &storage)? {
+    let notes = || Ok::<_, LiveError>(Notebook::open(&settings.notes())?.map(|book| book.read()));
+    let before = match wish {
+        Wish::Anew(stands) => Before { stands, ..Before::of(notes()?.as_ref()) },
+        Wish::GoOn | Wish::Resync => match go_on(settings, &storage, wish, notes()?, None)? {
             Ok(opened) => return Ok(opened),
-            Err(cause) => {
-                tracing::error!(%cause, "the history can't go on: the disks are copied anew");
+            Err(Broken { cause, before }) => {
+                if wish == Wish::GoOn {
+                    tracing::error!(
+                        %cause, stands = ?before.stands,
+                        "the history can't go on: the disks are compared with the vault"
+                    );
+                }
+                before
             }
-        }
-    }
+        },
+    };
     discard(&storage)?;
-    go_on(settings, &storage)?.map_err(|cause| LiveError::NotAnew { cause })
+    let opened = go_on(settings, &storage, Wish::GoOn, None, Some(before))?;
+    opened.map_err(|Broken { cause, .. }| LiveError::NotAnew { cause })
 }
 
 fn make_folder(settings: &LiveSettings) -> Result<(), LiveError> {
@@ -63,37 +105,42 @@ fn make_folder(settings: &LiveSettings) -> Result<(), LiveError> {
     }
 }
 
+/// Opens what is there, or begins anew where nothing is: then after `before`, or after what `notes` tell.
 fn go_on(
     settings: &LiveSettings,
     storage: &UringStorage,
-) -> Result<Result<Opened, Cause>, LiveError> {
+    wish: Wish,
+    notes: Option<Notes>,
+    before: Option<Before>,
+) -> Result<Result<Opened, Broken>, LiveError> {
     let (progress, _) = watch::channel(Progressing::default());
     let told = progress.clone();
     let tell = move |lsn| told.send_modify(|progress| progress.durable = lsn);
     let birth = Birth { incarnation: (settings.new_incarnation)(), boot: settings.boot };
     let bounds = JournalSettings::of(settings.journal_bytes)?;
+    let broken = |cause: &dyn fmt::Display| {
+        let (cause, before) = (cause.to_string(), Before::of(notes.as_ref()));
+        Ok(Err(Broken { cause, before }))
+    };
     let opened = Journal::open(storage.clone(), bounds, &birth, Box::new(tell));
     let (journal, opening) = match opened {
-        Err(error) if error.remedy() == Remedy::Repair => return Ok(Err(error.to_string())),
+        Err(error) if error.remedy() == Remedy::Repair => return broken(&error),
         opened => opened?,
     };
     let journal = Arc::new(journal);
-    let known = match known(settings, &opening)? {
-        Ok(known) => known,
-        Err(cause) => return Ok(Err(cause)),
-    };
+    let goes_on = opening.ending != Ending::New;
     let disks = declared(settings)?;
-    let mut taps = Vec::new();
-    let goes_on = known.is_some();
-    let notebook = match known {
-        Some(notebook) if notebook.read().disks.iter().map(|noted| &noted.disk).eq(&disks) => {
-            notebook
+    if goes_on && let Some(cause) = cause_to_begin_anew(wish, notes.as_ref(), &opening, &disks) {
+        return broken(&cause);
+    }
+    let notebook = match Notebook::open(&settings.notes())?.filter(|_| goes_on) {
+        Some(notebook) => notebook,
+        None => {
+            let before = before.unwrap_or_else(|| Before::of(notes.as_ref()));
+            begin(settings, &journal, &opening, disks, &before)?
         }
-        Some(_) => {
-            return Ok(Err("the disks, or their sizes, are others than before".to_owned()));
-        }
-        None => begin(settings, &journal, &opening, disks)?,
     };
+    let mut taps = Vec::new();
     for disk in settings.disks.iter().filter(|disk| disk.listen().is_some()) {
         let (path, marks) = (disk.path.clone(), settings.marks(disk.number));
         let told = TapSettings { disk: disk.number, path, marks, boot: settings.boot };
@@ -108,7 +155,9 @@ fn go_on(
                 tracing::info!(disk = %disk.number, ?ranges, "what was in flight was read again");
                 taps.push(Arc::new(tap));
             }
-            Resumed::Resync(cause) => return Ok(Err(format!("disk {}: {cause}", disk.number))),
+            Resumed::Resync(cause) => {
+                return broken(&format!("disk {}: {cause}", disk.number));
+            }
         }
     }
     let passing = passing(settings, &journal, &opening, &notebook.read())?;
@@ -146,42 +195,45 @@ fn declared(settings: &LiveSettings) -> Result<Vec<Disk>, LiveError> {
     settings.disks.iter().map(declare).collect()
 }
 
-/// The notes of a journal that goes on; none where it is new.
-fn known(
-    settings: &LiveSettings,
+/// Why a journal with records in it can't go on, as far as it and the notes tell.
+fn cause_to_begin_anew(
+    wish: Wish,
+    notes: Option<&Notes>,
     opening: &Opening,
-) -> Result<Result<Option<Notebook>, Cause>, LiveError> {
-    let cause = match opening.ending {
-        Ending::New => return Ok(Ok(None)),
-        Ending::Unclean { same_boot: false } => "the host ended while the journal was open",
-        Ending::Clean | Ending::Unclean { same_boot: true } => {
-            match Notebook::open(&settings.notes())? {
-                Some(notebook) if notebook.read().incarnation == opening.incarnation => {
-                    return Ok(Ok(Some(notebook)));
-                }
-                Some(_) => "the notes are of another journal",
-                None => "there are no notes of the journal",
-            }
-        }
-    };
-    Ok(Err(cause.to_owned()))
+    disks: &[Disk],
+) -> Option<&'static str> {
+    if opening.ending == (Ending::Unclean { same_boot: false }) {
+        return Some("the host ended while the journal was open");
+    }
+    let Some(notes) = notes else { return Some("there are no notes of the journal") };
+    if notes.incarnation != opening.incarnation {
+        return Some("the notes are of another journal");
+    }
+    if !notes.disks.iter().map(|noted| &noted.disk).eq(disks) {
+        return Some("the disks, or their sizes, are others than before");
+    }
+    (wish == Wish::Resync).then_some("a resync was asked for")
 }
 
-/// Declares the disks, which are the first records of a new incarnation, and notes that all of them must
-/// be captured.
+/// Declares the disks, which are the first records of a new incarnation, then those that were removed,
+/// and notes that all must be captured or compared.
 fn begin(
     settings: &LiveSettings,
     journal: &Journal,
     opening: &Opening,
     disks: Vec<Disk>,
+    before: &Before,
 ) -> Result<Notebook, LiveError> {
-    for disk in &disks {
-        let lsn = journal
-            .append(&Change::Disk(disk.clone()), (settings.clock)())
-            .map_err(LiveError::Declared)?;
+    let is_there = |number| disks.iter().any(|disk| disk.number == number);
+    let removed = before.disks.iter().filter(|disk| !is_there(disk.number));
+    let removed = removed.map(|disk| Disk { bytes: 0, ..disk.clone() });
+    for disk in disks.iter().cloned().chain(removed) {
+        let lsn =
+            journal.append(&Change::Disk(disk), (settings.clock)()).map_err(LiveError::Declared)?;
         journal.wait_durable(lsn)?;
     }
-    Notebook::create(&settings.notes(), Notes::new(opening.incarnation, disks))
+    let notes = Notes::new(opening.incarnation, before.stands, disks);
+    Notebook::create(&settings.notes(), notes)
 }
 
 #[cfg(test)]

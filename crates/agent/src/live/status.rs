@@ -32,7 +32,9 @@ pub struct Status {
     pub lag_ms: u64,
     /// Bytes a second that the vault took in the last seconds, zeros included.
     pub bytes_per_second: u64,
-    /// The initial copy.
+    /// Bytes sent to servers since this agent, or its incarnation, began.
+    pub bytes_sent: u64,
+    /// The initial copy, or the resync.
     pub copy: CopyStatus,
     /// The disks.
     pub disks: Vec<DiskStatus>,
@@ -42,12 +44,14 @@ pub struct Status {
     pub bookmark: Option<Marked>,
 }
 
-/// How far the initial copy is.
+/// How far the initial copy or the resync is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CopyStatus {
+    /// The disks are compared with what the vault has of them, as far as it has.
+    pub resync: bool,
     /// Of all disks.
     pub bytes_total: u64,
-    /// Captured.
+    /// Captured, or found in the vault.
     pub bytes_copied: u64,
     /// The bookmark that ended it.
     pub end: Option<Lsn>,

@@ -9,8 +9,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tidegate_hrl::journal::{Birth, Change, Ending, JournalSettings, Opening};
 use tidegate_hrl::uring::UringStorage;
-use tidegate_model::{Bookmark, BookmarkKind, Disk, Extent, Incarnation, Lsn, Micros, Remedy};
-use tidegate_wire::RecordKind;
+use tidegate_model::{
+    Bookmark, BookmarkKind, Disk, Extent, Incarnation, Lsn, Micros, Point, Remedy,
+};
+use tidegate_wire::{Begins, Hashes, RecordKind, RefusalCode};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -18,8 +20,8 @@ use super::drain::{Drain, Drained};
 use super::feed::JournalFeed;
 use super::{Journal, LiveError, Notebook, Notes, Progressing, Server, SharedLink};
 use crate::RetryPolicy;
-use crate::session::server::{Mischief, Random, TestServers, VAULT};
-use crate::session::{Feed, State, Stream};
+use crate::session::server::{Mischief, Random, TestServers, VAULT, answer};
+use crate::session::{Feed, Questions, Stands, State, Stream};
 
 const DISK_BYTES: u64 = 1 << 20;
 const BIRTH: Birth = Birth { incarnation: Incarnation::from_bytes([3; 16]), boot: [1; 16] };
@@ -34,6 +36,7 @@ struct Scene {
     appended: Appended,
     random: Random,
     window_bytes: u64,
+    stands: Stands,
 }
 
 /// One life of its agent.
@@ -42,6 +45,7 @@ struct Life {
     progress: watch::Sender<Progressing>,
     stop: watch::Sender<bool>,
     link: SharedLink,
+    questions: Arc<Questions>,
     drain: JoinHandle<Result<Drained, LiveError>>,
 }
 
@@ -57,6 +61,7 @@ impl Scene {
             appended: Vec::new(),
             random: Random(seed),
             window_bytes: 1 << 20,
+            stands: Stands::Nothing,
         }
     }
 
@@ -80,7 +85,8 @@ impl Scene {
             let disk = disk();
             journal.append(&Change::Disk(disk.clone()), Micros(1)).unwrap();
             self.appended.push((Change::Disk(disk.clone()), Micros(1)));
-            Notebook::create(&path, Notes::new(opening.incarnation, vec![disk])).unwrap();
+            Notebook::create(&path, Notes::new(opening.incarnation, self.stands, vec![disk]))
+                .unwrap();
         }
         // What wasn't durable is gone, and was never sent.
         self.appended.truncate(journal.usage().last.0 as usize);
@@ -93,26 +99,31 @@ impl Scene {
             vault: VAULT,
             incarnation: opening.incarnation,
             epoch: notebook.read().epoch,
+            stands: notebook.read().stands,
             committed: opening.committed,
             ever_sent: opening.recovered_to,
             record_bytes_max: Some(super::CAPTURED_BYTES_MAX),
             window_bytes: self.window_bytes,
         };
         let link = SharedLink::default();
-        let feed = JournalFeed::new(journal.clone(), notebook, durable, link.clone());
+        let feed = JournalFeed::new(journal.clone(), notebook.clone(), durable, link.clone());
         let server = |(number, server): (usize, &Arc<TestServers>)| Server {
             name: format!("server {number}"),
             connector: Box::new(server.clone()),
         };
+        let (mut state, questions) =
+            (State::new(stream, feed, Arc::default()), Arc::<Questions>::default());
+        state.questions = Some(questions.clone());
         let drain = Drain {
-            state: State::new(stream, feed, Arc::default()),
+            state,
             servers: Arc::new(self.servers.iter().enumerate().map(server).collect()),
             link: link.clone(),
+            notebook,
             retry: RetryPolicy { delay_min: Duration::from_millis(1), ..RetryPolicy::default() },
         };
         let (stop, mut stopped) = watch::channel(false);
         let drain = tokio::spawn(async move { drain.run(&mut stopped).await });
-        (Life { journal, progress, stop, link, drain }, opening)
+        (Life { journal, progress, stop, link, questions, drain }, opening)
     }
 
     /// Appends random changes, as many as asked for.
@@ -238,7 +249,7 @@ fn feed(folder: &TempDir) -> (Arc<Journal>, JournalFeed, watch::Sender<Progressi
     let settings = JournalSettings::of(64 << 20).unwrap();
     let (journal, opening) = Journal::open(storage, settings, &BIRTH, Box::new(|_| {})).unwrap();
     let journal = Arc::new(journal);
-    let notes = Notes::new(opening.incarnation, Vec::new());
+    let notes = Notes::new(opening.incarnation, Stands::Nothing, Vec::new());
     let notebook = Arc::new(Notebook::create(&folder.path().join("notes"), notes).unwrap());
     let (progress, durable) = watch::channel(Progressing::default());
     let feed = JournalFeed::new(journal.clone(), notebook, durable, SharedLink::default());
@@ -394,4 +405,54 @@ async fn an_incarnation_that_was_never_welcomed_isnt_given_up() {
     let (ended, _) = agent.end().await;
     assert!(matches!(ended, Drained::Whole), "{ended:?}");
     scene.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_question_has_its_answer_in_order_whatever_connections_are_cut() {
+    let mischief = Mischief { cut_below: Some(60_000), ..Mischief::default() };
+    for seed in 0..6 {
+        let mut scene = Scene::new(&[mischief], seed);
+        let (agent, _) = scene.open();
+        let mut asked = Vec::new();
+        for number in 0..60 {
+            scene.append(&agent.journal, 1);
+            let count = 1 + scene.random.below(128);
+            let hash = |_| [scene.random.below(256) as u8; 32];
+            let hashes: Vec<_> = (0..count).map(hash).collect();
+            let extent = Extent { disk: disk().number, offset: number << 24, length: count << 16 };
+            asked.push(Hashes { extent, hashes });
+            agent.questions.ask(asked[asked.len() - 1].clone());
+        }
+        let questions = agent.questions.clone();
+        let waiting = tokio::task::spawn_blocking(move || {
+            asked.iter().all(|asked| {
+                let have = questions.answer(Duration::from_secs(60));
+                have == Some(answer(asked))
+            })
+        });
+        assert!(waiting.await.unwrap(), "seed {seed}");
+        let (ended, _) = agent.end().await;
+        assert!(matches!(ended, Drained::Whole), "{ended:?}");
+        scene.check();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_the_vault_cant_go_on_from_a_state_it_is_asked_for_less() {
+    let refusal = Some(RefusalCode::Epoch);
+    let mischief = Mischief { refuse: Some((2, Remedy::Refuse)), refusal, ..Mischief::default() };
+    let mut scene = Scene::new(&[mischief], 1);
+    let parent = Point { epoch: tidegate_model::Epoch(7), lsn: Lsn(3) };
+    scene.stands = Stands::Point(parent);
+    let (agent, _) = scene.open();
+    scene.append(&agent.journal, 5);
+    let (ended, _) = agent.end().await;
+    assert!(matches!(ended, Drained::Whole), "{ended:?}");
+    let vault = scene.servers[0].vault.lock().unwrap();
+    let began: Vec<_> = vault.heard.iter().map(|hello| (hello.begins, hello.parent)).collect();
+    let expected =
+        [(Begins::Continue, Some(parent)), (Begins::Continue, None), (Begins::Copy, None)];
+    assert_eq!(began, expected);
+    let notes = Notebook::open(&scene.folder.path().join("notes.json")).unwrap().unwrap();
+    assert_eq!(notes.read().stands, Stands::Nothing, "after a kill, too");
 }

@@ -12,6 +12,7 @@
 mod error;
 mod feed;
 mod outbox;
+mod questions;
 mod record;
 mod state;
 
@@ -23,7 +24,9 @@ use std::time::Duration;
 
 use tidegate_model::{Lsn, Remedy};
 use tidegate_wire::agent::{self, Event};
-use tidegate_wire::{Decoder, Item, Message, Record, Refusal, Side, Slow, SlowReason, Totals};
+use tidegate_wire::{
+    Decoder, Hashes, Item, Message, Record, Refusal, Side, Slow, SlowReason, Totals,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -33,7 +36,9 @@ use crate::progress::add;
 pub use error::SessionError;
 pub(crate) use feed::Feed;
 use outbox::{Frame, Outbox};
+pub(crate) use questions::{Answers, Questions};
 pub(crate) use record::{Kept, Payload, What};
+pub use state::Stands;
 pub(crate) use state::{State, Stream};
 
 /// What the server says is short; this takes hundreds of its frames at once.
@@ -111,6 +116,7 @@ enum Next<E> {
     Written(io::Result<usize>),
     Flushed(io::Result<()>),
     Record(Result<Option<Kept>, E>),
+    Question(Hashes),
     Late,
     Stopped,
 }
@@ -184,6 +190,11 @@ impl<'a, F: Feed> Session<'a, F> {
                         self.state.keep(record);
                     }
                 }
+                Next::Question(question) => {
+                    let mut frame = Vec::new();
+                    self.wire.ask(&question, &mut frame);
+                    self.outbox.push(Frame::Whole(frame));
+                }
                 Next::Late => return Err(Stop::Ended(End::Late(self.owed().to_owned()))),
                 Next::Stopped => return Err(Stop::Ended(End::Stopped)),
             }
@@ -195,6 +206,7 @@ impl<'a, F: Feed> Session<'a, F> {
     async fn next(&mut self, link: &mut Link, stop: &mut watch::Receiver<bool>) -> Next<F::Error> {
         let deadline = self.deadline();
         let wants_record = self.wants_record();
+        let questions = self.state.questions.clone().filter(|_| self.may_ask());
         let Self { state, outbox, unflushed, .. } = self;
         let (slices, count) = outbox.slices();
         let writer = &mut link.writer;
@@ -210,11 +222,16 @@ impl<'a, F: Feed> Session<'a, F> {
             () = stopped(stop) => Next::Stopped,
             read = link.reader.read(&mut link.input) => Next::Read(read),
             record = state.feed.next(), if wants_record => Next::Record(record),
+            Some(question) = ask(questions.as_deref()) => Next::Question(question),
             next = write, if count > 0 || *unflushed => next,
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 Next::Late
             }
         }
+    }
+
+    fn may_ask(&self) -> bool {
+        self.welcomed && self.wire.may_ask() && self.outbox.has_room()
     }
 
     fn wants_record(&self) -> bool {
@@ -299,6 +316,12 @@ impl<'a, F: Feed> Session<'a, F> {
             Event::Welcome(welcome) => {
                 self.state.welcome(&welcome)?;
                 self.welcomed = true;
+                if let Some(questions) = &self.state.questions {
+                    questions.welcomed(match self.wire.may_ask() {
+                        true => Answers::Blocks(u64::from(welcome.block_bytes)),
+                        false => Answers::None,
+                    });
+                }
                 self.restate(welcome.committed);
                 tracing::info!(
                     epoch = %welcome.epoch, committed = %welcome.committed,
@@ -310,6 +333,11 @@ impl<'a, F: Feed> Session<'a, F> {
                 self.slow = None;
                 self.state.committed_up_to(committed)?;
                 tracing::debug!(%committed, sent = %self.wire.sent(), "acknowledged");
+            }
+            Event::Have(have) => {
+                if let Some(questions) = &self.state.questions {
+                    questions.answered(have);
+                }
             }
             Event::Credit => {}
             Event::Slow(slow) => {
@@ -366,6 +394,14 @@ impl<'a, F: Feed> Session<'a, F> {
             self.hear(&link.input[..count])?;
         }
         Ok(())
+    }
+}
+
+/// The next question; `None` at once where none may be asked.
+async fn ask(questions: Option<&Questions>) -> Option<Hashes> {
+    match questions {
+        Some(questions) => Some(questions.next().await),
+        None => None,
     }
 }
 

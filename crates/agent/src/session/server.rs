@@ -11,7 +11,8 @@ use std::time::Duration;
 use tidegate_model::{Epoch, Lsn, Remedy, RunId, VaultId};
 use tidegate_wire::server::Session;
 use tidegate_wire::{
-    Decoder, Hello, Item, Message, Record, RecordKind, Refusal, RefusalCode, Side, Totals, Welcome,
+    BlockHash, Decoder, Hashes, Have, Hello, Item, Message, Record, RecordKind, Refusal,
+    RefusalCode, Side, Totals, Welcome,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::Instant;
@@ -33,6 +34,8 @@ pub(crate) struct Mischief {
     pub(crate) mute: bool,
     /// Refuses the first connections so often, with this remedy.
     pub(crate) refuse: Option<(u64, Remedy)>,
+    /// With this code, not that of an occupied place.
+    pub(crate) refusal: Option<RefusalCode>,
     /// Takes records and commits none.
     pub(crate) never_commits: bool,
     /// Says after a reconnect that nothing is committed.
@@ -45,6 +48,8 @@ pub(crate) struct Vault {
     pub(crate) records: BTreeMap<u64, (Record, Vec<u8>)>,
     pub(crate) committed: u64,
     pub(crate) hellos: Vec<Hello>,
+    /// Those that were refused as well.
+    pub(crate) heard: Vec<Hello>,
     pub(crate) byes: u64,
 }
 
@@ -166,6 +171,13 @@ impl Connector for Arc<TestServers> {
     }
 }
 
+/// What is answered: blocks whose hash begins with an odd byte are there.
+pub(crate) fn answer(question: &Hashes) -> Have {
+    let there = |(index, hash): (usize, &BlockHash)| u128::from(hash[0] & 1) << index;
+    let blocks = question.hashes.iter().enumerate().map(there).sum();
+    Have { extent: question.extent, blocks }
+}
+
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -235,6 +247,10 @@ impl TestServer {
     fn hear(&mut self, item: Item<'_>) -> bool {
         match item {
             Item::Message(Message::Record(record)) => self.receive(record, Vec::new()),
+            Item::Message(Message::Hashes(question)) => {
+                self.session.question(&question).unwrap();
+                self.session.answer(answer(&question), &mut self.out);
+            }
             Item::Message(Message::Bye) => {
                 self.session.bye().unwrap();
                 self.vault.lock().unwrap().byes += 1;
@@ -258,15 +274,18 @@ impl TestServer {
 
     fn welcome(&mut self, message: Message) -> bool {
         let hello = self.session.hello(message).unwrap();
+        self.vault.lock().unwrap().heard.push(hello.clone());
         if let Some((count, remedy)) = self.mischief.refuse
             && self.number < count
         {
-            let refusal = Refusal::new(RefusalCode::Occupied, remedy, "no room", "go away");
+            let code = self.mischief.refusal.unwrap_or(RefusalCode::Occupied);
+            let refusal = Refusal::new(code, remedy, "no room", "go away");
             self.session.refuse(&refusal, &mut self.out);
             return false;
         }
         let mut vault = self.vault.lock().unwrap();
         assert!(hello.epoch.0 <= 1 && hello.committed.0 <= vault.committed);
+        let features = hello.features;
         vault.hellos.push(hello);
         let forgets = self.mischief.forgets && self.number > 0;
         let welcome = Welcome {
@@ -275,7 +294,7 @@ impl TestServer {
             credit_bytes: CREDIT,
             record_bytes_max: RECORD,
             block_bytes: RECORD,
-            features: 0,
+            features,
             run: RunId::from_bytes([1; 16]),
             shard: 0,
         };

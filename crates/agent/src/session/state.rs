@@ -2,16 +2,44 @@
 
 use std::sync::Arc;
 
-use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Name, VaultId};
-use tidegate_wire::{Begins, Hello, Totals, Welcome, limits::PROTOCOL_VERSION};
+use serde::{Deserialize, Serialize};
+use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Name, Point, VaultId};
+use tidegate_wire::limits::{FEATURE_HASHES, PROTOCOL_VERSION};
+use tidegate_wire::{Begins, Hello, Totals, Welcome};
 use tokio::time::Instant;
 
 use super::error::SessionError;
 use super::feed::Feed;
+use super::questions::Questions;
 use super::record::Kept;
 use crate::error::Awaited;
 use crate::progress::{Progress, add, raise};
 use crate::window::Window;
+
+/// What a new epoch stands on, as far as the agent knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stands {
+    /// On nothing: it begins with a copy.
+    #[default]
+    Nothing,
+    /// On what the vault has of the machine.
+    Newest,
+    /// On this point.
+    Point(Point),
+}
+
+impl Stands {
+    /// What it is tried with when the vault can't go on from this.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self {
+            Self::Point(_) => Some(Self::Newest),
+            Self::Newest => Some(Self::Nothing),
+            Self::Nothing => None,
+        }
+    }
+}
 
 /// Whose stream it is.
 #[derive(Debug, Clone)]
@@ -24,6 +52,8 @@ pub(crate) struct Stream {
     pub(crate) incarnation: Incarnation,
     /// The epoch, if a server granted one before.
     pub(crate) epoch: Epoch,
+    /// What a new one stands on.
+    pub(crate) stands: Stands,
     /// What is known to be committed of it.
     pub(crate) committed: Lsn,
     /// The last LSN that any connection can have sent before.
@@ -41,6 +71,8 @@ pub(crate) struct State<F> {
     pub(crate) progress: Arc<Progress>,
     pub(super) window: Window<Kept>,
     pub(crate) feed: F,
+    /// Questions by hashes, where any are asked.
+    pub(crate) questions: Option<Arc<Questions>>,
     /// Of what the window holds.
     memory_bytes: u64,
     /// When something was last committed, or there was nothing to commit.
@@ -57,6 +89,7 @@ impl<F: Feed> State<F> {
             stream,
             progress,
             feed,
+            questions: None,
             memory_bytes: 0,
             advanced: None,
             connections: 0,
@@ -86,6 +119,12 @@ impl<F: Feed> State<F> {
     /// The epoch, once one is granted.
     pub(crate) const fn epoch(&self) -> Epoch {
         self.stream.epoch
+    }
+
+    /// The vault can't go on from what a new epoch would stand on: takes the next, and gives it.
+    pub(crate) fn stand_on_less(&mut self) -> Option<Stands> {
+        self.stream.stands = self.stream.stands.next()?;
+        Some(self.stream.stands)
     }
 
     /// What became of the committed bytes, as servers counted it, and how many payload bytes none did.
@@ -131,9 +170,15 @@ impl<F: Feed> State<F> {
             incarnation: self.stream.incarnation,
             epoch,
             committed: if epoch == Epoch::NONE { Lsn::NONE } else { self.committed() },
-            features: 0,
-            begins: Begins::Copy,
-            parent: None,
+            features: if self.questions.is_some() { FEATURE_HASHES } else { 0 },
+            begins: match self.stream.stands {
+                Stands::Nothing => Begins::Copy,
+                Stands::Newest | Stands::Point(_) => Begins::Continue,
+            },
+            parent: match self.stream.stands {
+                Stands::Point(point) => Some(point),
+                Stands::Newest | Stands::Nothing => None,
+            },
             machine: self.stream.machine.clone(),
         }
     }

@@ -291,6 +291,15 @@ impl<S: Storage> Tap<S> {
         self.slots.settle(&self.marks, self.journal.durable());
     }
 
+    /// Reads a range of the disk while others may change it.
+    ///
+    /// # Errors
+    /// [`CaptureError::Read`]
+    pub fn look(&self, offset: u64, into: &mut [u8]) -> Result<(), CaptureError> {
+        let read = self.backing.read(offset, into);
+        read.map_err(|error| CaptureError::Read { offset, error })
+    }
+
     /// Ends the tap, so that the next one knows that nothing is missing: waits for what is under way
     /// and makes disk and journal durable. Changes that come later are refused. The journal is closed
     /// after this.

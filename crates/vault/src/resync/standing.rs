@@ -7,7 +7,7 @@
 use std::mem::size_of;
 
 use tidegate_model::limits::DISK_BYTES_MAX;
-use tidegate_model::{BlockName, Disk, DiskNumber, Epoch, Extent, Lsn, Point};
+use tidegate_model::{BlockName, Disk, DiskNumber, Epoch, Extent, Lsn, Name, Point};
 
 use crate::fold::{Layer, LayerSource};
 use crate::log::PackRead;
@@ -123,7 +123,7 @@ impl Standing {
     }
 
     /// Takes a pack of a log; of the machine only what its index lists under `machine`.
-    pub(super) fn add_pack(&mut self, pack: &PackRead, machine: &tidegate_model::Name) {
+    pub(super) fn add_pack(&mut self, pack: &PackRead, machine: &Name) {
         for record in &pack.index.records {
             let of = &pack.index.machines[usize::from(record.machine)];
             if of.name != *machine {
