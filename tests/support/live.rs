@@ -54,8 +54,7 @@ impl<'a> Machine<'a> {
         let (machine, mut text) = Self::without_disks(site, name, disks, servers, more);
         for (number, disk) in disks.iter().enumerate() {
             let disk = shown(disk);
-            write!(text, "[[disk]]\nnumber = {number}\npath = '{disk}'\nsource = 'scan'\n")
-                .expect("a text grows");
+            text += &format!("[[disk]]\nnumber = {number}\npath = '{disk}'\nsource = 'scan'\n");
         }
         machine.configure(&text);
         machine

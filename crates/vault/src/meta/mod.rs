@@ -13,11 +13,11 @@ mod records;
 mod table;
 
 pub use records::{Begins, EpochRecord, Run, SessionRecord};
-pub(crate) use table::{create, read};
 pub use table::{
     Records, create_epoch, create_run, create_session, list_epochs, list_machines, list_runs,
     list_sessions, newest_session, read_epoch, read_run,
 };
+pub(crate) use table::{create, read};
 
 use tidegate_model::Remedy;
 

@@ -39,7 +39,7 @@ pub async fn read(
     history.whole_lineage(point).map_err(broken)?;
     for Point { epoch, lsn } in &lineage {
         let declared = history.epochs.get(epoch).map(|told| &told.trace.declared);
-        for (at, disk) in declared.into_iter().flat_map(|disks| disks.range(..=*lsn)) {
+        for (at, (_, disk)) in declared.into_iter().flat_map(|disks| disks.range(..=*lsn)) {
             standing.add_disk(*epoch, *at, disk);
         }
     }

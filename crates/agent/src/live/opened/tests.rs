@@ -8,13 +8,14 @@ use tidegate_model::{Incarnation, Micros, VaultId};
 
 use super::*;
 use crate::RetryPolicy;
-use crate::live::Hooks;
+use crate::live::{Hooks, PassSettings};
 
 fn settings(folder: &Path, boot: u8) -> LiveSettings {
     static LIVES: AtomicU8 = AtomicU8::new(1);
     let life = || Incarnation::from_bytes([LIVES.fetch_add(1, Ordering::Relaxed); 16]);
     let (number, path) = (0.try_into().unwrap(), folder.join("disk"));
-    let disk = LiveDisk { number, path, listen: "unix:/nowhere".parse().unwrap() };
+    let source = DiskSource::Tap { listen: "unix:/nowhere".parse().unwrap() };
+    let disk = LiveDisk { number, path, source };
     LiveSettings {
         machine: "db-1".parse().unwrap(),
         vault: VaultId::from_bytes([7; 16]),
@@ -25,6 +26,7 @@ fn settings(folder: &Path, boot: u8) -> LiveSettings {
         servers: Arc::default(),
         bookmark_interval: Duration::from_secs(60),
         application_interval: None,
+        passes: PassSettings::default(),
         hooks: Hooks::default(),
         retry: RetryPolicy::default(),
         clock: Arc::new(|| Micros(u64::MAX >> 1)),
@@ -35,7 +37,7 @@ fn settings(folder: &Path, boot: u8) -> LiveSettings {
 
 /// Opens as an agent does that is killed then; gives whose journal it has, and whether it goes on.
 fn opened(folder: &Path, boot: u8) -> (Incarnation, bool) {
-    let opened = open(&settings(folder, boot), false).unwrap();
+    let opened = open(&settings(folder, boot), Wish::GoOn).unwrap();
     (opened.opening.incarnation, opened.goes_on)
 }
 
