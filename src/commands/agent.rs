@@ -10,8 +10,8 @@ use serde::Serialize;
 use tidegate_agent::RetryPolicy;
 use tidegate_agent::connect::{ServerAddress, TlsConnector, TlsIdentity};
 use tidegate_agent::live::{
-    self, Answer, DiskSource, Hooks, LastPass, LiveDisk, LiveSettings, PassSettings, Request,
-    Server, Serving,
+    self, Answer, BitmapSource, DiskSource, Hooks, LastPass, LiveDisk, LiveSettings, PassSettings,
+    Request, Server, Serving,
 };
 use tidegate_model::Incarnation;
 use tidegate_vault::identity::Identity;
@@ -89,16 +89,28 @@ fn connector(server: &str, identity: &Identity) -> Result<Server, Failure> {
 }
 
 fn disk(config: &DiskConfig) -> Result<LiveDisk, Failure> {
-    let source = match config.source {
-        Source::Nbd => {
-            let listen = config.listen.as_deref().unwrap_or_default().parse();
-            let listen = listen.map_err(|error| {
-                let number = config.number;
-                Failure::usage(format!("'listen' of disk {number} in the configuration: {error}"))
-            })?;
-            DiskSource::Tap { listen }
-        }
-        Source::Scan => DiskSource::Scan { snapshot: config.snapshot.clone() },
+    let address = |name: &str, text: &Option<String>| {
+        text.as_deref().unwrap_or_default().parse().map_err(|error| {
+            let number = config.number;
+            Failure::usage(format!("'{name}' of disk {number} in the configuration: {error}"))
+        })
+    };
+    // What a source needs was looked for when the configuration was read.
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let source = match (config.source, &config.qmp) {
+        (Source::Nbd, _) => DiskSource::Tap { listen: address("listen", &config.listen)? },
+        (Source::Scan, _) => DiskSource::Scan { snapshot: config.snapshot.clone() },
+        (Source::Bitmap, Some(monitor)) => DiskSource::Bitmap(BitmapSource::Monitor {
+            monitor: monitor.clone(),
+            address: address("nbd", &config.nbd)?,
+            node: text(&config.node),
+            scratch: config.scratch.clone(),
+        }),
+        (Source::Bitmap, None) => DiskSource::Bitmap(BitmapSource::Export {
+            address: address("nbd", &config.nbd)?,
+            export: text(&config.export),
+            bitmap: text(&config.bitmap),
+        }),
     };
     Ok(LiveDisk { number: config.number, path: config.path.clone(), source })
 }

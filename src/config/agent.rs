@@ -73,6 +73,18 @@ pub(crate) struct DiskConfig {
     pub listen: Option<String>,
     /// What is read in its place by passes: a snapshot of it.
     pub snapshot: Option<PathBuf>,
+    /// Where an export with a bitmap is served, as `listen` has it.
+    pub nbd: Option<String>,
+    /// The export's name there.
+    pub export: Option<String>,
+    /// The bitmap's name.
+    pub bitmap: Option<String>,
+    /// The socket of the monitor of a QEMU that makes export and bitmaps.
+    pub qmp: Option<PathBuf>,
+    /// Its name for the disk's node.
+    pub node: Option<String>,
+    /// The folder in which is kept what is overwritten while a pass reads.
+    pub scratch: Option<PathBuf>,
 }
 
 /// How a disk is captured.
@@ -83,6 +95,8 @@ pub(crate) enum Source {
     Nbd,
     /// It is compared with the last pass.
     Scan,
+    /// A hypervisor's bitmap says what changed.
+    Bitmap,
 }
 
 /// When there are bookmarks, in seconds.
@@ -225,19 +239,34 @@ impl HookConfig {
 }
 
 impl DiskConfig {
+    /// Each source needs its own, and takes nothing of the others'.
     fn check(&self) -> Result<(), String> {
-        let Self { number, source, .. } = self;
-        let is_tap = *source == Source::Nbd;
-        match (&self.listen, &self.snapshot) {
-            (None, _) if is_tap => Err(format!("disk {number} needs 'listen': where it is served")),
-            (_, Some(_)) if is_tap => {
-                Err(format!("disk {number} has a 'snapshot': those are read by passes only"))
+        let named = [
+            ("listen", self.listen.is_some()),
+            ("snapshot", self.snapshot.is_some()),
+            ("nbd", self.nbd.is_some()),
+            ("export", self.export.is_some()),
+            ("bitmap", self.bitmap.is_some()),
+            ("qmp", self.qmp.is_some()),
+            ("node", self.node.is_some()),
+            ("scratch", self.scratch.is_some()),
+        ];
+        let (needed, more): (&[&str], &[&str]) = match self.source {
+            Source::Nbd => (&["listen"], &[]),
+            Source::Scan => (&[], &["snapshot"]),
+            Source::Bitmap if self.qmp.is_some() => (&["qmp", "nbd", "node"], &["scratch"]),
+            Source::Bitmap => (&["nbd", "export", "bitmap"], &[]),
+        };
+        for (name, is_there) in named {
+            let (number, is_needed) = (self.number, needed.contains(&name));
+            if is_needed && !is_there {
+                return Err(format!("disk {number} needs '{name}', as its source is"));
             }
-            (Some(_), _) if !is_tap => Err(format!(
-                "disk {number} has 'listen', but only disks of source 'nbd' are served"
-            )),
-            _ => Ok(()),
+            if is_there && !is_needed && !more.contains(&name) {
+                return Err(format!("disk {number} has '{name}', which its source doesn't take"));
+            }
         }
+        Ok(())
     }
 }
 
@@ -294,9 +323,17 @@ mod tests {
         assert!(with(&format!("{DISK}[hooks]\ntimeout = 0\n")).contains("'hooks.timeout' is 0"));
         assert!(with(&format!("window = '1KiB'\n{DISK}")).contains("'window' must be"));
         assert!(with(&DISK.replace("listen = 'unix:a'", "")).contains("disk 0 needs 'listen'"));
-        assert!(with(&format!("{DISK}snapshot = 'b'\n")).contains("disk 0 has a 'snapshot'"));
+        assert!(with(&format!("{DISK}snapshot = 'b'\n")).contains("disk 0 has 'snapshot'"));
         let scan = DISK.replace("'nbd'", "'scan'");
         assert!(with(&scan).contains("disk 0 has 'listen'"));
+        let bitmap = DISK.replace("'nbd'", "'bitmap'").replace("listen =", "nbd =");
+        assert!(with(&bitmap).contains("disk 0 needs 'export'"));
+        let export = format!("{bitmap}export = 'e'\nbitmap = 'b'\n");
+        assert!(parse(&format!("{LEAST}{export}")).is_ok());
+        assert!(with(&format!("{export}node = 'n'\n")).contains("disk 0 has 'node'"));
+        let monitor = format!("{bitmap}qmp = 'q'\n");
+        assert!(with(&monitor).contains("disk 0 needs 'node'"));
+        assert!(parse(&format!("{LEAST}{monitor}node = 'n'\nscratch = 's'\n")).is_ok());
         let scan = scan.replace("listen = 'unix:a'", "snapshot = 'b'");
         assert!(parse(&format!("{LEAST}{scan}[passes]\nevery = 60\n")).is_ok());
         assert!(

@@ -31,6 +31,7 @@ mod keeper;
 mod life;
 mod notes;
 mod opened;
+mod origins;
 mod passes;
 mod rate;
 mod settings;
@@ -50,7 +51,7 @@ pub use feed::CAPTURED_BYTES_MAX;
 pub use hooks::{HookError, Hooks};
 pub use life::{ServedDisk, Serving, run};
 pub use notes::{Notebook, NotedDisk, Notes};
-pub use settings::{DiskSource, LiveDisk, LiveSettings, PassSettings, socket_of};
+pub use settings::{BitmapSource, DiskSource, LiveDisk, LiveSettings, PassSettings, socket_of};
 pub use status::{CopyStatus, DiskStatus, LastPass, Marked, Mode, PassStatus, RunningPass, Status};
 
 /// The journal of an agent.

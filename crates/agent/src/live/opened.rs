@@ -18,9 +18,10 @@ use tokio::sync::watch;
 
 use super::error::LiveError;
 use super::notes::{Notebook, Notes};
+use super::origins;
 use super::settings::{DiskSource, LiveDisk, LiveSettings};
 use super::{Journal, Passing, Progressing, Stands, Tap};
-use crate::pass::FileOrigin;
+use crate::pass::Image;
 use crate::source::Source;
 use crate::tap::{Resumed, TapError, TapSettings};
 
@@ -173,14 +174,11 @@ fn passing(
     notes: &Notes,
 ) -> Result<Vec<Arc<Passing>>, LiveError> {
     let mut passing = Vec::new();
-    for (disk, noted) in settings.disks.iter().zip(&notes.disks) {
-        let DiskSource::Scan { snapshot } = &disk.source else { continue };
-        let (path, bytes) = (disk.path.clone(), noted.disk.bytes);
-        let origin = FileOrigin { path, bytes, snapshot: snapshot.clone() };
+    let disks: Vec<_> = notes.disks.iter().map(|noted| noted.disk.clone()).collect();
+    for (disk, origin) in origins::of(settings, opening.incarnation, &disks)? {
         let (hashes, journal) = (settings.hashes(disk.number), journal.clone());
         let clock = settings.clock.clone();
-        let disk = Passing::open(&noted.disk, Box::new(origin), &hashes, journal, opening, clock)?;
-        passing.push(Arc::new(disk));
+        passing.push(Arc::new(Passing::open(&disk, origin, &hashes, journal, opening, clock)?));
     }
     Ok(passing)
 }
@@ -188,6 +186,10 @@ fn passing(
 /// The disks as they are declared.
 fn declared(settings: &LiveSettings) -> Result<Vec<Disk>, LiveError> {
     let declare = |disk: &LiveDisk| {
+        if let DiskSource::Bitmap(_) = disk.source {
+            let Image { name, bytes } = Image::open(&disk.path)?;
+            return Ok(Disk { number: disk.number, bytes, name });
+        }
         let source = Source::open(&disk.path).map_err(TapError::from)?;
         let (bytes, name) = (source.bytes(), source.name().to_owned());
         Ok(Disk { number: disk.number, bytes, name })

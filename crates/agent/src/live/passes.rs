@@ -9,6 +9,7 @@
 //! Invariant: what `before` made `after` takes away, also when the pass failed, and by the next start of
 //! an agent that was killed in between: a marker file stands as long.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -21,7 +22,9 @@ use super::error::{LiveError, MarkError, PassFailed};
 use super::halt::Halt;
 use super::hooks::{HookError, run};
 use super::initial::room;
+use super::settings::{DiskSource, LiveDisk};
 use super::status::{LastPass, Marked};
+use crate::capture::Capture;
 use crate::pass::{Compared, PassError, Reading};
 
 /// How often it looks whether a pass is due or asked for.
@@ -107,13 +110,19 @@ fn one(agent: &Agent, halt: &Halt, number: u64, name: &str) -> Result<Option<Las
 type Made = (Marked, Compared, Option<String>);
 
 fn make(agent: &Agent, halt: &Halt, name: &str) -> Result<Made, PassFailed> {
-    let passes = &agent.settings.passes;
-    if passes.application && passes.before.is_empty() {
+    if agent.settings.passes.application && !has_moments(agent) {
         let places = &agent.settings.hooks.file_systems;
         agent.frozen(|| around(agent, halt, name, places))?
     } else {
         around(agent, halt, name, &[])
     }
+}
+
+/// Whether all that is read are moments that are made at the pass's beginning: only then are applications
+/// frozen for no longer than that takes.
+fn has_moments(agent: &Agent) -> bool {
+    let is_itself = |disk: &LiveDisk| matches!(disk.source, DiskSource::Scan { snapshot: None });
+    !agent.settings.disks.iter().any(is_itself)
 }
 
 /// Watches the disks, and runs what is to run around a pass.
@@ -139,8 +148,7 @@ fn within(
     };
     let reads = agent.passing.iter().map(|passing| begin(passing));
     let mut reads = reads.collect::<Result<Vec<_>, _>>()?;
-    before(agent)?;
-    reads.iter_mut().try_for_each(|(_, reading)| reading.open())?;
+    open(agent, &mut reads)?;
     // From here on no LSN is a moment of the machine, until the bookmark at the end.
     let mut found = Compared::default();
     for (passing, reading) in &mut reads {
@@ -150,19 +158,24 @@ fn within(
         }
         found = found.and(compared);
     }
+    reads.iter().try_for_each(|(_, reading)| reading.check())?;
     let (marked, fuzzy) = end(agent, halt, name, || cause(agent, &reads, frozen, changes))?;
+    for (disk, reading) in &mut reads {
+        if let Err(error) = reading.captured() {
+            tracing::warn!(disk = %disk.disk(), %error, "the next pass reads the same again");
+        }
+    }
     Ok((marked, found, fuzzy))
 }
 
-fn before(agent: &Agent) -> Result<(), PassFailed> {
+/// Makes the moments that are read, and opens them.
+fn open(agent: &Agent, reads: &mut [Read<'_>]) -> Result<(), PassFailed> {
     let passes = &agent.settings.passes;
-    let snapshot = || run(&passes.before, passes.limit, &[]);
-    if passes.application && !passes.before.is_empty() {
-        agent.frozen(snapshot)??;
-    } else {
-        snapshot()?;
-    }
-    Ok(())
+    let mut make = || -> Result<(), PassFailed> {
+        run(&passes.before, passes.limit, &[])?;
+        Ok(reads.iter_mut().try_for_each(|(_, reading)| reading.open())?)
+    };
+    if passes.application && has_moments(agent) { agent.frozen(make)? } else { make() }
 }
 
 /// Runs what is to run after a pass.
@@ -194,10 +207,13 @@ fn cause(
             return Ok(Some(change.to_string()));
         }
     }
-    // Those that stood still are now as they were read, and so fit what is written to others now.
-    let are_present = reads.iter().all(|(_, reading)| reading.is_present());
+    // Those that stood still are now as they were read, and so fit any moment of the others meanwhile.
+    let moments: BTreeSet<_> = reads.iter().filter_map(|(_, reading)| reading.moment()).collect();
+    if moments.len() > 1 {
+        return Ok(Some("disks are read from different moments".to_owned()));
+    }
     let moved = agent.taps.iter().zip(before).find(|(tap, before)| tap.changes() != **before);
-    let moved = moved.filter(|_| !are_present);
+    let moved = moved.filter(|_| !moments.is_empty());
     Ok(moved.map(|(tap, _)| {
         format!("disk {} was written to while a snapshot of another was read", tap.disk())
     }))

@@ -72,6 +72,33 @@ pub enum DiskSource {
         /// What is read in its place, if it isn't read itself: a snapshot of it.
         snapshot: Option<PathBuf>,
     },
+    /// A hypervisor's bitmap says what changed. `path` is a qcow2 image.
+    Bitmap(BitmapSource),
+}
+
+/// Where a disk with a bitmap is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BitmapSource {
+    /// An export that somebody serves while a pass is made.
+    Export {
+        /// Where.
+        address: Address,
+        /// Its name.
+        export: String,
+        /// The bitmap's name.
+        bitmap: String,
+    },
+    /// A running QEMU makes the export and the bitmaps.
+    Monitor {
+        /// The socket of its monitor.
+        monitor: PathBuf,
+        /// Where it serves NBD, or shall.
+        address: Address,
+        /// Its name for the disk's node.
+        node: String,
+        /// What is overwritten while a pass reads is kept in a file in this folder.
+        scratch: Option<PathBuf>,
+    },
 }
 
 impl DiskSource {
@@ -80,6 +107,7 @@ impl DiskSource {
         match self {
             Self::Tap { .. } => "nbd",
             Self::Scan { .. } => "scan",
+            Self::Bitmap(_) => "bitmap",
         }
     }
 }
@@ -95,7 +123,8 @@ pub struct PassSettings {
     pub after: Vec<String>,
     /// How long each may take.
     pub limit: Duration,
-    /// Whether applications are frozen while snapshots are made; where none are, for the whole pass.
+    /// Whether applications are frozen while what is read is made; where a disk is read itself, for the
+    /// whole pass.
     pub application: bool,
 }
 
@@ -122,6 +151,16 @@ impl LiveSettings {
         self.folder.join(format!("disk-{disk}.hashes"))
     }
 
+    /// The note of which bitmap the next pass begins with.
+    pub(super) fn bitmap(&self, disk: DiskNumber) -> PathBuf {
+        self.folder.join(format!("disk-{disk}.bitmap"))
+    }
+
+    /// Where what is overwritten while a pass reads is kept, unless another folder is named.
+    pub(super) fn scratch(&self, disk: DiskNumber, folder: Option<&Path>) -> PathBuf {
+        folder.unwrap_or(&self.folder).join(format!("tidegate-{}-{disk}.scratch", self.machine))
+    }
+
     pub(super) fn passing(&self) -> PathBuf {
         self.folder.join("passing")
     }
@@ -141,7 +180,7 @@ impl LiveDisk {
     pub(super) const fn listen(&self) -> Option<&Address> {
         match &self.source {
             DiskSource::Tap { listen } => Some(listen),
-            DiskSource::Scan { .. } => None,
+            DiskSource::Scan { .. } | DiskSource::Bitmap(_) => None,
         }
     }
 }

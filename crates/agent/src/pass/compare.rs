@@ -1,5 +1,7 @@
-//! One pass over one disk: blocks whose hash isn't the one that is noted go to the journal.
+//! One pass over one disk: blocks that may have changed, and of which nothing is known, are read; those
+//! whose hash isn't the one that is noted go to the journal.
 
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
 
@@ -42,12 +44,34 @@ impl Compared {
     }
 }
 
-/// Hashes that are noted once the records of their blocks are durable.
-#[derive(Default)]
-struct Unsure {
-    hashes: Vec<(u64, Vec<Hash>)>,
+/// A pass that is being made.
+struct Work<'a> {
+    reading: &'a mut dyn Reading,
+    /// Waits until the journal has room; false ends the pass.
+    room: &'a mut dyn FnMut() -> bool,
+    /// The next range that may have changed.
+    dirty: Option<Range<u64>>,
+    found: Compared,
+    /// Hashes that are noted once the records of their blocks are durable.
+    unsure: Vec<(u64, Vec<Hash>)>,
+    unsure_bytes: u64,
     last: Lsn,
-    bytes: u64,
+}
+
+impl Work<'_> {
+    /// Which of the blocks from `at` on, of which this is known, must be read. Asked in their order.
+    fn wanted(&mut self, at: u64, known: &[Hash]) -> Result<Vec<bool>, PassError> {
+        let mut wanted = Vec::with_capacity(known.len());
+        for (start, hash) in (at..).step_by(BLOCK_BYTES as usize).zip(known) {
+            while self.dirty.as_ref().is_some_and(|dirty| dirty.end <= start) {
+                self.dirty = self.reading.next(start)?;
+            }
+            let is_dirty =
+                self.dirty.as_ref().is_some_and(|dirty| dirty.start < start + BLOCK_BYTES);
+            wanted.push(is_dirty || *hash == UNKNOWN);
+        }
+        Ok(wanted)
+    }
 }
 
 impl<S: Storage> Passing<S> {
@@ -63,45 +87,59 @@ impl<S: Storage> Passing<S> {
     ) -> Result<Compared, PassError> {
         let pool = Pool::new(STRETCH_BYTES as usize, 1).map_err(PassError::Memory)?;
         let mut buffer = pool.take().expect("the only one who takes from it");
-        let (mut found, mut unsure, mut at) = (Compared::default(), Unsure::default(), 0);
-        while let Some(range) = reading.next(at)? {
-            at = range.start / BLOCK_BYTES * BLOCK_BYTES;
-            while at < range.end {
-                if !room() {
-                    self.settle(&mut unsure)?;
-                    return Ok(found);
-                }
-                let end = range.end.next_multiple_of(BLOCK_BYTES).min(at + STRETCH_BYTES);
-                let end = end.min(self.bytes);
-                let data = &mut buffer[..usize::try_from(end - at).unwrap_or(usize::MAX)];
-                reading.read(at, data)?;
-                found.read_bytes += data.len() as u64;
-                self.stretch(at, data, &mut found, &mut unsure, room)?;
-                if unsure.bytes >= UNSURE_BYTES {
-                    self.settle(&mut unsure)?;
-                }
-                at = end;
-                self.looked.store(at, Ordering::Relaxed);
+        let (dirty, found, unsure) = (reading.next(0)?, Compared::default(), Vec::new());
+        let mut work =
+            Work { reading, room, dirty, found, unsure, unsure_bytes: 0, last: Lsn::NONE };
+        for at in (0..self.bytes).step_by(STRETCH_BYTES as usize) {
+            if !(work.room)() {
+                break;
             }
+            let end = self.bytes.min(at + STRETCH_BYTES);
+            self.stretch(at..end, &mut buffer, &mut work)?;
+            if work.unsure_bytes >= UNSURE_BYTES {
+                self.settle(&mut work)?;
+            }
+            self.looked.store(end, Ordering::Relaxed);
         }
-        self.settle(&mut unsure)?;
-        self.looked.store(self.bytes, Ordering::Relaxed);
-        Ok(found)
+        self.settle(&mut work)?;
+        Ok(work.found)
     }
 
-    /// Compares the blocks of a stretch, and appends those that changed.
+    /// Reads those blocks of a stretch that must be.
     fn stretch(
+        &self,
+        stretch: Range<u64>,
+        buffer: &mut [u8],
+        work: &mut Work<'_>,
+    ) -> Result<(), PassError> {
+        let blocks = (stretch.end - stretch.start).div_ceil(BLOCK_BYTES);
+        let mut known = vec![UNKNOWN; usize::try_from(blocks).unwrap_or(usize::MAX)];
+        self.hashes.read(stretch.start / BLOCK_BYTES, &mut known)?;
+        let (wanted, mut first) = (work.wanted(stretch.start, &known)?, 0);
+        for run in wanted.chunk_by(|one, other| one == other) {
+            if run[0] {
+                let start = stretch.start + first as u64 * BLOCK_BYTES;
+                let bytes = (run.len() as u64 * BLOCK_BYTES).min(stretch.end - start);
+                let data = &mut buffer[..usize::try_from(bytes).unwrap_or(usize::MAX)];
+                work.reading.read(start, data)?;
+                work.found.read_bytes += bytes;
+                self.capture(start, data, &known[first..first + run.len()], work)?;
+            }
+            first += run.len();
+        }
+        Ok(())
+    }
+
+    /// Appends those blocks that aren't as they are known.
+    fn capture(
         &self,
         at: u64,
         data: &[u8],
-        found: &mut Compared,
-        unsure: &mut Unsure,
-        room: &mut dyn FnMut() -> bool,
+        known: &[Hash],
+        work: &mut Work<'_>,
     ) -> Result<(), PassError> {
         let first = at / BLOCK_BYTES;
         let fresh: Vec<Hash> = data.chunks(BLOCK_BYTES as usize).map(hash).collect();
-        let mut known = vec![UNKNOWN; fresh.len()];
-        self.hashes.read(first, &mut known)?;
         let mut index = 0;
         while index < fresh.len() {
             let differ = |index: &usize| fresh[*index] != known[*index];
@@ -113,17 +151,16 @@ impl<S: Storage> Passing<S> {
             let (block, start) = (first + index as u64, index * BLOCK_BYTES as usize);
             let changed = &data[start..data.len().min(start + count * BLOCK_BYTES as usize)];
             self.hashes.forget(block, count)?;
-            let offset = block * BLOCK_BYTES;
-            for piece in pieces(offset, changed) {
-                let Some(lsn) = self.append(piece, room)? else { return Ok(()) };
-                unsure.last = lsn;
+            for piece in pieces(block * BLOCK_BYTES, changed) {
+                let Some(lsn) = self.append(piece, work.room)? else { return Ok(()) };
+                work.last = lsn;
                 let bytes =
                     if let Piece::Data { data, .. } = piece { data.len() as u64 } else { 0 };
-                found.data_bytes += bytes;
-                unsure.bytes += bytes.max(ZERO_COST);
+                work.found.data_bytes += bytes;
+                work.unsure_bytes += bytes.max(ZERO_COST);
             }
-            found.changed_bytes += changed.len() as u64;
-            unsure.hashes.push((block, fresh[index..index + count].to_vec()));
+            work.found.changed_bytes += changed.len() as u64;
+            work.unsure.push((block, fresh[index..index + count].to_vec()));
             index += count;
         }
         Ok(())
@@ -150,12 +187,12 @@ impl<S: Storage> Passing<S> {
     }
 
     /// Waits until what was appended is durable, and notes its hashes.
-    fn settle(&self, unsure: &mut Unsure) -> Result<(), PassError> {
-        self.journal.wait_durable(unsure.last)?;
-        for (block, hashes) in unsure.hashes.drain(..) {
+    fn settle(&self, work: &mut Work<'_>) -> Result<(), PassError> {
+        self.journal.wait_durable(work.last)?;
+        for (block, hashes) in work.unsure.drain(..) {
             self.hashes.note(block, &hashes)?;
         }
-        unsure.bytes = 0;
+        work.unsure_bytes = 0;
         Ok(())
     }
 }

@@ -4,7 +4,9 @@ use std::io;
 use std::path::PathBuf;
 
 use tidegate_hrl::journal::{AppendError, JournalError};
+use tidegate_nbd::client::ClientError;
 
+use super::qmp::QmpError;
 use crate::source::SourceError;
 
 /// Why a pass ends before it is whole. What it has captured by then isn't captured again.
@@ -37,6 +39,24 @@ pub enum PassError {
         #[source]
         error: io::Error,
     },
+    /// The image of a hypervisor's disk can't be used.
+    #[error("{}: {error}; name a qcow2 image, and see that the agent may read it and write beside it", .path.display())]
+    Image {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        error: io::Error,
+    },
+    /// The server of the export doesn't do what is needed.
+    #[error(transparent)]
+    Export(#[from] ClientError),
+    /// The server of the export says nothing.
+    #[error("the bitmap's server says nothing of what follows offset {0}; see its log")]
+    Silent(u64),
+    /// QEMU doesn't do what is needed.
+    #[error(transparent)]
+    Monitor(QmpError),
     /// No memory to read into.
     #[error("no memory to read a disk into: {0}")]
     Memory(#[source] io::Error),

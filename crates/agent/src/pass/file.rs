@@ -68,10 +68,6 @@ impl Reading for FileReading {
         Ok(())
     }
 
-    fn bytes(&self) -> u64 {
-        self.origin.bytes
-    }
-
     fn next(&mut self, at: u64) -> Result<Option<Range<u64>>, PassError> {
         Ok((at < self.origin.bytes).then_some(at..self.origin.bytes))
     }
@@ -93,8 +89,9 @@ impl Reading for FileReading {
         })
     }
 
-    fn is_present(&self) -> bool {
-        self.origin.snapshot.is_none()
+    /// Snapshots are made by one program, together.
+    fn moment(&self) -> Option<String> {
+        self.origin.snapshot.as_ref().map(|_| String::new())
     }
 
     fn changed(&self, frozen: &[PathBuf]) -> Result<Option<Change>, PassError> {

@@ -9,15 +9,23 @@
 //! - A block counts as known only by a hash that was noted after its record was durable, and that is
 //!   forgotten before another record of the block is appended. So whenever the process is killed, a block
 //!   of which journal and hash could differ has no hash, and is captured again.
+//! - Blocks are read that may have changed: all of a file or device, of an export what a hypervisor's bitmap
+//!   names; and each of which no hash is known.
 //! - Records of a pass come by their place, whatever the order of the writes was: none of their LSNs is a
 //!   moment of the disk. Whether the end of a pass is one is told by [`Reading::changed`].
 //!
 //! Not here: when passes are made, the programs around them, and bookmarks; see [`crate::live`].
 
+mod bitmaps;
 mod compare;
 mod error;
+mod export;
 mod file;
+mod fleece;
 mod hashes;
+mod image;
+mod jobs;
+mod qmp;
 #[cfg(test)]
 mod tests;
 
@@ -35,8 +43,12 @@ use crate::capture::{Capture, Order};
 use crate::{Clock, source};
 pub use compare::Compared;
 pub use error::PassError;
+pub use export::ExportOrigin;
 pub use file::FileOrigin;
+pub use fleece::{Fleece, FleeceDisk, FleeceOrigin};
 use hashes::{Hashes, Subject};
+pub use image::Image;
+pub use qmp::QmpError;
 
 /// Where a disk that is captured in passes lies.
 pub trait Origin: Send + Sync {
@@ -55,11 +67,7 @@ pub trait Reading {
     /// [`PassError`].
     fn open(&mut self) -> Result<(), PassError>;
 
-    /// Its size.
-    fn bytes(&self) -> u64;
-
-    /// The first range from `at` on of which a look is needed. Before it nothing has changed since the
-    /// last pass.
+    /// The first range from `at` on that may have changed since the last pass.
     ///
     /// # Errors
     /// [`PassError`].
@@ -71,8 +79,9 @@ pub trait Reading {
     /// [`PassError`].
     fn read(&mut self, offset: u64, into: &mut [u8]) -> Result<(), PassError>;
 
-    /// Whether it is the disk itself, as others write to it, and no snapshot of it.
-    fn is_present(&self) -> bool;
+    /// Which moment of the disk it is, if it isn't the disk itself as others write to it: the same for all
+    /// that were made together.
+    fn moment(&self) -> Option<String>;
 
     /// Why what was read isn't of one moment, if it isn't. `frozen` are places of mounts that nothing
     /// was written through meanwhile.
@@ -80,6 +89,22 @@ pub trait Reading {
     /// # Errors
     /// [`PassError`].
     fn changed(&self, frozen: &[std::path::PathBuf]) -> Result<Option<source::Change>, PassError>;
+
+    /// Whether all that was read is what it should be.
+    ///
+    /// # Errors
+    /// [`PassError`] where it may not be.
+    fn check(&self) -> Result<(), PassError> {
+        Ok(())
+    }
+
+    /// All that was read and had changed is durable in the journal.
+    ///
+    /// # Errors
+    /// [`PassError`]; the next pass reads it again then.
+    fn captured(&mut self) -> Result<(), PassError> {
+        Ok(())
+    }
 }
 
 /// A disk that is captured in passes. Several of one machine share a journal.

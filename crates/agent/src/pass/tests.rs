@@ -84,8 +84,9 @@ impl Scene {
         compared
     }
 
-    /// A pass that is killed before it reads the stretch with this number.
-    fn killed_pass(&mut self, life: Life, stretch: usize) {
+    /// A pass that is killed before it reads the stretch with this number; what it appended became
+    /// durable before that, or not.
+    fn killed_pass(&mut self, life: Life, stretch: usize, durable: bool) {
         let mut looks = 0;
         let mut room = || {
             looks += 1;
@@ -96,6 +97,9 @@ impl Scene {
         reading.open().unwrap();
         let killed = AssertUnwindSafe(|| life.passing.compare(&mut *reading, &mut room).unwrap());
         let _ = catch_unwind(killed);
+        if durable {
+            life.journal.wait_durable(life.journal.usage().last).unwrap();
+        }
         self.replay(&life);
     }
 
@@ -170,6 +174,21 @@ fn hashes_that_are_lost_or_of_another_journal_cost_a_capture_of_everything() {
 }
 
 #[test]
+fn a_block_that_changes_back_after_a_kill_is_captured() {
+    let mut scene = Scene::new();
+    let life = scene.live(1);
+    scene.pass(&life);
+    scene.fill(0, 9);
+    // Its record is durable, and its hash isn't noted yet.
+    scene.killed_pass(life, 1, true);
+    assert_eq!(scene.vault[0], 9);
+    scene.fill(0, 0);
+    let life = scene.live(1);
+    scene.pass(&life);
+    scene.assert_whole();
+}
+
+#[test]
 fn a_full_journal_makes_a_pass_wait_or_end_and_loses_nothing() {
     let mut scene = Scene::new();
     (0..41).for_each(|block| scene.fill(block, 1 + block as u8));
@@ -208,7 +227,7 @@ fn a_snapshot_of_another_size_is_refused() {
 enum Step {
     Fill(usize, u8),
     Pass,
-    Kill(usize),
+    Kill(usize, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -216,7 +235,7 @@ fn step() -> impl Strategy<Value = Step> {
         // Few values, so that blocks come to hold again what they held.
         6 => (0_usize..41, 0_u8..3).prop_map(|(block, value)| Step::Fill(block, value)),
         1 => Just(Step::Pass),
-        2 => (0_usize..4).prop_map(Step::Kill),
+        2 => (0_usize..4, any::<bool>()).prop_map(|(stretch, durable)| Step::Kill(stretch, durable)),
     ]
 }
 
@@ -236,8 +255,8 @@ proptest! {
                     scene.pass(&life);
                     scene.assert_whole();
                 }
-                Step::Kill(stretch) => {
-                    scene.killed_pass(life, stretch);
+                Step::Kill(stretch, durable) => {
+                    scene.killed_pass(life, stretch, durable);
                     life = scene.live(1);
                 }
             }

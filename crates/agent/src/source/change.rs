@@ -15,7 +15,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{DeviceNumber, Mount, Source, SourceError, SourceIdentity};
 
@@ -37,6 +37,15 @@ pub enum ChangeCause {
     Written,
     /// It can't be told.
     Unknown,
+    /// Others may write to it.
+    Writable,
+}
+
+impl Change {
+    /// Of what others may write to while it is read.
+    pub(crate) fn writable(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), cause: ChangeCause::Writable }
+    }
 }
 
 impl fmt::Display for Change {
@@ -46,6 +55,9 @@ impl fmt::Display for Change {
             ChangeCause::Mounted(mount) => write!(f, "{mount}"),
             ChangeCause::Written => write!(f, "was written to while it was read"),
             ChangeCause::Unknown => write!(f, "whether it was written to can't be told"),
+            ChangeCause::Writable => {
+                write!(f, "its export can be written to: serve a moment of it, read-only")
+            }
         }
     }
 }
