@@ -12,6 +12,7 @@ pub mod chain;
 pub mod description;
 pub mod error;
 pub mod fold;
+pub mod gc;
 pub mod grant;
 pub mod identity;
 pub mod keys;
