@@ -184,3 +184,25 @@ fn a_gap_before_the_end_of_the_copy_costs_nothing() {
         assert_eq!(told.at(At::Point(point(6))).await.unwrap().point, point(6));
     });
 }
+
+#[test]
+fn a_disk_that_gets_another_size_is_a_change_and_time_that_passes_is_none() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, BLOCK)));
+        machine.marks(END, true);
+        machine.does(Op::Time);
+        machine.does(Op::Disk(disk(0, 2 * BLOCK)));
+        machine.does(Op::Time);
+        machine.store(&mut vault).await;
+        let history = machine.history(&vault).await;
+        let told = Told { points: MachinePoints::of(&history), history, reader: vault.reader() };
+        for (time, lsn, blocks) in [(3999, 2, 1), (4000, 4, 2), (99_000, 4, 2)] {
+            let chosen = told.at(At::Time(Micros(time))).await.unwrap();
+            assert_eq!((chosen.point, chosen.disks), (point(lsn), vec![disk(0, blocks * BLOCK)]));
+        }
+        let idle = told.at(At::Point(point(5))).await.unwrap();
+        assert_eq!((idle.point, idle.time), (point(5), Micros(4000)), "of its last change");
+    });
+}

@@ -35,9 +35,13 @@ fn settings(folder: &Path, boot: u8) -> LiveSettings {
     }
 }
 
-/// Opens as an agent does that is killed then; gives whose journal it has, and whether it goes on.
-fn opened(folder: &Path, boot: u8) -> (Incarnation, bool) {
+/// Opens as an agent does that ends then, perhaps just after it let the disks go; gives whose journal it
+/// has, and whether it goes on.
+fn opened(folder: &Path, boot: u8, closes_disks: bool) -> (Incarnation, bool) {
     let opened = open(&settings(folder, boot), Wish::GoOn).unwrap();
+    if closes_disks {
+        opened.taps.iter().for_each(|tap| tap.close().unwrap());
+    }
     (opened.opening.incarnation, opened.goes_on)
 }
 
@@ -52,14 +56,17 @@ fn looked_at(folder: &Path, boot: u8) {
 
 #[test]
 fn that_the_host_went_down_is_found_again_by_whoever_was_killed_while_it_looked() {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("disk"), vec![1; 1 << 20]).unwrap();
-    let (first, goes_on) = opened(folder.path(), 1);
-    assert!(!goes_on);
-    assert_eq!(opened(folder.path(), 1), (first, true), "the same start of the host");
-    looked_at(folder.path(), 2);
-    looked_at(folder.path(), 2);
-    let (second, goes_on) = opened(folder.path(), 2);
-    assert!(second != first && !goes_on);
-    assert_eq!(opened(folder.path(), 2), (second, true));
+    for closes in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("disk"), vec![1; 1 << 20]).unwrap();
+        let (first, goes_on) = opened(folder.path(), 1, closes);
+        assert!(!goes_on);
+        let again = opened(folder.path(), 1, closes);
+        assert_eq!(again, (first, true), "the same start of the host");
+        looked_at(folder.path(), 2);
+        looked_at(folder.path(), 2);
+        let (second, goes_on) = opened(folder.path(), 2, closes);
+        assert!(second != first && !goes_on);
+        assert_eq!(opened(folder.path(), 2, closes), (second, true));
+    }
 }

@@ -213,8 +213,8 @@ fn moments(machine: &TestMachine) -> Vec<u64> {
 fn moment_at(epochs: &[TestMachine], time: u64) -> Option<Point> {
     let of_epoch = |machine: &TestMachine| {
         let is_change = |lsn: &u64| !matches!(machine.ops[(lsn - 1) as usize], Op::Time);
-        let moments = moments(machine).into_iter().filter(|lsn| lsn * 1000 <= time);
-        let last = moments.filter(is_change).next_back()?;
+        let mut moments = moments(machine).into_iter().filter(|lsn| lsn * 1000 <= time);
+        let last = moments.rfind(is_change)?;
         Some((last, machine.of.1))
     };
     let (lsn, epoch) = epochs.iter().filter_map(of_epoch).max()?;
