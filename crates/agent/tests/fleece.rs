@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)] // also in functions that tests share
 #![allow(clippy::cast_possible_truncation)] // tests run on 64 bits, with small numbers
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -301,6 +303,34 @@ fn what_a_killed_agent_read_is_read_again_and_nothing_is_missed() {
     assert_eq!(scene.pass(&life, nobody).read_bytes, 0);
     scene.end(true);
     assert_eq!(scene.bitmaps(0), 1, "only the one that records is left");
+}
+
+#[test]
+fn a_node_that_the_guest_doesnt_write_to_any_more_is_refused() {
+    let mut scene = Scene::new();
+    let life = scene.live(1);
+    scene.pass(&life, nobody);
+    // A snapshot is put over it, as `blockdev-snapshot-sync` does.
+    let mut monitor = UnixStream::connect(scene.path("qmp")).unwrap();
+    let snapshot = scene.text("snapshot");
+    write!(
+        monitor,
+        "{{\"execute\": \"qmp_capabilities\"}}\n{{\"execute\": \"blockdev-snapshot-sync\", \
+         \"arguments\": {{\"node-name\": \"n0\", \"snapshot-file\": \"{snapshot}\", \
+         \"snapshot-node-name\": \"over\"}}}}\n"
+    )
+    .unwrap();
+    let until = Instant::now() + LIMIT;
+    let mut said = String::new();
+    let mut monitor = BufReader::new(monitor);
+    while said.matches("\"return\"").count() < 2 {
+        assert!(monitor.read_line(&mut said).unwrap() > 0 && Instant::now() < until, "{said}");
+        assert!(!said.contains("\"error\""), "{said}");
+    }
+    drop(monitor);
+    let mut reading = life.passing[0].begin().unwrap();
+    let error = reading.open().unwrap_err().to_string();
+    assert!(error.contains("name the node that the guest writes to now"), "{error}");
 }
 
 #[test]

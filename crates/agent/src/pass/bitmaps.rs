@@ -57,7 +57,14 @@ impl Bitmaps {
             return Err(no_node(qmp, node).into());
         };
         let noted = noted(note).map_err(|error| unusable(note, error))?;
-        let persistent = found["drv"] == "qcow2" && found["ro"] == false;
+        if found["ro"] == true {
+            let what = format!(
+                "nobody can write to the block node '{node}': where a snapshot was put over it, name \
+                 the node that the guest writes to now, and start the agent again"
+            );
+            return Err(qmp.state(what).into());
+        }
+        let persistent = found["drv"] == "qcow2";
         let all = found["dirty-bitmaps"].as_array().map(Vec::as_slice).unwrap_or_default();
         let mut of = Self::of(all, prefix, noted.as_deref(), persistent);
         let others = all.iter().filter_map(|bitmap| bitmap["name"].as_str());

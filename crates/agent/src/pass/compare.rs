@@ -9,13 +9,14 @@ use tidegate_hrl::journal::{AppendError, Change};
 use tidegate_hrl::storage::Storage;
 use tidegate_model::{Extent, Lsn, is_zero};
 
-use super::hashes::{BLOCK_BYTES, Hash, UNKNOWN};
+use super::hashes::{BLOCK, BLOCK_BYTES, Hash, UNKNOWN};
 use super::{PassError, Passing, Reading};
 use crate::pieces::{Piece, pieces};
 use crate::reader::pool::Pool;
 
 /// Bytes that are read at once: what one write to a connection takes.
-const STRETCH_BYTES: u64 = 1 << 20;
+const STRETCH: usize = 1 << 20;
+const STRETCH_BYTES: u64 = STRETCH as u64;
 /// Bytes of the journal that may not be durable yet: an eighth of the batch in which writes gather.
 const UNSURE_BYTES: u64 = 1 << 20;
 /// What a range of zeros counts as: 256 of them are waited for at once.
@@ -62,7 +63,7 @@ impl Work<'_> {
     /// Which of the blocks from `at` on, of which this is known, must be read. Asked in their order.
     fn wanted(&mut self, at: u64, known: &[Hash]) -> Result<Vec<bool>, PassError> {
         let mut wanted = Vec::with_capacity(known.len());
-        for (start, hash) in (at..).step_by(BLOCK_BYTES as usize).zip(known) {
+        for (start, hash) in (at..).step_by(BLOCK).zip(known) {
             while self.dirty.as_ref().is_some_and(|dirty| dirty.end <= start) {
                 self.dirty = self.reading.next(start)?;
             }
@@ -85,12 +86,12 @@ impl<S: Storage> Passing<S> {
         reading: &mut dyn Reading,
         room: &mut dyn FnMut() -> bool,
     ) -> Result<Compared, PassError> {
-        let pool = Pool::new(STRETCH_BYTES as usize, 1).map_err(PassError::Memory)?;
+        let pool = Pool::new(STRETCH, 1).map_err(PassError::Memory)?;
         let mut buffer = pool.take().expect("the only one who takes from it");
         let (dirty, found, unsure) = (reading.next(0)?, Compared::default(), Vec::new());
         let mut work =
             Work { reading, room, dirty, found, unsure, unsure_bytes: 0, last: Lsn::NONE };
-        for at in (0..self.bytes).step_by(STRETCH_BYTES as usize) {
+        for at in (0..self.bytes).step_by(STRETCH) {
             if !(work.room)() {
                 break;
             }
@@ -139,7 +140,7 @@ impl<S: Storage> Passing<S> {
         work: &mut Work<'_>,
     ) -> Result<(), PassError> {
         let first = at / BLOCK_BYTES;
-        let fresh: Vec<Hash> = data.chunks(BLOCK_BYTES as usize).map(hash).collect();
+        let fresh: Vec<Hash> = data.chunks(BLOCK).map(hash).collect();
         let mut index = 0;
         while index < fresh.len() {
             let differ = |index: &usize| fresh[*index] != known[*index];
@@ -148,8 +149,8 @@ impl<S: Storage> Passing<S> {
                 index += 1;
                 continue;
             }
-            let (block, start) = (first + index as u64, index * BLOCK_BYTES as usize);
-            let changed = &data[start..data.len().min(start + count * BLOCK_BYTES as usize)];
+            let (block, start) = (first + index as u64, index * BLOCK);
+            let changed = &data[start..data.len().min(start + count * BLOCK)];
             self.hashes.forget(block, count)?;
             for piece in pieces(block * BLOCK_BYTES, changed) {
                 let Some(lsn) = self.append(piece, work.room)? else { return Ok(()) };
@@ -199,8 +200,7 @@ impl<S: Storage> Passing<S> {
 
 /// A block's hash; that of zeros is known.
 fn hash(block: &[u8]) -> Hash {
-    static ZEROS: LazyLock<Hash> =
-        LazyLock::new(|| blake3::hash(&[0; BLOCK_BYTES as usize]).into());
+    static ZEROS: LazyLock<Hash> = LazyLock::new(|| blake3::hash(&[0; BLOCK]).into());
     if block.len() as u64 == BLOCK_BYTES && is_zero(block) {
         *ZEROS
     } else {

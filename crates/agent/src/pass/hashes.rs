@@ -16,6 +16,8 @@ use super::PassError;
 
 /// Bytes of a block: the vault's, unless it says otherwise, so that a change of it is a whole one there.
 pub(super) const BLOCK_BYTES: u64 = tidegate_model::limits::BLOCK_BYTES_DEFAULT as u64;
+/// The same, as memory counts.
+pub(super) const BLOCK: usize = tidegate_model::limits::BLOCK_BYTES_DEFAULT as usize;
 /// Bytes of a hash: 2,048 times less than its block's.
 pub(super) const HASH_BYTES: usize = 32;
 

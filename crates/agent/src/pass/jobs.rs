@@ -16,12 +16,7 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) fn create(qmp: &mut Qmp, job: &str, options: &Value) -> Result<(), QmpError> {
     qmp.execute("blockdev-create", &json!({ "job-id": job, "options": options }))?;
     wait(qmp, "an image", |qmp| {
-        let found = find(qmp, job)?;
-        let Some(found) = found.filter(|found| found["status"] != "concluded") else {
-            return Ok(true);
-        };
-        tracing::trace!(%found, "an image is being made");
-        Ok(false)
+        Ok(find(qmp, job)?.is_none_or(|found| found["status"] == "concluded"))
     })?;
     let error = find(qmp, job)?.and_then(|found| found["error"].as_str().map(str::to_owned));
     qmp.try_execute("job-dismiss", &json!({ "id": job }))?;

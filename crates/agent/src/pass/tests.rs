@@ -12,10 +12,9 @@ use tidegate_hrl::journal::{Birth, Change, Ending, JournalSettings};
 use tidegate_hrl::uring::UringStorage;
 use tidegate_model::{Disk, DiskNumber, Incarnation, Lsn, Micros};
 
-use super::hashes::BLOCK_BYTES;
+use super::hashes::{BLOCK, BLOCK_BYTES};
 use super::*;
 
-const BLOCK: usize = BLOCK_BYTES as usize;
 /// Not a whole number of blocks, and more than a stretch.
 const BYTES: usize = 40 * BLOCK + 512;
 
@@ -209,6 +208,31 @@ fn a_full_journal_makes_a_pass_wait_or_end_and_loses_nothing() {
     }
     scene.pass(&life);
     scene.assert_whole();
+}
+
+#[test]
+fn what_is_written_to_while_it_is_read_is_told_and_a_snapshot_that_stands_still_is_not() {
+    let scene = Scene::new();
+    let bytes = BYTES as u64;
+    let other = scene.folder.path().join("snapshot");
+    std::fs::copy(scene.path(), &other).unwrap();
+    let begin = |snapshot: Option<PathBuf>| {
+        let origin = FileOrigin { path: scene.path(), bytes, snapshot };
+        let mut reading = origin.begin().unwrap();
+        reading.open().unwrap();
+        reading
+    };
+    let (itself, snapshot) = (begin(None), begin(Some(other)));
+    assert_eq!((itself.changed(&[]).unwrap(), itself.moment()), (None, None));
+    // The clock behind a file's times ticks every few milliseconds: write until it did.
+    let change = (0..1000).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        scene.fill(1, 1);
+        itself.changed(&[]).unwrap()
+    });
+    assert!(change.is_some(), "it was written to");
+    assert_eq!(snapshot.changed(&[]).unwrap(), None);
+    assert!(snapshot.moment().is_some());
 }
 
 #[test]
