@@ -82,7 +82,7 @@ fn a_scanned_disk_comes_back_as_it_was_at_each_pass_and_only_changes_travel() {
         // One block of the one, and the last two of the other.
         assert_eq!(done["changed_bytes"], 2 * BLOCK + 512, "{done}");
         let after = machine.status()["captured"].as_u64().expect("a number");
-        assert_eq!(after - before, 4, "three records and a bookmark");
+        assert_eq!(after - before, 5, "a gap, three records, and the bookmark that ends it");
         let kept = [site.path(&format!("kept-{round}-0")), site.path(&format!("kept-{round}-1"))];
         disks.iter().zip(&kept).for_each(|(disk, kept)| images::copy(disk, kept));
         points.push((point(&machine, &done), kept));
@@ -101,8 +101,20 @@ fn a_scanned_disk_comes_back_as_it_was_at_each_pass_and_only_changes_travel() {
         assert_eq!((&shown["clean"], &shown["kind"]), (&true.into(), &"crash-consistent".into()));
     }
     machine.assert_recovers_at("latest", &disks);
+    no_point_between(&machine, done["marked"]["lsn"].as_u64().expect("a number") - 1);
     server.stop().success();
     site.verify();
+}
+
+/// Fails unless this LSN within a pass is refused.
+#[track_caller]
+fn no_point_between(machine: &Machine, lsn: u64) {
+    let site = machine.site;
+    let listed = site.call(&["points", "db-1"]).json();
+    assert_eq!(listed["gaps"], serde_json::json!([]), "nothing is wrong");
+    let (at, to) = (format!("1:{lsn}"), site.path("between"));
+    let refused = site.command(&["recover", "db-1", "--at", &at, "--to", shown(&to)]).run();
+    refused.failure().says(&["captured in passes, of which the ends are"]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `tidegate points`: to what a machine can be brought back, and what is missing.
 
 use serde::Serialize;
-use tidegate_model::HumanBytes;
+use tidegate_model::{BookmarkKind, HumanBytes};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{self, Gap, RecoveryPoint, readable_time};
 
@@ -39,7 +39,7 @@ struct Stretched {
     end: Option<u64>,
     since: String,
     until: Option<String>,
-    cause: tidegate_model::BookmarkKind,
+    cause: BookmarkKind,
 }
 
 pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure> {
@@ -51,12 +51,17 @@ pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure>
     let listed = Listed {
         machine: found.machine.to_string(),
         points: found.points.into_iter().map(line).collect(),
-        gaps: found.gaps.iter().map(ToString::to_string).collect(),
+        gaps: found.gaps.iter().filter(|gap| !is_of_passes(gap)).map(ToString::to_string).collect(),
         stretches: found.gaps.iter().filter_map(stretched).collect(),
         damage: history.losses.iter().map(ToString::to_string).collect(),
     };
     output.result(&listed, text)?;
     Ok(())
+}
+
+/// Whether nothing is wrong: passes are made, and their ends are the points.
+fn is_of_passes(gap: &Gap) -> bool {
+    gap.stretch().is_some_and(|stretch| stretch.cause == BookmarkKind::GapPass)
 }
 
 fn stretched(gap: &Gap) -> Option<Stretched> {

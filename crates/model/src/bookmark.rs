@@ -26,6 +26,8 @@ pub enum BookmarkKind {
     GapKilled = 6,
     /// A gap begins: a change failed halfway, and what the disk then held couldn't be read.
     GapDiskError = 7,
+    /// A gap begins: disks are captured in passes, and a moment of them only at the end of one.
+    GapPass = 8,
 }
 
 impl BookmarkKind {
@@ -40,6 +42,7 @@ impl BookmarkKind {
             5 => Self::GapJournalFull,
             6 => Self::GapKilled,
             7 => Self::GapDiskError,
+            8 => Self::GapPass,
             _ => return None,
         })
     }
@@ -47,7 +50,7 @@ impl BookmarkKind {
     /// Whether a gap begins there. Every other kind ends one: it stands only where all disks are whole.
     #[must_use]
     pub const fn begins_gap(self) -> bool {
-        matches!(self, Self::GapJournalFull | Self::GapKilled | Self::GapDiskError)
+        matches!(self, Self::GapJournalFull | Self::GapKilled | Self::GapDiskError | Self::GapPass)
     }
 
     /// Its code in every format.

@@ -130,7 +130,10 @@ impl Agent {
         let _still: Vec<_> = self.taps.iter().map(|tap| tap.still()).collect();
         let fuzzy = judge()?;
         let bookmark = Bookmark { kind, clean: fuzzy.is_none(), name: name.to_owned() };
-        Ok((self.place(bookmark)?, fuzzy))
+        let marked = self.place(bookmark)?;
+        // What is recorded from here on is of disks of which the others aren't known.
+        self.journal.begin_gap(BookmarkKind::GapPass, self.now());
+        Ok((marked, fuzzy))
     }
 
     fn place(&self, bookmark: Bookmark) -> Result<Marked, MarkError> {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tidegate_hrl::journal::{Birth, Change, Ending, JournalSettings, Opening, discard};
 use tidegate_hrl::uring::UringStorage;
-use tidegate_model::{Disk, Remedy};
+use tidegate_model::{BookmarkKind, Disk, Remedy};
 use tokio::sync::watch;
 
 use super::error::LiveError;
@@ -141,6 +141,9 @@ fn go_on(
             begin(settings, &journal, &opening, disks, &before)?
         }
     };
+    if settings.disks.iter().any(|disk| disk.listen().is_none()) {
+        journal.begin_gap(BookmarkKind::GapPass, (settings.clock)());
+    }
     let mut taps = Vec::new();
     for disk in settings.disks.iter().filter(|disk| disk.listen().is_some()) {
         let (path, marks) = (disk.path.clone(), settings.marks(disk.number));

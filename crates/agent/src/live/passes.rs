@@ -4,7 +4,8 @@
 //! A pass is over all these disks of the machine together, so that its end can be one moment of them.
 //! It is one, and the bookmark clean, only where that was seen: what is read stood still from the
 //! pass's beginning to its end, and where a snapshot was read, so did the disks that are served. Otherwise
-//! the pass is fuzzy: everything is captured, but no moment of the disks is.
+//! the pass is fuzzy: everything is captured, but no moment of the disks is. No LSN between the ends of two
+//! passes is one: there the journal has a gap.
 //!
 //! Invariant: what `before` made `after` takes away, also when the pass failed, and by the next start of
 //! an agent that was killed in between: a marker file stands as long.
@@ -149,7 +150,6 @@ fn within(
     let reads = agent.passing.iter().map(|passing| begin(passing));
     let mut reads = reads.collect::<Result<Vec<_>, _>>()?;
     open(agent, &mut reads)?;
-    // From here on no LSN is a moment of the machine, until the bookmark at the end.
     let mut found = Compared::default();
     for (passing, reading) in &mut reads {
         let compared = passing.compare(&mut **reading, &mut || room(agent, halt))?;

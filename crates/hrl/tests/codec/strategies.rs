@@ -33,6 +33,7 @@ fn body() -> impl Strategy<Value = OrderBody> {
         Just(BookmarkKind::GapJournalFull),
         Just(BookmarkKind::GapKilled),
         Just(BookmarkKind::GapDiskError),
+        Just(BookmarkKind::GapPass),
     ];
     let ending = prop_oneof![
         Just(SegmentEnding::Closed),

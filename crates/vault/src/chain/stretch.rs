@@ -42,6 +42,7 @@ impl Stretch {
         match self.cause {
             BookmarkKind::GapKilled => "the agent was killed with changes in flight",
             BookmarkKind::GapDiskError => "the disk failed in the midst of a change",
+            BookmarkKind::GapPass => "they are captured in passes, of which the ends are",
             _ => "the journal was full",
         }
     }
