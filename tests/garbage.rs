@@ -31,7 +31,7 @@ fn marked(machine: &Machine) -> Vec<String> {
 }
 
 fn maintain(site: &Site, options: &[&str]) -> Value {
-    let maintained = site.call(&[&["maintain"], options].concat()).json();
+    let maintained = site.call(&[&["maintain"][..], options].concat()).json();
     for line in maintained["machines"].as_array().expect("a list") {
         assert_eq!(line["error"], Value::Null, "{line}");
     }

@@ -31,6 +31,10 @@ struct Garbage {
     packs_condemned: u64,
     packs_removed: u64,
     packs_spared: u64,
+    /// Packs that nothing needs but a server that is asked how far a machine goes.
+    packs_last_words: u64,
+    /// Packs of machines that the vault doesn't know: they stay.
+    packs_unknown: u64,
     bytes_removed: u64,
     /// Manifests and layers that newer ones have replaced.
     objects_superseded: u64,
@@ -108,6 +112,8 @@ async fn garbage(
         packs_condemned: outcome.condemned,
         packs_removed: outcome.removed,
         packs_spared: outcome.spared,
+        packs_last_words: outcome.last_words,
+        packs_unknown: outcome.unknown,
         bytes_removed: bytes,
         objects_superseded: superseded,
         waits_for: names(&outcome.waits_for),
