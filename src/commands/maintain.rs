@@ -1,4 +1,4 @@
-//! `tidegate maintain`: folds machines' histories, then collects garbage.
+//! `tidegate maintain`: folds machines' histories, and collects garbage when it is told to.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
         false => args.machine,
     };
     let (mut lines, mut first_failure) = (Vec::new(), None);
-    let collects = of_all && !args.keep_garbage;
+    let collects = args.collect_garbage || args.dry_run;
     let machines = if args.dry_run { Vec::new() } else { machines };
     for machine in machines {
         let bar = output.waiting("folding");
