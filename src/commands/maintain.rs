@@ -63,8 +63,7 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     let begun = Instant::now();
     let vault = super::open_at(&args.vault.vault, &args.vault.credential, Access::Write).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let of_all = args.machine.is_empty();
-    let machines = match of_all {
+    let machines = match args.machine.is_empty() {
         true => meta::list_machines(vault.store()).await?,
         false => args.machine,
     };
