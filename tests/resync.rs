@@ -254,6 +254,7 @@ fn a_resync_that_is_asked_for_finds_what_was_written_past_the_agent() {
     change_blocks(&disk, [3, 100], 1);
     let told = machine.call("resync").run().success().json();
     assert_eq!(told["resync"], true);
+    agent.wait_for_line("that it begins", LIMIT, |line| line.contains("a resync was asked for"));
     machine.wait_until_served();
     machine.wait_until("the new epoch", |status| status["epoch"] == 2);
     let point = resynced(&machine, 2);
@@ -290,8 +291,9 @@ fn a_machine_that_was_restored_with_its_agent_goes_on_as_a_branch() {
         support::tool(std::process::Command::new("cp").arg("-a").arg(from).arg(to));
     }
     let agent = machine.start();
-    machine.wait_until("the branch", |status| status["epoch"] == 2);
+    agent.wait_for_line("the branch", LIMIT, |line| line.contains("compared with it"));
     machine.wait_until_served();
+    machine.wait_until("its epoch", |status| status["epoch"] == 2);
     machine.writes(0, &["write -P 3 1M 64k".to_owned()]);
     let point = resynced(&machine, 2);
     live::stop(agent);
@@ -322,7 +324,11 @@ fn what_the_vault_lost_is_copied_anew_by_itself() {
     });
     let packs = packs.max_by_key(Vec::len).expect("there are logs");
     assert!(packs.len() > 2, "{packs:?}");
+    // A server that runs knows the blocks that were there, and would refer to them.
+    let address = server.at();
+    server.stop().success();
     fs::remove_file(&packs[1]).expect("it is there");
+    let server = serve(&site, &address);
     let agent = start_after_reboot(&machine, 1);
     agent.wait_for_line("that it is copied", LIMIT, |line| line.contains("copied anew"));
     machine.wait_until_served();

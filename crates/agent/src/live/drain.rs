@@ -105,7 +105,7 @@ impl Drain {
         // How many in turn say that the vault is damaged.
         let mut damaged = 0;
         for index in (0..self.servers.len()).cycle() {
-            let committed = self.state.committed();
+            let done = self.state.done();
             let trouble = match self.one(index, stop).await? {
                 Outcome::Trouble(trouble) => {
                     damaged = 0;
@@ -120,7 +120,7 @@ impl Drain {
                 }
                 Outcome::Ended(ended) => return Ok(ended),
             };
-            if self.state.committed() > committed {
+            if self.state.done() > done {
                 backoff.reset();
                 idle = 0;
             }

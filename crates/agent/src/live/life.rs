@@ -28,6 +28,8 @@ use crate::window::WindowError;
 const SERVE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the agent sends what it has captured when it is asked to stop; the journal keeps the rest.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long whoever asked for a resync may take to hear that it begins.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(200);
 /// How long others may still hold what is about to be closed, besides the hooks' own time: they are
 /// answering, at most.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -216,7 +218,10 @@ impl Life {
         loop {
             tokio::select! {
                 () = stopped(stop) => return Ok(Ended::Stopped),
-                () = self.agent.resync.notified() => return Ok(Ended::Resync),
+                () = self.agent.resync.notified() => {
+                    let _ = timeout(ANSWER_PATIENCE, &mut answering).await;
+                    return Ok(Ended::Resync);
+                }
                 () = &mut answering => return Err(LiveError::Ended),
                 drained = &mut self.drain => return match drained.unwrap_or(Err(LiveError::Ended)) {
                     Ok(Drained::Broken(cause)) => Ok(self.broken(&cause.into())),

@@ -31,6 +31,8 @@ struct State {
     sent: usize,
     /// Answers that nobody has taken.
     done: VecDeque<Have>,
+    /// How many servers gave.
+    given: u64,
 }
 
 /// Whether a server answers.
@@ -94,12 +96,18 @@ impl Questions {
         Some(question)
     }
 
+    /// How many questions servers have answered.
+    pub(super) fn given(&self) -> u64 {
+        self.lock().given
+    }
+
     /// A server answered the oldest.
     pub(super) fn answered(&self, have: Have) {
         let mut state = self.lock();
         if state.open.pop_front().is_some() {
             state.sent = state.sent.saturating_sub(1);
             state.done.push_back(have);
+            state.given += 1;
         }
         self.answered.notify_all();
     }

@@ -103,6 +103,11 @@ impl<F: Feed> State<F> {
         self.window.committed_lsn()
     }
 
+    /// What servers have done so far: the last LSN that the vault has, and questions answered.
+    pub(crate) fn done(&self) -> (Lsn, u64) {
+        (self.committed(), self.questions.as_ref().map_or(0, |questions| questions.given()))
+    }
+
     /// The last LSN that any connection has sent.
     pub(super) const fn ever_sent(&self) -> Lsn {
         self.stream.ever_sent
