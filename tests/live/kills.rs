@@ -102,7 +102,9 @@ fn a_freeze_that_outlives_a_killed_agent_is_ended_by_the_next() {
     let disk = site.disk("one", 2 * MIB);
     let machine = Machine::new(&site, "db-1", &[disk], &[&server.at()], "");
     let (told, thawed) = (site.path("told"), site.path("thawed"));
-    let freeze = format!("['sh', '-c', 'echo $$ >> {}; sleep 1000']", told.display());
+    // It leaves the agent's output alone, whose end is waited for.
+    let script = format!("exec >> {} 2>&1; echo $$; sleep 1000", told.display());
+    let freeze = format!("['sh', '-c', '{script}']");
     let thaw = format!("['touch', '{}']", thawed.display());
     machine.configure_also(&format!("[hooks]\nfreeze = {freeze}\nthaw = {thaw}\ntimeout = 600"));
     let agent = machine.start();

@@ -53,8 +53,12 @@ fn copy_disk(agent: &Agent, index: usize, tap: &Tap, halt: &Halt) -> Result<bool
         let bytes = CAPTURE_BYTES_MAX.min(tap.bytes() - at);
         let captured = match tap.capture(at, bytes) {
             Ok(captured) => captured,
-            Err(CaptureError::Journal(AppendError::Full { .. })) if !halt.within(PAUSE) => continue,
-            Err(CaptureError::Journal(AppendError::Full { .. })) => return Ok(false),
+            Err(CaptureError::Journal(AppendError::Full { .. } | AppendError::NoRoom)) => {
+                if halt.within(PAUSE) {
+                    return Ok(false);
+                }
+                continue;
+            }
             // The disk is served all the same, and what comes after this is copied then.
             Err(error @ CaptureError::Read { .. }) => {
                 tracing::error!(disk = %tap.disk(), %error, "the copy waits, and tries it again");

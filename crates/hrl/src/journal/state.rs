@@ -26,6 +26,9 @@ const NOTE_COST: u64 = RECORD_BYTES as u64;
 /// was for is gone.
 pub(super) const RESERVE: u64 = SEGMENT_COST + NOTE_COST;
 
+/// What files take on a file system besides their bytes: their blocks' ends, folders, its own maps.
+const ROOM_BYTES: u64 = 1 << 20;
+
 /// A segment of which everything is written, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
@@ -115,6 +118,7 @@ pub struct State {
     time: Micros,
     last_logs: [UniqueId; DISKS_MAX],
     failed: bool,
+    has_room: bool,
 }
 
 impl State {
@@ -139,6 +143,7 @@ impl State {
             time: start.time,
             last_logs: start.last_logs,
             failed: false,
+            has_room: true,
         };
         state.begin_segment(start.next_segment);
         state
@@ -155,6 +160,9 @@ impl State {
     pub fn append(&mut self, change: &Change<&[u8]>, time: Micros) -> Result<Lsn, AppendError> {
         if self.failed {
             return Err(AppendError::Ended);
+        }
+        if !self.has_room {
+            return Err(AppendError::NoRoom);
         }
         let begins = self.pending_bytes == 0 && self.newest_is_long();
         let cost = self.cost(change, begins);
@@ -205,6 +213,25 @@ impl State {
     /// A write failed: nothing is taken any more.
     pub const fn fail(&mut self) {
         self.failed = true;
+    }
+
+    /// Says whether there is room for what was taken, beside that of all files: without it nothing
+    /// more is taken.
+    pub const fn set_room(&mut self, has_room: bool) {
+        self.has_room = has_room;
+    }
+
+    /// Whether there was, when it was last said.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.has_room
+    }
+
+    /// The room that [`State::set_room`] is about: a batch that is being written and one that gathers,
+    /// a segment's end, and what the file system adds.
+    #[must_use]
+    pub const fn room_bytes(&self) -> u64 {
+        2 * self.settings.batch_bytes + ROOM_BYTES
     }
 
     /// Whether a write failed.
