@@ -19,7 +19,7 @@ use crate::failure::STATUSES;
 pub(crate) use agent::{
     AgentBookmarkArgs, AgentCommand, AgentCopyArgs, AgentRunArgs, AgentStatusArgs,
 };
-pub(crate) use bench::{BenchArgs, BenchCommand, BenchRunArgs};
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchLiveArgs, BenchRunArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
