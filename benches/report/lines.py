@@ -124,7 +124,7 @@ def live(programs):
         results[f"{rate:,}"] = result
         what = f"99 % of {rate:,} writes/s committed, in ms"
         findings.append(at_most(what, result["committed_p99_us"] / 1e3, bound))
-    cut = programs.live("--journal-size", "16MiB", "--disk-size", "64MiB", "--cut", *STORE)
+    cut = programs.live("--journal-size", "16MiB", "--cut", *STORE)
     what = "99 % of writes: the server gone and the journal full, over both there"
     return [*findings, at_most(what, cut["cut_over_linked"], 1.5)], results | {"cut": cut}
 
