@@ -21,7 +21,7 @@ pub(crate) use agent::{
     AgentBookmarkArgs, AgentCommand, AgentCopyArgs, AgentPassArgs, AgentResyncArgs, AgentRunArgs,
     AgentStatusArgs,
 };
-pub(crate) use bench::{BenchArgs, BenchCommand, BenchRunArgs};
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchLiveArgs, BenchRunArgs};
 pub(crate) use maintain::MaintainArgs;
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object

@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::Value;
 use support::process::Tidegate;
+use support::scratch;
 use support::site::Site;
 
 /// A run of a moment.
@@ -45,6 +46,25 @@ fn a_load_over_tls_shows_stages_floor_and_efficiency() {
         let line = lines.iter().find(|line| line["name"] == name).expect(name);
         assert!(figure(line, "/floor_ns_per_byte") > 0.0, "{line}");
     }
+}
+
+#[test]
+fn writes_to_a_live_agent_are_timed_until_they_are_committed() {
+    let folder = scratch();
+    let small = ["--rate", "200", "--seconds", "0.3", "--rounds", "1", "--clients", "2"];
+    let sizes = ["--disk-size", "1MiB", "--journal-size", "8MiB", "--cut"];
+    let place = ["--folder", folder.path().to_str().expect("it is UTF-8")];
+    let call = Tidegate::new(["--json", "bench", "live"]).args(small).args(sizes).args(place);
+    let result = call.run().success().json();
+    let count = |place: &str| result.pointer(place).and_then(Value::as_u64);
+    let written = count("/rounds/0/written/count");
+    assert!(written > Some(10) && count("/rounds/0/committed/count") == written, "{result}");
+    assert!(count("/rounds/1/written/count") > Some(10), "{result}");
+    assert!(result["rounds"][1]["committed"].is_null(), "nobody committed it: {result}");
+    // What comes later is never sooner, and a put takes 20 ms.
+    assert!(figure(&result, "/rounds/0/committed/p50_us") > 20_000.0, "{result}");
+    assert!(figure(&result, "/cut_over_linked") > 0.0, "{result}");
+    assert_eq!(folder.path().read_dir().expect("it is there").count(), 0, "all is removed");
 }
 
 #[test]

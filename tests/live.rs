@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "live/full_folder.rs"]
+mod full_folder;
 #[path = "live/gaps.rs"]
 mod gaps;
 #[path = "live/kills.rs"]

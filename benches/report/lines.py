@@ -116,6 +116,19 @@ def line7(programs):
     ], {"full": full, "loaded": loaded}
 
 
+def live(programs):
+    """Through tap, journal, TLS and server to a store of 20 ms; and with the server gone."""
+    findings, results = [], {}
+    for rate, clients, bound in programs.scale.live:
+        result = programs.live("--rate", rate, "--clients", clients, *STORE)
+        results[f"{rate:,}"] = result
+        what = f"99 % of {rate:,} writes/s committed, in ms"
+        findings.append(at_most(what, result["committed_p99_us"] / 1e3, bound))
+    cut = programs.live("--journal-size", "16MiB", "--cut", *STORE)
+    what = "99 % of writes: the server gone and the journal full, over both there"
+    return [*findings, at_most(what, cut["cut_over_linked"], 1.5)], results | {"cut": cut}
+
+
 def line9(programs):
     ours, others = peers(programs)
     row = ours.get("tidegate", {})
@@ -129,6 +142,6 @@ def line9(programs):
 
 
 LINES = {"line1": line1, "line2": line2, "line3": line3, "line4": line4, "line5": line5, "line6": line6,
-         "line7": line7, "line8": governor.line8, "line9": line9, "soak": soak.soak}
+         "line7": line7, "line8": governor.line8, "line9": line9, "live": live, "soak": soak.soak}
 # Its 100 GB take longer than all others together: only when it is asked for.
 USUAL = [name for name in LINES if name != "soak"]

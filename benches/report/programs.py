@@ -43,6 +43,9 @@ class Scale:
     # each run takes half a second at least.
     kinds: tuple
     sent_bytes: tuple
+    # Writes a second to a live agent's disk, by how many clients, and the bound of their lag in ms.
+    live: tuple
+    live_disk: str
     # Runs that count, of each setting of the governor.
     governor_runs: int
     # How the benches of Cargo are run.
@@ -57,13 +60,15 @@ class Scale:
 FULL = Scale(
     seconds=2, seconds_at_rate=3, corpus_bytes=64 << 20, streams_many=1000, rate=100_000_000,
     acknowledged=1_000_000, levels=(-7, -5, -3, -1, 1, 2, 3, 5), kinds=tuple(data.KINDS),
-    sent_bytes=(400_000_000, 150_000_000), governor_runs=3,
+    sent_bytes=(400_000_000, 150_000_000), live=((2000, 4, 450), (20_000, 8, 1000)),
+    live_disk="128MiB", governor_runs=3,
     cargo=("bench", "--locked", "--quiet"), stages=("--mib", "256"),
     settings="all", soak_bytes=100_000_000_000,
 )
 SMOKE = Scale(
     seconds=0.05, seconds_at_rate=0.05, corpus_bytes=1 << 20, streams_many=16, rate=4_000_000,
-    acknowledged=2000, levels=(1,), kinds=("mixed",), sent_bytes=(500_000, 500_000), governor_runs=1,
+    acknowledged=2000, levels=(1,), kinds=("mixed",), sent_bytes=(500_000, 500_000),
+    live=((200, 2, 450),), live_disk="4MiB", governor_runs=1,
     cargo=("test", "--locked", "--quiet"), stages=("--smoke",),
     settings="tidegate,tidegate-tls-1,borg-1m", soak_bytes=4_000_000,
 )
@@ -118,6 +123,14 @@ class Programs:
         """A round that isn't counted, and then so many."""
         args = (*args, "--seconds", seconds or self.scale.seconds, "--rounds", rounds)
         return json.loads(self.run(self.bench_command(*args), BENCH_LIMIT_S))
+
+    def live(self, *args):
+        """Rounds of `tidegate bench live`, on a disk beside the report."""
+        self.options.out.mkdir(parents=True, exist_ok=True)
+        command = [self.options.tidegate, "--json", "--log", "error", "bench", "live", "--folder",
+                   self.options.out.resolve(), "--rounds", self.runs, "--seconds",
+                   self.scale.seconds_at_rate, "--disk-size", self.scale.live_disk, *args]
+        return json.loads(self.run(command, BENCH_LIMIT_S))
 
     def in_turns(self, settings, runs=None, **more):
         """Results of `tidegate bench` by setting, a list each: all settings once, then all again."""

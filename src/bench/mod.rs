@@ -6,6 +6,8 @@
 //!   └─────▶ floor (crates/floor), between rounds, while the server has nothing to do
 //! ```
 //!
+//! [`live`] measures a live agent instead: what writes cost, and how far behind the vault is.
+//!
 //! Invariants: what is sent was made before; every round begins and ends with nothing under way, so
 //! its processor time is that of its own bytes; a latency counts from when a write was meant to be
 //! sent. Nothing here asserts a timing.
@@ -14,6 +16,7 @@ pub(crate) mod compare;
 pub(crate) mod corpus;
 mod floor;
 pub(crate) mod html;
+pub(crate) mod live;
 mod load;
 pub(crate) mod measure;
 mod outbox;

@@ -11,6 +11,8 @@ use super::{CredentialArgs, EngineArgs};
 
 /// Most streams of one load.
 const STREAMS_MAX: i64 = 10_000;
+/// A disk for `live` is made of so many bytes.
+const LIVE_DISK_BYTES_MIN: u64 = 1 << 20;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -30,6 +32,46 @@ pub(crate) enum BenchCommand {
         /// The second.
         b: PathBuf,
     },
+    /// Write to a disk that a live agent serves, and measure how long a write takes, and until it is
+    /// committed. Server, agent and clients are in this process.
+    Live(BenchLiveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchLiveArgs {
+    /// Where the disk and the agent's journal are made for each round, and removed again.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub folder: PathBuf,
+    /// Writes of 4 KiB a second, at places in no order, by a schedule.
+    #[arg(long, value_name = "COUNT", default_value_t = 2000,
+          value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub rate: u64,
+    /// Clients, each with one write at a time.
+    #[arg(long, value_name = "COUNT", default_value_t = 4,
+          value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub clients: u8,
+    /// Seconds of a round.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = parse_seconds)]
+    pub seconds: f64,
+    /// Rounds.
+    #[arg(long, value_name = "COUNT", default_value_t = 3,
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub rounds: u16,
+    /// After each round one in which the server is gone before the first write.
+    #[arg(long)]
+    pub cut: bool,
+    /// The disk.
+    #[arg(long, value_name = "BYTES", default_value = "256MiB", value_parser = parse_disk_size)]
+    pub disk_size: u64,
+    /// Most bytes of the journal.
+    #[arg(long, value_name = "BYTES", default_value = "1GiB", value_parser = parse_bytes)]
+    pub journal_size: u64,
+    /// How long each put takes at the store, in milliseconds.
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 20,
+          value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub store_latency_ms: u64,
+    #[command(flatten)]
+    pub engine: EngineArgs,
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +162,14 @@ fn parse_write_bytes(text: &str) -> Result<u64, String> {
         return Ok(bytes);
     }
     Err(format!("a write has from 512 to {most} bytes, in steps of 512"))
+}
+
+fn parse_disk_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    if bytes >= LIVE_DISK_BYTES_MIN && bytes.is_multiple_of(LIVE_DISK_BYTES_MIN) {
+        return Ok(bytes);
+    }
+    Err(format!("a disk has {LIVE_DISK_BYTES_MIN} bytes or a multiple of that"))
 }
 
 fn parse_rate(text: &str) -> Result<u64, String> {

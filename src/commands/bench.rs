@@ -1,6 +1,7 @@
 //! `tidegate bench`: makes the load, and the server and the store that it is for; the measuring is
 //! [`crate::bench`]'s.
 
+mod live;
 mod site;
 
 use std::path::Path;
@@ -27,6 +28,13 @@ pub(super) async fn run(args: BenchArgs, output: Output, stop: Stop) -> Result<(
     if let Some(BenchCommand::Compare { a, b }) = &args.command {
         let compared = compare::compare(&read(a)?, &read(b)?);
         output.result(&compared, compare::text)?;
+        return Ok(());
+    }
+    if let Some(BenchCommand::Live(args)) = &args.command {
+        let waiting = output.waiting("measuring");
+        let report = live::measure(args, &stop).await;
+        waiting.finish_and_clear();
+        output.result(&report?, crate::bench::live::text)?;
         return Ok(());
     }
     let report = measure(args.run, output, &stop).await?;

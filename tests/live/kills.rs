@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::support::live::{self, Machine};
 use crate::support::random::{self, Rng};
+use crate::support::refusals::{LIMIT, wait_until};
 use crate::{MIB, SMALL_JOURNAL, serve, served};
 
 /// A write of 4 KiB: where, and of which byte.
@@ -93,6 +94,34 @@ fn kills_of_agent_and_server_lose_nothing_that_was_answered() {
     machine.assert_recovers_at(&point, &disks);
     assert!(point.starts_with("1:"), "the history went on through all kills: {point}");
     site.verify();
+}
+
+#[test]
+fn a_freeze_that_outlives_a_killed_agent_is_ended_by_the_next() {
+    let (site, server) = served();
+    let disk = site.disk("one", 2 * MIB);
+    let machine = Machine::new(&site, "db-1", &[disk], &[&server.at()], "");
+    let (told, thawed) = (site.path("told"), site.path("thawed"));
+    // It leaves the agent's output alone, whose end is waited for.
+    let script = format!("exec >> {} 2>&1; echo $$; sleep 1000", told.display());
+    let freeze = format!("['sh', '-c', '{script}']");
+    let thaw = format!("['touch', '{}']", thawed.display());
+    machine.configure_also(&format!("[hooks]\nfreeze = {freeze}\nthaw = {thaw}\ntimeout = 600"));
+    let agent = machine.start();
+    machine.wait_for_copy();
+    let asking = machine.bookmark_call("never").args(["--application"]).start();
+    let said = || std::fs::read_to_string(&told).unwrap_or_default();
+    wait_until("the freeze", || said().ends_with('\n'));
+    agent.kill();
+    let stat = Path::new("/proc").join(said().trim()).join("stat");
+    // One that nobody has asked for its status yet is gone, too.
+    let freezes = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z"));
+    assert!(freezes(), "it went with the agent");
+    let agent = machine.start();
+    assert!(thawed.exists() && !freezes());
+    asking.wait(LIMIT).failure();
+    live::stop(agent);
+    server.stop().success();
 }
 
 #[test]

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tidegate_model::{BookmarkKind, Lsn, Micros};
 
@@ -46,6 +47,9 @@ struct Inner {
     stop: Stop,
 }
 
+/// How often it is looked whether a file system that was full has room again.
+const ROOM_INTERVAL: Duration = Duration::from_millis(500);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     No,
@@ -81,7 +85,8 @@ where
         birth: &Birth,
         on_durable: OnDurable,
     ) -> Result<(Self, Opening), JournalError> {
-        let (state, writer, opening) = open(storage.clone(), settings, birth)?;
+        let (mut state, writer, opening) = open(storage.clone(), settings, birth)?;
+        state.set_room(writer.has_room(state.room_bytes()));
         let durable = AtomicU64::new(state.usage().durable.0);
         let shared = Arc::new(Shared {
             inner: Mutex::new(Inner { state, stop: Stop::No }),
@@ -266,7 +271,15 @@ fn serve<S: Storage>(
     on_durable: &mut OnDurable,
 ) -> Result<(), JournalError> {
     let mut inner = shared.lock();
+    let room_bytes = inner.state.room_bytes();
     loop {
+        if !inner.state.has_room() {
+            drop(inner);
+            let has_room = writer.has_room(room_bytes);
+            inner = shared.lock();
+            inner.state.set_room(has_room);
+        }
+        // Not before: it may have been told meanwhile, and isn't told again.
         if inner.stop == Stop::Abandon {
             return Ok(());
         }
@@ -275,8 +288,10 @@ fn serve<S: Storage>(
             shared.room.notify_all();
             let written = batch.written();
             writer.carry_out(batch)?;
+            let has_room = writer.has_room(room_bytes);
             inner = shared.lock();
             inner.state.written(written);
+            inner.state.set_room(has_room);
             let durable = inner.state.usage().durable;
             shared.durable.store(durable.0, Ordering::Release);
             drop(inner);
@@ -288,8 +303,13 @@ fn serve<S: Storage>(
             shared.lock().state.forget(segment.number);
         } else if inner.stop == Stop::Close {
             return writer.close(&mut inner.state);
-        } else {
+        } else if inner.state.has_room() {
             inner = Shared::wait(&shared.work, inner);
+            continue;
+        } else {
+            // Nobody tells that somebody else has made room.
+            let waited = shared.work.wait_timeout(inner, ROOM_INTERVAL);
+            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             continue;
         }
         inner = shared.lock();

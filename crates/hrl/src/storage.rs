@@ -85,6 +85,13 @@ pub trait Storage: Clone {
     /// Makes durable which names there are.
     fn sync_names(&self) -> io::Result<()>;
 
+    /// Whether so many bytes of room are set aside, which a write that finds no other room takes; sets
+    /// them aside where they aren't. Where that isn't done at all, there is always room until a write
+    /// fails.
+    fn has_room(&self, _bytes: u64) -> bool {
+        true
+    }
+
     /// Writes a batch, each file named once, in one go, and returns when all of it is durable.
     fn write(&self, writes: Vec<Write<Self::File>>) -> io::Result<()>;
 }

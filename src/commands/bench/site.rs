@@ -120,7 +120,11 @@ pub(super) fn memory_before() -> u64 {
     crate::bench::memory_before()
 }
 
-async fn start(vault: Vault, settings: ServerSettings, stop: &Stop) -> Result<Server, Failure> {
+pub(super) async fn start(
+    vault: Vault,
+    settings: ServerSettings,
+    stop: &Stop,
+) -> Result<Server, Failure> {
     let starting = async { Ok(Server::start(Arc::new(vault), settings, stop).await?) };
     super::super::unless_stopped(stop, starting).await
 }
@@ -144,7 +148,7 @@ fn told(slowness: Slowness) -> String {
 }
 
 /// A vault in a store that discards; nobody will ever open it again.
-async fn throw_away(slowness: Slowness) -> Result<Vault, Failure> {
+pub(super) async fn throw_away(slowness: Slowness) -> Result<Vault, Failure> {
     let key = Zeroizing::new(super::super::random::<32>()?.to_vec());
     let credential = Credential::key_file(key)?;
     let options = InitOptions::new(super::super::now());
@@ -158,7 +162,7 @@ fn floor_tls(vault: &Vault) -> Result<Tls, Failure> {
         .map_err(|error| Failure::failed(format!("the floor has no TLS: {error}")))
 }
 
-fn issue(
+pub(super) fn issue(
     authority: &Authority,
     name: Name,
     role: Role,
@@ -168,7 +172,7 @@ fn issue(
     Ok(authority.issue(&enrolment, super::super::now())?)
 }
 
-fn name(of: &str, number: usize) -> Result<Name, Failure> {
+pub(super) fn name(of: &str, number: usize) -> Result<Name, Failure> {
     let name = format!("{of}-{number}").parse();
     name.map_err(|error| Failure::failed(format!("a stream has no name: {error}")))
 }
@@ -187,7 +191,7 @@ fn hello(machine: Name, vault: VaultId) -> Result<Hello, Failure> {
     })
 }
 
-fn tls_connector(identity: &Identity, server: &str) -> Result<TlsConnector, Failure> {
+pub(super) fn tls_connector(identity: &Identity, server: &str) -> Result<TlsConnector, Failure> {
     let server: ServerAddress = server.parse()?;
     let tls = TlsIdentity { certificates: identity.chain(), key: identity.key() };
     Ok(TlsConnector::new(server, tls, judge_servers(identity))?)

@@ -128,7 +128,7 @@ fn capture(
     while room(agent, halt) {
         let capture = || tap.capture(range.start, range.end - range.start);
         match unless_unreadable(tap, halt, || match capture() {
-            Err(CaptureError::Journal(AppendError::Full { .. })) => Ok(None),
+            Err(CaptureError::Journal(AppendError::Full { .. } | AppendError::NoRoom)) => Ok(None),
             captured => captured.map(Some),
         })? {
             Some(Some(captured)) => return Ok(Some(captured)),

@@ -139,7 +139,7 @@ impl Keeper {
                 Ok(lsn) => self.last = (lsn, now),
                 Err(AppendError::Ended) => return Err(JournalError::Failed.into()),
                 // Then there is enough that isn't idle.
-                Err(AppendError::Full { .. } | AppendError::Behind { .. }) => self.last.1 = now,
+                Err(_) => self.last.1 = now,
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tidegate_hrl::journal::{AppendError, Change};
 use tidegate_hrl::storage::Storage;
@@ -19,6 +20,8 @@ const STRETCH: usize = 1 << 20;
 const STRETCH_BYTES: u64 = STRETCH as u64;
 /// Bytes of the journal that may not be durable yet: an eighth of the batch in which writes gather.
 const UNSURE_BYTES: u64 = 1 << 20;
+/// How long it waits before it asks a journal again that took nothing.
+const FULL_PAUSE: Duration = Duration::from_millis(20);
 /// What a range of zeros counts as: 256 of them are waited for at once.
 const ZERO_COST: u64 = 4 << 10;
 
@@ -180,8 +183,10 @@ impl<S: Storage> Passing<S> {
         };
         loop {
             match self.journal.append_waiting(&change, (self.clock)()) {
-                Err(AppendError::Full { .. }) if room() => {}
-                Err(AppendError::Full { .. }) => return Ok(None),
+                Err(AppendError::Full { .. } | AppendError::NoRoom) if room() => {
+                    std::thread::sleep(FULL_PAUSE);
+                }
+                Err(AppendError::Full { .. } | AppendError::NoRoom) => return Ok(None),
                 appended => return Ok(Some(appended?)),
             }
         }

@@ -19,6 +19,9 @@ pub enum AppendError {
         /// What it may have.
         bytes_max: u64,
     },
+    /// The file system on which it lies is full.
+    #[error("the journal's file system is full: free some room on it")]
+    NoRoom,
     /// The journal's disk is slower than what is captured: a whole batch waits already.
     #[error("the journal's disk is behind: {} wait to be written", ExactBytes(*.bytes))]
     Behind {

@@ -28,6 +28,9 @@ const NOTE_COST: u64 = RECORD_BYTES as u64;
 /// was for is gone.
 pub(super) const RESERVE: u64 = SEGMENT_COST + NOTE_COST;
 
+/// What files take on a file system besides their bytes: their blocks' ends, folders, its own maps.
+const ROOM_BYTES: u64 = 1 << 20;
+
 /// A segment of which everything is written, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Segment {
@@ -129,6 +132,7 @@ pub struct State {
     last_logs: [UniqueId; DISKS_MAX],
     gap: Gap,
     failed: bool,
+    has_room: bool,
 }
 
 impl State {
@@ -154,6 +158,7 @@ impl State {
             last_logs: start.last_logs,
             gap: Gap::Closed,
             failed: false,
+            has_room: true,
         };
         state.begin_segment(start.next_segment);
         state
@@ -197,6 +202,9 @@ impl State {
     fn append_one(&mut self, change: &Change<&[u8]>, time: Micros) -> Result<Lsn, AppendError> {
         if self.failed {
             return Err(AppendError::Ended);
+        }
+        if !self.has_room {
+            return Err(AppendError::NoRoom);
         }
         let begins = self.pending_bytes == 0 && self.newest_is_long();
         let cost = self.cost(change, begins);
@@ -247,6 +255,25 @@ impl State {
     /// A write failed: nothing is taken any more.
     pub const fn fail(&mut self) {
         self.failed = true;
+    }
+
+    /// Says whether there is room for what was taken, beside that of all files: without it nothing
+    /// more is taken.
+    pub const fn set_room(&mut self, has_room: bool) {
+        self.has_room = has_room;
+    }
+
+    /// Whether there was, when it was last said.
+    #[must_use]
+    pub const fn has_room(&self) -> bool {
+        self.has_room
+    }
+
+    /// The room that [`State::set_room`] is about: a batch that is being written and one that gathers,
+    /// a segment's end, and what the file system adds.
+    #[must_use]
+    pub const fn room_bytes(&self) -> u64 {
+        2 * self.settings.batch_bytes + ROOM_BYTES
     }
 
     /// Whether a write failed.

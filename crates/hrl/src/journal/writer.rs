@@ -137,6 +137,12 @@ impl<S: Storage> Writer<S> {
         }
     }
 
+    /// Whether the file system has so much room set aside: [`State::room_bytes`].
+    #[must_use]
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.storage.has_room(bytes)
+    }
+
     /// Removes a segment that [`State::removable`] gave; then the state must forget it.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //!
 //! The only unsafe code of the crate is in `ring.rs`.
 
+mod aside;
 mod error;
 mod ring;
 
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::storage::{ReadAt, Storage, Write};
+use aside::Aside;
 pub use error::UringError;
 use ring::Ring;
 
@@ -51,6 +53,7 @@ struct Inner {
     path: PathBuf,
     directory: File,
     ring: Mutex<Ring>,
+    aside: Aside,
 }
 
 impl UringStorage {
@@ -73,7 +76,8 @@ impl UringStorage {
             locked => locked.map_err(|error| failed(error.into()))?,
         }
         let ring = Mutex::new(Ring::new()?);
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), directory, ring })))
+        let aside = Aside::in_directory(path);
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), directory, ring, aside })))
     }
 
     fn path_of(&self, name: &str) -> PathBuf {
@@ -101,7 +105,7 @@ impl Storage for UringStorage {
     fn create(&self, name: &str) -> io::Result<DiskFile> {
         let mut how = OpenOptions::new();
         how.read(true).write(true).create_new(true).mode(0o600);
-        Ok(how.open(self.path_of(name))?.into())
+        Ok(self.0.aside.or_taken(|| how.open(self.path_of(name)))?.into())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -113,11 +117,16 @@ impl Storage for UringStorage {
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        self.0.directory.sync_all()
+        self.0.aside.or_taken(|| self.0.directory.sync_all())
+    }
+
+    fn has_room(&self, bytes: u64) -> bool {
+        self.0.aside.holds(bytes)
     }
 
     fn write(&self, writes: Vec<Write<DiskFile>>) -> io::Result<()> {
         // The ring is whole between calls, whoever panicked.
-        self.0.ring.lock().unwrap_or_else(PoisonError::into_inner).write(writes)
+        let mut ring = self.0.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        ring.write(writes, &self.0.aside)
     }
 }

@@ -5,8 +5,9 @@
 //! in several where there are more than the ring has room for.
 //!
 //! A write that was cut short breaks its chain. Then the file is written again the plain way, which
-//! changes nothing where the bytes are there already and gives the reason where they can't be. An
-//! fdatasync that failed is never tried again: the kernel may have dropped what it couldn't write.
+//! changes nothing where the bytes are there already and gives the reason where they can't be. The same
+//! where there was no room and some could be had. An fdatasync alone is never tried again: the kernel may
+//! have dropped what it couldn't write.
 
 use std::fs::File;
 use std::io;
@@ -18,6 +19,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, opcode, types};
 
 use super::DiskFile;
+use super::aside::{Aside, is_no_room};
 use super::error::UringError;
 use crate::storage::Write;
 
@@ -55,8 +57,8 @@ impl Ring {
         })
     }
 
-    /// Writes everything, and returns when it is durable.
-    pub(super) fn write(&mut self, writes: Vec<Write<DiskFile>>) -> io::Result<()> {
+    /// Writes everything, and returns when it is durable. What finds no room takes what is set aside.
+    pub(super) fn write(&mut self, writes: Vec<Write<DiskFile>>, aside: &Aside) -> io::Result<()> {
         // What the kernel may still read must outlive even a failure to wait for it.
         let writes = ManuallyDrop::new(writes);
         let mut chains: Vec<Chain<'_>> = writes.iter().flat_map(chains_of).collect();
@@ -71,7 +73,7 @@ impl Ring {
             self.submit(&mut chains[first..end])?;
             first = end;
         }
-        let result = chains.into_iter().try_for_each(Chain::conclude);
+        let result = chains.into_iter().try_for_each(|chain| chain.conclude(aside));
         drop(ManuallyDrop::into_inner(writes));
         result
     }
@@ -166,16 +168,23 @@ impl Chain<'_> {
         }
     }
 
-    fn conclude(self) -> io::Result<()> {
-        match self.outcome {
+    fn conclude(mut self, aside: &Aside) -> io::Result<()> {
+        match std::mem::take(&mut self.outcome) {
             Outcome::Durable => Ok(()),
-            Outcome::Failed(error) => Err(error),
-            Outcome::Again => {
-                let mut parts = self.parts.iter();
-                parts.try_for_each(|(offset, bytes)| self.file.write_all_at(bytes, *offset))?;
-                self.file.sync_data()
+            Outcome::Failed(error) if is_no_room(&error) => {
+                // Another chain may have taken it already.
+                aside.take();
+                self.write_again()
             }
+            Outcome::Failed(error) => Err(error),
+            Outcome::Again => aside.or_taken(|| self.write_again()),
         }
+    }
+
+    fn write_again(&self) -> io::Result<()> {
+        let mut parts = self.parts.iter();
+        parts.try_for_each(|(offset, bytes)| self.file.write_all_at(bytes, *offset))?;
+        self.file.sync_data()
     }
 }
 
@@ -200,26 +209,26 @@ mod tests {
     #[test]
     fn more_writes_than_the_ring_has_room_for_are_all_done() {
         let folder = tempfile::tempdir().unwrap();
-        let mut ring = Ring::new().unwrap();
+        let (mut ring, none) = (Ring::new().unwrap(), Aside::in_directory(folder.path()));
         let paths: Vec<_> = (0..200).map(|n| folder.path().join(n.to_string())).collect();
         let parts = |n: u8| (0..150_u8).map(|p| (u64::from(p) * 100, vec![n ^ p; 100])).collect();
         let writes =
             paths.iter().zip(0..).map(|(path, n)| Write { file: file(path), parts: parts(n) });
-        ring.write(writes.collect()).unwrap();
+        ring.write(writes.collect(), &none).unwrap();
         for (path, n) in paths.iter().zip(0..) {
             let expected: Vec<u8> = parts(n).into_iter().flat_map(|(_, bytes)| bytes).collect();
             assert!(std::fs::read(path).unwrap() == expected, "file {n}");
         }
         // A file without writes is made durable, and nothing else.
         let parts = Vec::new();
-        ring.write(vec![Write { file: file(&paths[0]), parts }]).unwrap();
-        ring.write(Vec::new()).unwrap();
+        ring.write(vec![Write { file: file(&paths[0]), parts }], &none).unwrap();
+        ring.write(Vec::new(), &none).unwrap();
     }
 
     #[test]
     fn a_write_that_can_not_be_done_is_told_with_its_reason_and_the_ring_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let mut ring = Ring::new().unwrap();
+        let (mut ring, none) = (Ring::new().unwrap(), Aside::in_directory(folder.path()));
         let full: DiskFile = OpenOptions::new().write(true).open("/dev/full").unwrap().into();
         let good = folder.path().join("good");
         let writes = |bytes: &[u8]| {
@@ -229,9 +238,9 @@ mod tests {
                 Write { file: file(&good), parts },
             ]
         };
-        let error = ring.write(writes(b"one")).unwrap_err();
+        let error = ring.write(writes(b"one"), &none).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
-        ring.write(writes(b"two").split_off(1)).unwrap();
+        ring.write(writes(b"two").split_off(1), &none).unwrap();
         assert_eq!(std::fs::read(&good).unwrap(), b"two");
     }
 
@@ -254,7 +263,7 @@ mod tests {
         // What was cut short is written once more.
         let mut again = chains_of(&write).next().unwrap();
         again.worsen(Outcome::Again);
-        again.conclude().unwrap();
+        again.conclude(&Aside::in_directory(folder.path())).unwrap();
         let mut bytes = [0; 200];
         std::os::unix::fs::FileExt::read_exact_at(&*write.file.0, &mut bytes, 0).unwrap();
         assert_eq!(bytes, *[[1; 100], [2; 100]].as_flattened());

@@ -211,7 +211,14 @@ impl Run {
             Change::Bookmark(bookmark) => Change::Bookmark(bookmark.clone()),
             Change::Time => Change::Time,
         };
+        let without_room = self.chance.next().is_multiple_of(16);
         let (state, _) = self.journal.as_mut().unwrap();
+        if without_room {
+            state.set_room(false);
+            let refused = state.append(&borrowed, Micros(self.clock));
+            assert_eq!(refused, Err(AppendError::NoRoom));
+            state.set_room(true);
+        }
         match state.append(&borrowed, Micros(self.clock)) {
             Ok(lsn) => {
                 assert_eq!(lsn, Lsn(self.appended.len() as u64 + 1));
@@ -230,7 +237,7 @@ impl Run {
                 assert!(!idle, "with everything committed it must take more");
                 Ok(())
             }
-            Err(AppendError::Ended) => panic!("nothing failed"),
+            Err(AppendError::Ended | AppendError::NoRoom) => panic!("nothing failed"),
         }
     }
 
