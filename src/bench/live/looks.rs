@@ -70,7 +70,7 @@ async fn look(
 
 /// How an agent is.
 pub(super) async fn status(socket: &std::path::Path) -> Result<Box<Status>, Failure> {
-    match live::ask(socket, &Request::Status).await? {
+    match live::ask(socket, &Request::Status, Duration::ZERO).await? {
         Answer::Status(status) => Ok(status),
         other => Err(Failure::failed(format!("the agent answered {other:?}"))),
     }

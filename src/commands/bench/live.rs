@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate_agent::RetryPolicy;
-use tidegate_agent::live::{self, Hooks, LiveDisk, LiveSettings, Server as LiveServer, Serving};
+use tidegate_agent::live::{
+    self, DiskSource, Hooks, LiveDisk, LiveSettings, PassSettings, Server as LiveServer, Serving,
+};
 use tidegate_model::{DiskNumber, Incarnation};
 use tidegate_nbd::serve::Address;
 use tidegate_vault::Vault;
@@ -146,7 +148,8 @@ fn settings(
     let agent = folder.join("agent");
     std::fs::create_dir(&agent)
         .map_err(|error| Failure::usage(format!("can't make {}: {error}", agent.display())))?;
-    let listen = Address::Unix(socket.to_owned());
+    let source = DiskSource::Tap { listen: Address::Unix(socket.to_owned()) };
+    let disk = LiveDisk { number: DiskNumber::default(), path: image.to_owned(), source };
     let spare: [u8; 16] = super::super::random()?;
     Ok(LiveSettings {
         machine,
@@ -154,10 +157,11 @@ fn settings(
         folder: agent,
         journal_bytes: args.journal_size,
         window_bytes: WINDOW_BYTES,
-        disks: vec![LiveDisk { number: DiskNumber::default(), path: image.to_owned(), listen }],
+        disks: vec![disk],
         servers: Arc::new(vec![LiveServer { name: server.to_string(), connector }]),
         bookmark_interval: NO_BOOKMARKS,
         application_interval: None,
+        passes: PassSettings::default(),
         hooks: Hooks::default(),
         retry: RetryPolicy::default(),
         clock: super::super::clock(),

@@ -144,7 +144,6 @@ impl Hooks {
             tracing::warn!(%error, marker = %marker.display(), "can't be removed");
         }
     }
-}
 
     /// Runs a program of which the marker tells from before it begins.
     fn run_noted(&self, call: &[String], marker: &Path) -> Result<(), HookError> {
