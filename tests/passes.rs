@@ -214,7 +214,7 @@ fn what_an_agent_that_was_killed_within_a_pass_began_is_cleared_up_by_the_next()
     let (site, server) = served();
     let disk = site.disk("one", 4 * MIB);
     let (snapshot, told, hang) = (site.path("snapshot"), site.path("told"), site.path("hang"));
-    let machine = Machine::scanned(&site, "db-1", &[disk.clone()], &[&server.at()], "");
+    let machine = Machine::scanned(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
     machine.configure_also(&format!("snapshot = '{}'", shown(&snapshot)));
     std::fs::write(&hang, "").expect("it can be made");
     let script = format!(

@@ -160,8 +160,11 @@ fn status(id: u32, spans: &[(u32, u32)], is_last: bool) -> Vec<u8> {
     chunk(2, ChunkCode::BlockStatus, is_last, &payload)
 }
 
-/// What a client makes of this, in pieces of some bytes: places that were filled, spans, and who is done.
-fn heard(bytes: &[u8], piece: usize) -> Result<(Vec<u64>, Vec<Span>, Vec<u64>), ServerInvalid> {
+/// Places that were filled, spans, and who is done.
+type Sum = (Vec<u64>, Vec<Span>, Vec<u64>);
+
+/// What a client makes of this, in pieces of some bytes.
+fn heard(bytes: &[u8], piece: usize) -> Result<Sum, ServerInvalid> {
     let (mut asking, mut filled, mut spans, mut done) = (asking(), Vec::new(), Vec::new(), vec![]);
     for mut part in bytes.chunks(piece) {
         while let Some(answered) = asking.next(&mut part)? {
@@ -254,7 +257,7 @@ proptest! {
         let mut bytes = Vec::new();
         for (cookie, flags, code, length, payload) in chunks {
             bytes.extend(0x668e_33ef_u32.to_be_bytes());
-            bytes.extend([flags.to_be_bytes(), (code % 8 | code & 0x8000).to_be_bytes()].concat());
+            bytes.extend([flags.to_be_bytes(), ((code % 8) | (code & 0x8000)).to_be_bytes()].concat());
             bytes.extend(cookie.to_be_bytes());
             bytes.extend(length.to_be_bytes());
             bytes.extend(payload);
@@ -277,7 +280,7 @@ proptest! {
         for (option, code, payload) in replies {
             bytes.extend(0x0003_e889_0455_65a9_u64.to_be_bytes());
             bytes.extend(option.to_be_bytes());
-            bytes.extend((code % 5 | code & (1 << 31)).to_be_bytes());
+            bytes.extend(((code % 5) | (code & (1 << 31))).to_be_bytes());
             bytes.extend(u32::try_from(payload.len()).unwrap().to_be_bytes());
             bytes.extend(payload);
         }
