@@ -225,7 +225,7 @@ impl Session {
     pub fn ask(&mut self, question: &Hashes, out: &mut Vec<u8>) {
         assert!(self.may_ask(), "a question is asked where it is answered");
         let (block, count) = (self.asks_in.unwrap_or(1), question.hashes.len() as u64);
-        assert!(question.extent.offset % block == 0, "a question begins with a block");
+        assert!(question.extent.offset.is_multiple_of(block), "a question begins with a block");
         assert!(question.extent.length == block * count, "a block has a hash");
         self.questions.push_back(question.extent);
         Message::Hashes(question.clone()).encode(out);
