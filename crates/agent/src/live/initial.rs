@@ -78,7 +78,7 @@ struct Whole<'a> {
 impl Stretches for Whole<'_> {
     fn next(&mut self, _: &Halt) -> Result<Option<Stretch>, CaptureError> {
         let end = self.tap.bytes().min(self.at + CAPTURE_BYTES_MAX);
-        let needed = vec![self.at..end];
+        let needed = std::iter::once(self.at..end).collect();
         self.at = end;
         Ok(Some(Stretch { end, needed }))
     }

@@ -6,12 +6,12 @@ use super::world::{Broken, Manifest, Session, World};
 use crate::log::PackPlace;
 
 /// Blocks of a disk, and values that they may have: few, so that much is the same.
-const BLOCKS: u64 = 3;
+const BLOCKS: usize = 3;
 const VALUES: u64 = 8;
 
 /// The agent writes something.
 pub fn write(world: &mut World, machine: usize, chance: &mut Chance) {
-    let written = (chance.below(BLOCKS), chance.below(VALUES));
+    let written = (chance.below(BLOCKS as u64), chance.below(VALUES));
     world.machines[machine].written.push(written);
 }
 
@@ -73,7 +73,7 @@ impl Fold {
 
 /// Drops some of what later records hide.
 fn thin(manifest: &mut Manifest, chance: &mut Chance) {
-    let mut seen = [false; BLOCKS as usize];
+    let mut seen = [false; BLOCKS];
     let mut dropped = Vec::new();
     for (lsn, (block, _, _)) in manifest.records.iter().rev() {
         let seen = &mut seen[usize::try_from(*block).unwrap()];

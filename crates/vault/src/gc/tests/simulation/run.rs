@@ -162,10 +162,10 @@ impl Run {
         if self.recoveries.len() < 3 && self.chance.below(3) == 0 {
             let machine = self.machine();
             self.recoveries.push(Recovery::begin(&mut self.world, machine));
-        } else if let Some(at) = self.chance.pick(0..self.recoveries.len()) {
-            if !self.recoveries[at].step(&mut self.world, &mut self.chance) {
-                self.recoveries.swap_remove(at);
-            }
+        } else if let Some(at) = self.chance.pick(0..self.recoveries.len())
+            && !self.recoveries[at].step(&mut self.world, &mut self.chance)
+        {
+            self.recoveries.swap_remove(at);
         }
     }
 

@@ -58,7 +58,7 @@ impl Server {
             under_way: Vec::new(),
             stored: Vec::new(),
             committed: 0,
-            slow: world.names % 2 == 0,
+            slow: world.names.is_multiple_of(2),
             seats: BTreeMap::new(),
         }
     }
