@@ -44,6 +44,5 @@ pub(super) fn watch(shared: &Arc<Shared>, logs: &Logs) -> JoinHandle<()> {
 /// False when a shard has too much news to hear of it now: it hears all of it again.
 fn tell(shared: &Shared, logs: &Logs, collected: &Collected) -> bool {
     logs.condemn(|log, number| collected.forbids(log, number));
-    let mut told = shared.shards.iter().map(|ports| ports.news.post(News::List(collected.newest)));
-    told.all(|posted| posted.is_ok())
+    shared.shards.iter().all(|ports| ports.news.post(News::List(collected.newest)).is_ok())
 }
