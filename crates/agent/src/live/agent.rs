@@ -127,6 +127,10 @@ impl Agent {
         if order.closed {
             return Err(PassFailed::Stopped);
         }
+        // Clients aren't held up for what can't stand yet.
+        if let Some(tap) = self.taps.iter().find(|tap| tap.state().mode != tap::Mode::Data) {
+            return Err(MarkError::Gap { disk: tap.disk() }.into());
+        }
         let _still: Vec<_> = self.taps.iter().map(|tap| tap.still()).collect();
         let fuzzy = judge()?;
         let bookmark = Bookmark { kind, clean: fuzzy.is_none(), name: name.to_owned() };
@@ -198,7 +202,7 @@ impl Agent {
     /// Notes what the vault has, for whoever must go on from there without the journal.
     pub fn note_committed(&self) -> Result<(), LiveError> {
         let committed = self.journal.usage().committed;
-        self.notebook.change(|notes| notes.committed = committed)
+        self.notebook.change_if_room(|notes| notes.committed = committed).map(drop)
     }
 
     /// Looks at how far everything is; called some times a second.
@@ -266,6 +270,10 @@ impl Agent {
         }
         if notes.copy_end.is_none() {
             return Err("the initial copy, or a resync, is under way already");
+        }
+        // Whatever ends this life, the next one knows.
+        if self.notebook.change(|notes| notes.resync = true).is_err() {
+            return Err("that it was asked for can't be noted in the agent's folder; see to it");
         }
         self.resync.notify_one();
         Ok(())

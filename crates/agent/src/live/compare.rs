@@ -39,8 +39,9 @@ pub(super) struct Comparison<'a> {
     questions: &'a Questions,
     /// Up to here stretches were given out.
     done: u64,
-    /// What was asked and isn't given out yet.
-    asked: VecDeque<Extent>,
+    /// What was asked and isn't given out yet, and for blocks of how many bytes: the next server may
+    /// compare others, or none.
+    asked: VecDeque<(Extent, u64)>,
     buffer: Vec<u8>,
 }
 
@@ -66,7 +67,7 @@ impl<'a> Comparison<'a> {
         if let Answers::Blocks(block) = answers {
             while self.asked.len() < QUESTIONS_AHEAD && self.ask(block)? {}
         }
-        let Some(extent) = self.asked.front().copied() else {
+        let Some((extent, block)) = self.asked.front().copied() else {
             // Nobody answers, or less than a block is left.
             let bytes = CAPTURE_BYTES_MAX.min(self.tap.bytes() - self.done);
             let needed = self.done..self.done + bytes;
@@ -77,11 +78,7 @@ impl<'a> Comparison<'a> {
             if let Some(have) = self.questions.answer(PAUSE) {
                 self.asked.pop_front();
                 self.done = extent.offset + extent.length;
-                let blocks = match answers {
-                    Answers::Blocks(block) => block,
-                    Answers::None => extent.length,
-                };
-                return Ok(Some(stretch(&have, blocks)));
+                return Ok(Some(stretch(&Have { extent, ..have }, block)));
             }
             if halt.is_asked() {
                 return Ok(None);
@@ -91,7 +88,8 @@ impl<'a> Comparison<'a> {
 
     /// Asks for the next blocks; false where there is no whole one any more.
     fn ask(&mut self, block: u64) -> Result<bool, CaptureError> {
-        let begin = self.asked.back().map_or(self.done, |extent| extent.offset + extent.length);
+        let behind = |(extent, _): &(Extent, u64)| extent.offset + extent.length;
+        let begin = self.asked.back().map_or(self.done, behind);
         // What was captured without asking may have ended within a block.
         let whole = begin.next_multiple_of(block);
         let count = (self.tap.bytes().saturating_sub(whole) / block).min(HASHES_MAX as u64);
@@ -106,7 +104,7 @@ impl<'a> Comparison<'a> {
         }
         let extent = Extent { disk: self.tap.disk(), offset: begin, length: count * block };
         self.questions.ask(Hashes { extent, hashes });
-        self.asked.push_back(extent);
+        self.asked.push_back((extent, block));
         Ok(true)
     }
 }

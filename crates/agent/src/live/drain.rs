@@ -178,6 +178,7 @@ impl Drain {
             Err(LiveError::Session(error)) if tells_of_damage(&error) => Outcome::Damaged(error),
             // A person may mend it; until then the disks are served and captured.
             Err(LiveError::Session(error)) => Outcome::Trouble(error.to_string()),
+            Err(error) if error.is_of_room() => Outcome::Trouble(error.to_string()),
             Err(error) => return Err(error),
         })
     }

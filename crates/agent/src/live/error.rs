@@ -135,6 +135,12 @@ impl LiveError {
     pub(super) const fn is_of_journal(&self) -> bool {
         matches!(self.remedy(), Remedy::Repair)
     }
+
+    /// Whether the folder's file system is full, which passes.
+    pub(super) fn is_of_room(&self) -> bool {
+        let full = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+        matches!(self, Self::File { error, .. } if full.contains(&error.kind()))
+    }
 }
 
 /// Why a pass came to nothing.

@@ -111,7 +111,7 @@ fn copy_disk(
         // Only what is durable is never captured again.
         if noted.elapsed() >= NOTE_INTERVAL || at == tap.bytes() {
             agent.journal.wait_durable(appended)?;
-            agent.notebook.change(|notes| notes.disks[index].bytes_copied = at)?;
+            agent.notebook.change_if_room(|notes| notes.disks[index].bytes_copied = at)?;
             (noted, unsure) = (Instant::now(), 0);
         }
     }
@@ -179,7 +179,11 @@ fn end(agent: &Agent, halt: &Halt, what: &str) -> Result<(), LiveError> {
     loop {
         match agent.mark(BookmarkKind::CopyEnd, "") {
             Ok(marked) => {
-                agent.notebook.change(|notes| notes.copy_end = Some(marked.lsn))?;
+                while !agent.notebook.change_if_room(|notes| notes.copy_end = Some(marked.lsn))? {
+                    if halt.within(UNREADABLE_PAUSE) {
+                        return Ok(());
+                    }
+                }
                 tracing::info!(lsn = %marked.lsn, "{what} has ended");
                 return Ok(());
             }

@@ -18,7 +18,7 @@ use crate::session::Stands;
 
 /// The version of the file that is written.
 const VERSION: u32 = 1;
-/// Longest file that is read: 64 disks with the longest names, three times over.
+/// Longest file that is read: 64 disks with the longest names, and 64 that were removed.
 const NOTES_BYTES_MAX: u64 = 256 << 10;
 
 /// What is noted.
@@ -39,6 +39,13 @@ pub struct Notes {
     pub disks: Vec<NotedDisk>,
     /// The bookmark that ended the initial copy.
     pub copy_end: Option<Lsn>,
+    /// Disks that this incarnation declared to be there no more: the next one does, too, for the vault may
+    /// not have heard it.
+    #[serde(default)]
+    pub removed: Vec<Disk>,
+    /// A resync was asked for: another incarnation follows.
+    #[serde(default)]
+    pub resync: bool,
 }
 
 /// A disk as it was declared.
@@ -61,7 +68,8 @@ impl Notes {
             noted.map(|(lsn, disk)| NotedDisk { disk, declared: Lsn(lsn), bytes_copied: 0 });
         let (version, epoch, disks) = (VERSION, Epoch::NONE, noted.collect());
         let committed = Lsn::NONE;
-        Self { version, incarnation, epoch, committed, stands, disks, copy_end: None }
+        let (copy_end, removed, resync) = (None, Vec::new(), false);
+        Self { version, incarnation, epoch, committed, stands, disks, copy_end, removed, resync }
     }
 
     /// What an incarnation that follows this one stands on, as far as this one knows.
@@ -152,6 +160,20 @@ impl Notebook {
             *notes = new;
         }
         Ok(())
+    }
+
+    /// The same where the file system may be full: then nothing is changed, and false is given.
+    ///
+    /// # Errors
+    /// [`LiveError::File`] for any other cause.
+    pub fn change_if_room(&self, change: impl FnOnce(&mut Notes)) -> Result<bool, LiveError> {
+        match self.change(change) {
+            Err(error) if error.is_of_room() => {
+                tracing::debug!(%error, "it is noted when there is room");
+                Ok(false)
+            }
+            changed => changed.map(|()| true),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Notes> {

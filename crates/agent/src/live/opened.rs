@@ -66,7 +66,8 @@ impl Before {
     /// What the notes tell; of whichever journal they are, the vault had what they say.
     fn of(notes: Option<&Notes>) -> Self {
         let Some(notes) = notes else { return Self { stands: Stands::Newest, disks: Vec::new() } };
-        let disks = notes.disks.iter().map(|noted| noted.disk.clone()).collect();
+        let disks = notes.disks.iter().map(|noted| &noted.disk).chain(&notes.removed).cloned();
+        let disks = disks.collect();
         Self { stands: notes.followed_from(), disks }
     }
 }
@@ -144,6 +145,7 @@ fn go_on(
     if settings.disks.iter().any(|disk| disk.listen().is_none()) {
         journal.begin_gap(BookmarkKind::GapPass, (settings.clock)());
     }
+    forget_other_sources(settings)?;
     let mut taps = Vec::new();
     for disk in settings.disks.iter().filter(|disk| disk.listen().is_some()) {
         let (path, marks) = (disk.path.clone(), settings.marks(disk.number));
@@ -167,6 +169,23 @@ fn go_on(
     let passing = passing(settings, &journal, &opening, &notebook.read())?;
     let notebook = Arc::new(notebook);
     Ok(Ok(Opened { journal, opening, notebook, taps, passing, goes_on, progress }))
+}
+
+/// Removes what the sources that disks had before knew of them: it isn't told what these captured.
+fn forget_other_sources(settings: &LiveSettings) -> Result<(), LiveError> {
+    for disk in &settings.disks {
+        let path = match disk.listen() {
+            Some(_) => settings.hashes(disk.number),
+            None => settings.marks(disk.number),
+        };
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(LiveError::File { path, what: "removed", error });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The disks that are captured in passes.
@@ -217,7 +236,7 @@ fn cause_to_begin_anew(
     if !notes.disks.iter().map(|noted| &noted.disk).eq(disks) {
         return Some("the disks, or their sizes, are others than before");
     }
-    (wish == Wish::Resync).then_some("a resync was asked for")
+    (wish == Wish::Resync || notes.resync).then_some("a resync was asked for")
 }
 
 /// Declares the disks, which are the first records of a new incarnation, then those that were removed,
@@ -231,13 +250,14 @@ fn begin(
 ) -> Result<Notebook, LiveError> {
     let is_there = |number| disks.iter().any(|disk| disk.number == number);
     let removed = before.disks.iter().filter(|disk| !is_there(disk.number));
-    let removed = removed.map(|disk| Disk { bytes: 0, ..disk.clone() });
-    for disk in disks.iter().cloned().chain(removed) {
+    let removed: Vec<_> = removed.map(|disk| Disk { bytes: 0, ..disk.clone() }).collect();
+    for disk in disks.iter().chain(&removed).cloned() {
         let lsn =
             journal.append(&Change::Disk(disk), (settings.clock)()).map_err(LiveError::Declared)?;
         journal.wait_durable(lsn)?;
     }
-    let notes = Notes::new(opening.incarnation, before.stands, disks);
+    let mut notes = Notes::new(opening.incarnation, before.stands, disks);
+    notes.removed = removed;
     Notebook::create(&settings.notes(), notes)
 }
 

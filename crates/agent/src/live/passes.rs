@@ -235,7 +235,8 @@ fn end(
     loop {
         match agent.mark_pass(kind, name, &cause) {
             // Both pass: a disk that is served catches up, the journal gets room.
-            Err(PassFailed::Mark(MarkError::Gap { .. } | MarkError::Append(_))) => {}
+            Err(error @ PassFailed::Mark(MarkError::Gap { .. } | MarkError::Append(_)))
+                if !error.is_of_journal() => {}
             marked => return marked,
         }
         if halt.within(PAUSE) {

@@ -2,7 +2,8 @@
 //! that to servers, one connection after the other, and bring the answers back.
 //!
 //! A question stays here until it has its answer: what a connection left open is asked again on the
-//! next. Where the next server answers nothing, everything that is open is needed.
+//! next. Where the next server answers nothing, or compares blocks of another size, everything that is open
+//! is needed.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -70,8 +71,8 @@ impl Questions {
         let mut state = self.lock();
         state.sent = 0;
         state.answers = Some(answers);
-        if answers == Answers::None {
-            let State { open, done, .. } = &mut *state;
+        let State { open, done, .. } = &mut *state;
+        if !open.iter().all(|question| answers == Answers::Blocks(block_bytes(question))) {
             let needed = |question: Hashes| Have { extent: question.extent, blocks: 0 };
             done.extend(open.drain(..).map(needed));
         }
@@ -118,6 +119,11 @@ impl Questions {
     }
 }
 
+/// The size of the blocks that a question is about.
+fn block_bytes(question: &Hashes) -> u64 {
+    question.extent.length / (question.hashes.len() as u64).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use tidegate_model::Extent;
@@ -162,5 +168,15 @@ mod tests {
         questions.welcomed(Answers::None);
         assert_eq!(questions.take(), None);
         assert_eq!([0, 1].map(|_| questions.answer(SOON)), [0, 1].map(|at| Some(have(at, 0))));
+    }
+
+    #[test]
+    fn where_other_blocks_are_compared_what_is_open_is_needed() {
+        let questions = Questions::default();
+        questions.welcomed(Answers::Blocks(BLOCK));
+        questions.ask(question(4));
+        questions.welcomed(Answers::Blocks(2 * BLOCK));
+        assert_eq!(questions.take(), None);
+        assert_eq!(questions.answer(SOON), Some(have(4, 0)));
     }
 }
