@@ -74,12 +74,9 @@ pub fn simulate(seed: u64, broken: Broken) -> Result<Told, String> {
         recoveries: Vec::new(),
         told: Told::default(),
     };
-    for turn in 0..TURNS {
+    for _ in 0..TURNS {
         run.turn()?;
-        // What is lost stays lost.
-        if turn % 8 == 0 {
-            run.world.check()?;
-        }
+        run.world.check()?;
     }
     run.rest()?;
     Ok(run.told)
@@ -221,8 +218,9 @@ impl Run {
         let mut last_words = 0;
         for _ in 0..4 {
             let mut collector = Collector::begin();
-            while collector.step(&mut self.world, true, &mut self.chance) {}
-            self.world.check()?;
+            while collector.step(&mut self.world, true, &mut self.chance) {
+                self.world.check()?;
+            }
             let outcome = collector.outcome();
             last_words = outcome.last_words;
             self.end_collection(&outcome)?;
