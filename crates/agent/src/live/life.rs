@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tidegate_nbd::serve::{self, Address, Offer, ServeSettings};
@@ -173,12 +173,18 @@ impl Life {
         };
         let control = Listening::at(&socket_of(&settings.folder))?;
         let serving = agent.clone();
-        let servers = blocking(move || serve_disks(&serving)).await?;
+        let begin = move || {
+            let mut keeper = Keeper::new(serving.clone(), goes_on);
+            // Before anybody writes: the gap that the life before may have left ends here.
+            keeper.mark(Instant::now())?;
+            Ok((keeper, serve_disks(&serving)?))
+        };
+        let (keeper, servers) = blocking(begin).await?;
         let (hard, mut stopped) = watch::channel(false);
         let drain = tokio::spawn(async move { drain.run(&mut stopped).await });
         let halt = Arc::<Halt>::default();
         let keeper = {
-            let (keeper, halt) = (Keeper::new(agent.clone(), goes_on), halt.clone());
+            let halt = halt.clone();
             Worker::start("keeper", move || keeper.keep(&halt))?
         };
         let copier = {
