@@ -147,7 +147,6 @@ impl Keeper {
 
     /// Places the bookmarks that are due. Before the initial copy has ended nothing could be brought
     /// back to them.
-    /// Places the bookmarks that are due.
     pub fn mark(&mut self, now: Instant) -> Result<(), LiveError> {
         if !self.agent.is_ordered() {
             // Each pass has its own at its end.
