@@ -125,7 +125,7 @@ fn a_question_has_hashes_and_lies_on_a_disk() {
 fn unknown_kinds_of_bookmarks_and_reasons_are_refused() {
     for code in 0..=u8::MAX {
         let bookmark = decode(record(Kind::Bookmark), &[code]);
-        assert_eq!(bookmark.is_ok(), (1..=7).contains(&code), "bookmark {code}: {bookmark:?}");
+        assert_eq!(bookmark.is_ok(), (1..=8).contains(&code), "bookmark {code}: {bookmark:?}");
         let slow = decode(Header::of(Kind::Slow), &[code, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(slow.is_ok(), (1..=3).contains(&code), "reason {code}: {slow:?}");
     }

@@ -70,3 +70,23 @@ fn that_the_host_went_down_is_found_again_by_whoever_was_killed_while_it_looked(
         assert_eq!(opened(folder.path(), 2, closes), (second, true));
     }
 }
+
+#[test]
+fn a_resync_that_was_asked_for_outlives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk"), vec![1; 1 << 20]).unwrap();
+    let (first, _) = opened(folder.path(), 1, false);
+    let notes = Notebook::open(&settings(folder.path(), 1).notes()).unwrap().unwrap();
+    notes.change(|notes| notes.resync = true).unwrap();
+    let (second, goes_on) = opened(folder.path(), 1, false);
+    assert!(second != first && !goes_on);
+    assert_eq!(opened(folder.path(), 1, false), (second, true), "it was begun");
+}
+
+#[test]
+fn a_disk_that_was_removed_is_declared_so_by_whoever_comes_after() {
+    let disk = Disk { number: 1.try_into().unwrap(), bytes: 0, name: "gone".to_owned() };
+    let mut notes = Notes::new(Incarnation::from_bytes([1; 16]), Stands::Newest, Vec::new());
+    notes.removed = vec![disk.clone()];
+    assert_eq!(Before::of(Some(&notes)).disks, [disk]);
+}
