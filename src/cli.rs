@@ -2,6 +2,7 @@
 
 mod agent;
 mod bench;
+mod maintain;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use tidegate_nbd::serve::Address;
 use tidegate_vault::Location;
 
 use crate::choice::{Frame, Level};
-use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
+use crate::commands::{CORES_MAX, LISTS_SECONDS_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
 pub(crate) use agent::{
@@ -21,6 +22,7 @@ pub(crate) use agent::{
     AgentStatusArgs,
 };
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchLiveArgs, BenchRunArgs};
+pub(crate) use maintain::MaintainArgs;
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
@@ -279,6 +281,10 @@ pub(crate) struct EngineArgs {
     /// the memory allows].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// Look every so many seconds which packs are condemned as garbage [default: 60].
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=LISTS_SECONDS_MAX))]
+    pub lists_interval: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -387,18 +393,6 @@ pub(crate) struct VerifyArgs {
     /// Read and check every frame, not only indexes and references.
     #[arg(long)]
     pub contents: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MaintainArgs {
-    /// Only these machines.
-    pub machine: Vec<Name>,
-    #[command(flatten)]
-    pub vault: VaultArgs,
-    /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
-    /// damaged.
-    #[arg(long)]
-    pub anew: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,11 @@
-//! `tidegate maintain`: folds machines' histories.
+//! `tidegate maintain`: folds machines' histories, then collects garbage.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tidegate_model::{Counted, HumanBytes, Name};
+use tidegate_model::{Counted, HumanBytes, LogName, Name};
 use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding, fold};
+use tidegate_vault::gc::{CollectReport, Collecting, collect};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::meta;
 use tidegate_vault::store::Access;
@@ -16,7 +17,27 @@ use crate::output::Output;
 #[derive(Serialize)]
 struct Maintained {
     machines: Vec<Line>,
+    /// Null where none was collected.
+    garbage: Option<Garbage>,
     seconds: f64,
+}
+
+/// What became of packs that nothing needs any more.
+#[derive(Debug, Default, Serialize)]
+struct Garbage {
+    /// Whether nothing was done: then the packs that would be condemned or removed are listed.
+    dry_run: bool,
+    would: Vec<String>,
+    packs_condemned: u64,
+    packs_removed: u64,
+    packs_spared: u64,
+    bytes_removed: u64,
+    /// Manifests and layers that newer ones have replaced.
+    objects_superseded: u64,
+    /// Logs that haven't read the condemned list yet.
+    waits_for: Vec<String>,
+    /// Logs that were closed because they hadn't for long.
+    closed: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -38,11 +59,14 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     let begun = Instant::now();
     let vault = super::open_at(&args.vault.vault, &args.vault.credential, Access::Write).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let machines = match args.machine.is_empty() {
+    let of_all = args.machine.is_empty();
+    let machines = match of_all {
         true => meta::list_machines(vault.store()).await?,
         false => args.machine,
     };
     let (mut lines, mut first_failure) = (Vec::new(), None);
+    let collects = of_all && !args.keep_garbage;
+    let machines = if args.dry_run { Vec::new() } else { machines };
     for machine in machines {
         let bar = output.waiting("folding");
         let tell = |done: Done| bar.set_message(format!("folding {machine}, {} packs", done.packs));
@@ -51,11 +75,44 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
         bar.finish_and_clear();
         lines.push(line(&machine, &folded));
         // The others don't wait for what is wrong with one.
-        first_failure = first_failure.or(folded.err());
+        first_failure = first_failure.or(folded.err().map(Failure::from));
     }
-    let maintained = Maintained { machines: lines, seconds: begun.elapsed().as_secs_f64() };
-    output.result(&maintained, text)?;
-    first_failure.map_or(Ok(()), |error| Err(error.into()))
+    let patience = Duration::from_secs(3600 * u64::from(args.patience));
+    let collecting = Collecting { dry_run: args.dry_run, patience };
+    let garbage = match collects {
+        true => garbage(&reader, collecting, &output).await.map(Some),
+        false => Ok(None),
+    };
+    let (garbage, failure) = match garbage {
+        Ok(garbage) => (garbage, None),
+        Err(error) => (None, Some(error)),
+    };
+    let seconds = begun.elapsed().as_secs_f64();
+    output.result(&Maintained { machines: lines, garbage, seconds }, text)?;
+    first_failure.or(failure).map_or(Ok(()), Err)
+}
+
+async fn garbage(
+    reader: &LogReader,
+    collecting: Collecting,
+    output: &Output,
+) -> Result<Garbage, Failure> {
+    let bar = output.waiting("collecting garbage");
+    let collected = collect(reader, collecting).await;
+    bar.finish_and_clear();
+    let CollectReport { outcome, would, bytes, superseded } = collected?;
+    let names = |logs: &[LogName]| logs.iter().map(ToString::to_string).collect();
+    Ok(Garbage {
+        dry_run: collecting.dry_run,
+        would: would.places().map(|place| place.to_string()).collect(),
+        packs_condemned: outcome.condemned,
+        packs_removed: outcome.removed,
+        packs_spared: outcome.spared,
+        bytes_removed: bytes,
+        objects_superseded: superseded,
+        waits_for: names(&outcome.waits_for),
+        closed: names(&outcome.fenced),
+    })
 }
 
 fn line(machine: &Name, folded: &Result<FoldReport, FoldError>) -> Line {
@@ -74,7 +131,8 @@ fn line(machine: &Name, folded: &Result<FoldReport, FoldError>) -> Line {
 }
 
 fn text(maintained: &Maintained) -> String {
-    if maintained.machines.is_empty() {
+    let dry_run = maintained.garbage.as_ref().is_some_and(|garbage| garbage.dry_run);
+    if maintained.machines.is_empty() && !dry_run {
         return "the vault has no machines yet".to_owned();
     }
     let mut lines = Vec::new();
@@ -93,5 +151,38 @@ fn text(maintained: &Maintained) -> String {
         });
         lines.extend(line.damage.iter().map(|damage| format!("  damaged: {damage}")));
     }
+    lines.extend(maintained.garbage.iter().flat_map(garbage_text));
     lines.join("\n")
+}
+
+fn garbage_text(garbage: &Garbage) -> Vec<String> {
+    let packs = |count| Counted(count, "pack");
+    let mut lines = Vec::new();
+    if garbage.dry_run {
+        lines.push(format!("{} would be condemned or removed", packs(garbage.would.len() as u64)));
+        lines.extend(garbage.would.iter().map(|pack| format!("  {pack}")));
+    } else {
+        lines.push(removed_text(garbage));
+    }
+    if garbage.packs_spared > 0 {
+        lines.push(format!("  {} spared: they are needed again", packs(garbage.packs_spared)));
+    }
+    lines.extend(garbage.closed.iter().map(|log| format!("  silent for too long: {log}")));
+    if !garbage.waits_for.is_empty() {
+        let logs = Counted(garbage.waits_for.len() as u64, "log");
+        lines
+            .push(format!("  waiting for {logs} of servers to read the list: collect again later"));
+    }
+    lines
+}
+
+fn removed_text(garbage: &Garbage) -> String {
+    let packs = |count| Counted(count, "pack");
+    format!(
+        "garbage: {} condemned, {} removed ({}), {} of folds that newer ones have replaced",
+        packs(garbage.packs_condemned),
+        packs(garbage.packs_removed),
+        HumanBytes(garbage.bytes_removed),
+        Counted(garbage.objects_superseded, "object"),
+    )
 }

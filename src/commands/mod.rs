@@ -10,6 +10,7 @@ mod hrl;
 mod machines;
 mod maintain;
 mod mount;
+mod pinned;
 mod points;
 mod recover;
 mod replicate;
@@ -52,6 +53,7 @@ from_errors!(
     tidegate_vault::VaultError,
     tidegate_vault::chain::HistoryError,
     tidegate_vault::fold::FoldError,
+    tidegate_vault::gc::GcError,
     tidegate_vault::identity::IdentityError,
     tidegate_vault::keys::KeyError,
     tidegate_vault::log::LogError,
@@ -80,6 +82,10 @@ pub(crate) const LEVEL_REPLICATE: i32 = 1;
 /// requests cost. Below the least a store's own time is the longer; beyond the most an agent would
 /// take the server for dead.
 pub(crate) const PACK_AGE_MS_DEFAULT: u64 = 250;
+/// How often a server reads condemned lists. A collection bears with silence for an hour.
+const LISTS_SECONDS_DEFAULT: u64 = 60;
+/// The longest that it may leave that.
+pub(crate) const LISTS_SECONDS_MAX: u64 = 600;
 pub(crate) const PACK_AGE_MS_MIN: u64 = 10;
 pub(crate) const PACK_AGE_MS_MAX: u64 = 10_000;
 /// How large packs may be made; the plan may have to make them smaller.
@@ -207,6 +213,11 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
             PACK_AGE_MS_MIN..=PACK_AGE_MS_MAX,
         )?),
         pack_bytes: usize::try_from(pack_size).unwrap_or(usize::MAX),
+        lists_interval: Duration::from_secs(within(
+            "lists-interval",
+            engine.lists_interval.unwrap_or(LISTS_SECONDS_DEFAULT),
+            1..=LISTS_SECONDS_MAX,
+        )?),
     })
 }
 

@@ -116,6 +116,7 @@ fn merge(mut args: ServerArgs, config: ServerConfig) -> Result<ServerArgs, Failu
     args.engine.store_patience = args.engine.store_patience.or(config.store_patience);
     args.engine.pack_age = args.engine.pack_age.or(config.pack_age);
     args.engine.pack_size = args.engine.pack_size.or(config.pack_size.map(|size| size.0));
+    args.engine.lists_interval = args.engine.lists_interval.or(config.lists_interval);
     Ok(args)
 }
 

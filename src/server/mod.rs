@@ -23,6 +23,7 @@ mod limits;
 mod line;
 mod link;
 mod listener;
+mod lists;
 mod quiet;
 mod refill;
 mod report;
@@ -54,6 +55,7 @@ use tidegate_vault::meta::{Run, create_run};
 use tidegate_vault::pack::PackWriter;
 use tidegate_vault::store::Put;
 use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub(crate) use latency::Summary;
@@ -73,6 +75,8 @@ pub(crate) struct Server {
     shared: Arc<Shared>,
     executors: Vec<ExecutorJoinHandle<()>>,
     listener: Option<Listener>,
+    /// Looks for condemned lists.
+    lists: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -104,8 +108,10 @@ impl Server {
             return Err(ServerError::Logs);
         }
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-        refill::refill(shared.grants.reader(), &known, &logs).await?;
-        let mut server = Self { shared, executors: Vec::new(), listener: None };
+        // Lists before blocks: nothing is made known that may be deleted.
+        let collected = lists::read(&shared).await?;
+        refill::refill(shared.grants.reader(), &known, &logs, &collected).await?;
+        let mut server = Self { shared, executors: Vec::new(), listener: None, lists: None };
         match server.run(&known, &logs, socket).await {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -125,6 +131,7 @@ impl Server {
         socket: Option<TcpListener>,
     ) -> Result<(), ServerError> {
         start_executors(&self.shared, known, logs, &mut self.executors).await?;
+        self.lists = Some(lists::watch(&self.shared, logs));
         self.listener = socket.map(|socket| listen(&self.shared, socket)).transpose()?;
         Ok(())
     }
@@ -171,6 +178,10 @@ impl Server {
     /// Tells what runs to end, and waits for that.
     async fn end(mut self) -> Result<(), ServerError> {
         drop(self.listener.take());
+        if let Some(lists) = self.lists.take() {
+            lists.abort();
+            let _ = lists.await;
+        }
         let executors = self.executors;
         // Shards wait for each other at their end; those that weren't started have nothing to finish.
         let missing = self.shared.shards.len() - executors.len();
@@ -221,6 +232,7 @@ fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Sha
         shards,
         store_patience: settings.store_patience,
         pack_age: settings.pack_age,
+        lists_interval: settings.lists_interval,
         store: tokio::runtime::Handle::current(),
         tls,
         on_failure: Box::new(move || on_failure.stop()),
@@ -321,6 +333,7 @@ fn shard_setup(
         packs_in_flight_max: plan.packs_in_flight_per_shard,
         units_in_flight_max: plan.units_in_flight_per_shard,
         blanks: shared.blanks.clone(),
+        condemned_list: shared.condemned_list.load(Ordering::Acquire),
         pack_ids: Box::new(move || {
             // Without the system's randomness the last id, counted on, still differs from all others.
             if let Ok(fresh) = random() {

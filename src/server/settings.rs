@@ -34,6 +34,8 @@ pub(crate) struct ServerSettings {
     pub pack_age: Duration,
     /// A pack closes with so many bytes of frames, or fewer where memory is short.
     pub pack_bytes: usize,
+    /// How often it looks which packs are condemned.
+    pub lists_interval: Duration,
 }
 
 /// A certificate chain and its key.

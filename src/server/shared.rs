@@ -30,6 +30,8 @@ pub(crate) enum News {
     Stored(PackNumber),
     /// One of its packs can't be stored: the run must end.
     Failed(Arc<UploadFailure>),
+    /// Nothing new refers to what this condemned list has, nor those before it.
+    List(u64),
     /// The server stops: refuse, flush, finish.
     Stop,
 }
@@ -80,6 +82,10 @@ pub(crate) struct Shared {
     pub store_patience: Duration,
     /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
+    /// How often condemned lists are looked for.
+    pub lists_interval: Duration,
+    /// The newest condemned list that was read.
+    pub condemned_list: AtomicU64,
     pub times: Arc<StageTimes>,
     pub latencies: Latencies,
     /// `None` in a server without a port.
@@ -103,6 +109,8 @@ pub(crate) struct SharedParts {
     pub store_patience: Duration,
     /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
+    /// How often condemned lists are looked for.
+    pub lists_interval: Duration,
     pub store: tokio::runtime::Handle,
     pub tls: Option<Arc<ServerConfig>>,
     /// Called once, from any thread, when the run can't go on.
@@ -116,7 +124,7 @@ impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let plan = parts.plan;
         let units_max = plan.units_in_flight_per_shard * usize::from(parts.shards);
-        // A shard hears of each of its units and packs once, and of the server's stop.
+        // A shard hears of each of its units and packs once, of condemned lists and the server's stop.
         let news_max = units_max + plan.packs_in_flight_per_shard + 16;
         let ports = |_| ShardPorts {
             arrivals: Mailbox::new("arrivals", ARRIVALS_MAX),
@@ -149,6 +157,8 @@ impl Shared {
             waits: Waits::default(),
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,
+            lists_interval: parts.lists_interval,
+            condemned_list: AtomicU64::new(0),
             times: Arc::default(),
             latencies: Latencies::default(),
             tls: parts.tls,

@@ -89,6 +89,10 @@ id! {
     PackId
 }
 id! {
+    /// What keeps from being collected what one recovery or mount reads.
+    PinId
+}
+id! {
     /// One layer of a machine's folded history.
     LayerId
 }

@@ -5,7 +5,7 @@
 //! What a parser here accepts is exactly what its builder makes: any other name is no object of
 //! ours.
 
-use tidegate_model::{Epoch, LayerId, LogId, LogName, Name, PackNumber, RunId};
+use tidegate_model::{Epoch, LayerId, LogId, LogName, Name, PackNumber, PinId, RunId};
 
 /// What a vault is; made first, never changed.
 pub const DESCRIPTION: &str = "vault.json";
@@ -15,6 +15,8 @@ pub const KEYS: &str = "keys";
 pub const RUNS: &str = "runs";
 /// The folder of the logs: a folder a node, in it a folder a log, in it the packs.
 pub const LOGS: &str = "log";
+/// The folder of the steps of collections.
+pub const GC: &str = "gc";
 /// The folder of the machines.
 pub const MACHINES: &str = "machines";
 /// The folder of the vault's policies, and within a machine's folder of its own.
@@ -147,6 +149,37 @@ pub fn parse_manifest(machine: &Name, path: &str) -> Option<u64> {
     number(path.strip_prefix(&manifests(machine))?.strip_prefix('/')?)
 }
 
+/// The folder of a machine's pins.
+#[must_use]
+pub fn pins(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/pins")
+}
+
+/// A pin of a machine.
+#[must_use]
+pub fn pin(machine: &Name, pin: PinId) -> String {
+    format!("{}/{pin}", pins(machine))
+}
+
+/// The pin that a path within a machine's pins names.
+#[must_use]
+pub fn parse_pin(machine: &Name, path: &str) -> Option<PinId> {
+    let name = path.strip_prefix(&pins(machine))?.strip_prefix('/')?;
+    name.parse::<PinId>().ok().filter(|id| id.to_string() == name)
+}
+
+/// Step `number` of collections.
+#[must_use]
+pub fn step(number: u64) -> String {
+    format!("{GC}/{number:0DIGITS$}")
+}
+
+/// The number of a step.
+#[must_use]
+pub fn parse_step(path: &str) -> Option<u64> {
+    number(path.strip_prefix(GC)?.strip_prefix('/')?)
+}
+
 /// The folder of a machine's layers.
 #[must_use]
 pub fn layers(machine: &Name) -> String {
@@ -242,6 +275,10 @@ mod tests {
         let id = LayerId::from_bytes([0xcd; 16]);
         assert_eq!(parse_layer(&machine, &layer(&machine, id)), Some(id));
         assert_eq!(parse_layer(&machine, &layer(&machine, id).to_uppercase()), None);
+        let id = PinId::from_bytes([0xef; 16]);
+        assert_eq!(parse_pin(&machine, &pin(&machine, id)), Some(id));
+        assert_eq!(parse_step(&step(3)), Some(3));
+        assert_eq!(parse_step("gc/clock-0123456789abcdef"), None);
     }
 
     #[test]

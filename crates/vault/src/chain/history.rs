@@ -142,6 +142,12 @@ impl MachineHistory {
         Self { machine, epochs: epochs_told, lost, losses, strayed, besides, fold }
     }
 
+    /// The number of the manifest from which it was read; 0 where it was read from the logs.
+    #[must_use]
+    pub fn folded_by(&self) -> u64 {
+        self.fold.as_ref().map_or(0, |manifest| manifest.number)
+    }
+
     /// Whether any log may hold some of it, for nobody knows which.
     #[must_use]
     pub const fn is_strayed(&self) -> bool {

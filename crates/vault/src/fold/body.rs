@@ -12,12 +12,12 @@ const ZSTD: u8 = 1;
 
 /// The longest body whose content has at most `content_bytes_max`: it is kept raw when it doesn't
 /// shrink.
-pub(super) const fn body_bytes_max(content_bytes_max: usize) -> usize {
+pub(crate) const fn body_bytes_max(content_bytes_max: usize) -> usize {
     ENVELOPE_BYTES + content_bytes_max
 }
 
 /// Makes a body of this content, which must be shorter than 4 GiB.
-pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn pack(content: &[u8]) -> Result<Vec<u8>, &'static str> {
     let length = u32::try_from(content.len()).map_err(|_| "it is too long to be written")?;
     let packed = zstd::bulk::compress(content, LEVEL).ok();
     let packed = packed.filter(|packed| packed.len() < content.len());
@@ -28,7 +28,7 @@ pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, &'static str> {
 }
 
 /// The content of a body, if it has at most `content_bytes_max`; no more than that is reserved.
-pub(super) fn unpack(body: &[u8], content_bytes_max: usize) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn unpack(body: &[u8], content_bytes_max: usize) -> Result<Vec<u8>, &'static str> {
     let short = |_| "it is shorter than any";
     let mut reader = Reader::new(body);
     let kind = reader.u8().map_err(short)?;

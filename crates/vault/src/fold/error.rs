@@ -38,6 +38,14 @@ pub enum FoldError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The packs from which it would be folded were collected.
+    #[error(
+        "{machine} can't be folded anew: packs of its logs were collected since they were folded, and only its newest manifest and the layers that it names tell of them; if one of these is damaged, bring it back from a copy of the vault"
+    )]
+    Collected {
+        /// The machine.
+        machine: Name,
+    },
     /// Others folded the same machine meanwhile, again and again.
     #[error("others fold {machine} all the time: let one do it")]
     Contended {
@@ -54,7 +62,7 @@ impl FoldError {
             Self::History(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
-            Self::Strayed { .. } => Remedy::Repair,
+            Self::Strayed { .. } | Self::Collected { .. } => Remedy::Repair,
             Self::TooLong { .. } => Remedy::Refuse,
             Self::Contended { .. } => Remedy::Retry,
         }

@@ -20,7 +20,7 @@
 //! one before and all since, less than the map of a restore; the reader's cache of indexes; the
 //! manifest, which grows with bookmarks, packs and layers. Of who reads, a few layers at a time.
 
-mod body;
+pub(crate) mod body;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -33,6 +33,8 @@ mod run;
 mod visible;
 
 #[cfg(test)]
+pub(crate) use objects::create_manifest;
+#[cfg(test)]
 mod tests;
 
 pub use error::FoldError;
@@ -43,4 +45,4 @@ pub use manifest::{
 };
 pub use run::{Done, FoldReport, Folding, fold};
 
-pub(crate) use objects::{LAYERS_AHEAD, newest_manifest, read_layer};
+pub(crate) use objects::{LAYERS_AHEAD, newest_manifest, newest_number, read_layer, read_manifest};

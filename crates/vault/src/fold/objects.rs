@@ -40,23 +40,47 @@ pub(crate) async fn newest_manifest(
     ring: &KeyRing,
     machine: &Name,
 ) -> Result<Newest, MetaError> {
-    let mut newest = Newest::default();
-    let mut listed = store.list(&layout::manifests(machine), None);
-    while let Some(object) = listed.try_next().await? {
-        let number = layout::parse_manifest(machine, &object.path).unwrap_or_default();
-        newest.number = number.max(newest.number);
-    }
-    if newest.number > 0 {
+    let mut newest = Newest { number: newest_number(store, machine).await?, ..Newest::default() };
+    while newest.number > 0 {
         match read_manifest(store, ring, machine, newest.number).await {
             Ok(manifest) => newest.manifest = Some(manifest),
-            Err(error) if error.is_damage() => newest.damage = Some(error),
+            Err(error) if error.is_damage() => {
+                // Another may have been folded meanwhile, and this one collected.
+                let number = newest_number(store, machine).await?;
+                if number > newest.number {
+                    newest.number = number;
+                    continue;
+                }
+                newest.damage = Some(error);
+            }
             Err(error) => return Err(error),
         }
+        break;
     }
     Ok(newest)
 }
 
-async fn read_manifest(
+/// The number of the newest manifest of a machine; 0 when there is none. What a listing hasn't yet is
+/// asked for by its name.
+///
+/// # Errors
+/// What the store reports.
+pub(crate) async fn newest_number(store: &Store, machine: &Name) -> Result<u64, MetaError> {
+    let mut newest = 0;
+    let mut listed = store.list(&layout::manifests(machine), None);
+    while let Some(object) = listed.try_next().await? {
+        newest = layout::parse_manifest(machine, &object.path).unwrap_or_default().max(newest);
+    }
+    loop {
+        match store.head(&layout::manifest(machine, newest + 1)).await {
+            Ok(_) => newest += 1,
+            Err(error) if error.is_not_found() => return Ok(newest),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+pub(crate) async fn read_manifest(
     store: &Store,
     ring: &KeyRing,
     machine: &Name,
@@ -76,7 +100,7 @@ pub(super) fn decode_manifest(content: &[u8], number: u64) -> Result<Manifest, S
 }
 
 /// Creates a manifest. [`Put::Exists`] means that another has its number.
-pub(super) async fn create_manifest(
+pub(crate) async fn create_manifest(
     store: &Store,
     ring: &KeyRing,
     machine: &Name,

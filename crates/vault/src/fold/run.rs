@@ -9,8 +9,9 @@ use super::FoldError;
 use super::gather::{Gatherer, LogGather};
 use super::layer::{LAYER_EXTENTS_MAX, Layer, LayerBuilder};
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
-use super::objects::{create_layer, create_manifest, newest_manifest, read_layer};
+use super::objects::{create_layer, create_manifest, newest_manifest, newest_number, read_layer};
 use crate::chain::{Loss, MachineHistory};
+use crate::gc::{PackSet, Pin};
 use crate::log::{INDEXES_AHEAD, LogReader, PackPlace};
 use crate::store::Put;
 
@@ -68,16 +69,44 @@ pub async fn fold(
     mut folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
+    // What is read from the logs once more mustn't be collected meanwhile.
+    let pin = match folding.anew {
+        true => Some(Pin::logs(reader, machine).await?),
+        false => None,
+    };
+    let folded = fold_pinned(reader, machine, folding, progress).await;
+    if let Some(pin) = pin {
+        pin.release().await?;
+    }
+    match folded {
+        // What a new layer was to be put together with can't be read: the logs are left.
+        Err(FoldError::Meta(error)) if error.is_damage() && !folding.anew => {
+            tracing::warn!(%error, "folded anew from the logs");
+            folding.anew = true;
+            Box::pin(fold(reader, machine, folding, progress)).await
+        }
+        folded => folded,
+    }
+}
+
+async fn fold_pinned(
+    reader: &LogReader,
+    machine: &Name,
+    folding: Folding,
+    progress: &(dyn Fn(Done) + Send + Sync),
+) -> Result<FoldReport, FoldError> {
     for _ in 0..TRIES_MAX {
         let mut folder = Folder::begin(reader, machine, folding, progress).await?;
         folder.gather().await?;
+        let newest = folder.newest;
         match folder.finish().await {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => tracing::debug!(%machine, "another folded it meanwhile; once more"),
-            // What a new layer was to be put together with can't be read: the logs are left.
-            Err(FoldError::Meta(error)) if error.is_damage() && !folding.anew => {
-                tracing::warn!(%error, "folded anew from the logs");
-                folding.anew = true;
+            // Layers go when a newer manifest doesn't name them.
+            Err(FoldError::Meta(error))
+                if error.is_damage() && newest_number(reader.store(), machine).await? > newest =>
+            {
+                tracing::debug!(%machine, %error, "another folded it meanwhile; once more");
             }
             Err(error) => return Err(error),
         }
@@ -119,6 +148,9 @@ impl<'r> Folder<'r> {
         }
         if history.is_strayed() {
             return Err(FoldError::Strayed { machine: machine.clone() });
+        }
+        if manifest.is_none() && was_collected(reader, &history).await? {
+            return Err(FoldError::Collected { machine: machine.clone() });
         }
         let base = manifest.unwrap_or_default();
         let ends = history.epochs.iter();
@@ -307,6 +339,21 @@ impl<'r> Folder<'r> {
         }
         Ok(())
     }
+}
+
+/// Whether packs that a fold from the logs alone would read were collected, or will be.
+async fn was_collected(reader: &LogReader, history: &MachineHistory) -> Result<bool, FoldError> {
+    let collected = reader.collected(true).await?;
+    let gone = |packs: &PackSet, log: &LogName, first| packs.of(log)?.next(first);
+    for (log, first) in history.logs() {
+        let removed = gone(&collected.removed, &log, first);
+        let Some(gone) = removed.or(gone(&collected.condemned, &log, first)) else { continue };
+        // What lies beyond a log's end is nothing that was ever to be folded.
+        if gone < reader.survey(&log).await?.counted.next {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether records of a machine may lie before what was folded of their log: the record of a session

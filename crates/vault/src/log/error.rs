@@ -3,6 +3,7 @@
 use tidegate_model::{FrameNumber, Remedy};
 
 use super::PackPlace;
+use crate::meta::MetaError;
 use crate::pack::PackError;
 use crate::store::StoreError;
 
@@ -46,6 +47,9 @@ pub enum LogError {
         /// Why.
         cause: PackError,
     },
+    /// What was collected as garbage can't be told.
+    #[error(transparent)]
+    Steps(#[from] MetaError),
     /// A thread that decodes has ended: the program is stopping, or has a mistake.
     #[error("reading was stopped: {0}")]
     Stopped(String),
@@ -57,6 +61,7 @@ impl LogError {
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Store(error) => error.is_damage(),
+            Self::Steps(error) => error.is_damage(),
             Self::Pack { cause: PackError::KeyVersion(_) | PackError::Format(_), .. }
             | Self::Stopped(_) => false,
             Self::Missing(_)
@@ -72,6 +77,7 @@ impl LogError {
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Store(error) => error.remedy(),
+            Self::Steps(error) => error.remedy(),
             Self::Pack { cause, .. } | Self::Frame { cause, .. } => cause.remedy(),
             Self::Missing(_) | Self::Tombstone(_) | Self::Size { .. } => Remedy::Repair,
             Self::Stopped(_) => Remedy::Stop,

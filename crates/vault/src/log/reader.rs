@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache::ByteCache;
 use super::{LogError, PackPlace};
+use crate::gc::{Collected, read_collected};
 use crate::pack::{
     Envelope, FrameEntry, HEADER_BYTES, PackBlocks, PackError, PackHeader, PackIndex, PackKind,
     PackSummary, Record, SEALED_INDEX_BYTES_MAX, open_blocks, open_index, open_summary,
@@ -87,6 +88,8 @@ struct Inner {
     cache: Mutex<ByteCache<(LogId, PackNumber), Arc<PackRead>>>,
     /// Bytes of [`INDEX_ROOM_BYTES`] that are free.
     room: Semaphore,
+    /// What was removed as garbage, as it was when somebody asked.
+    collected: Mutex<Option<Arc<Collected>>>,
 }
 
 impl LogReader {
@@ -95,7 +98,7 @@ impl LogReader {
     pub fn new(store: Store, ring: KeyRing, cache_bytes: usize) -> Self {
         let cache = Mutex::new(ByteCache::new(cache_bytes));
         let room = Semaphore::new(INDEX_ROOM_BYTES);
-        Self(Arc::new(Inner { store, ring, cache, room }))
+        Self(Arc::new(Inner { store, ring, cache, room, collected: Mutex::default() }))
     }
 
     /// A reader of an open vault.
@@ -114,6 +117,20 @@ impl LogReader {
     #[must_use]
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
+    }
+
+    /// How far garbage was collected: as it was when somebody asked before, unless `fresh`.
+    ///
+    /// # Errors
+    /// [`LogError::Steps`] when that can't be read.
+    pub async fn collected(&self, fresh: bool) -> Result<Arc<Collected>, LogError> {
+        let known = || self.0.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(collected) = known().clone().filter(|_| !fresh) {
+            return Ok(collected);
+        }
+        let collected = Arc::new(read_collected(&self.0.store, &self.0.ring).await?);
+        *known() = Some(collected.clone());
+        Ok(collected)
     }
 
     /// What lies at `place`. `stored_bytes` is the object's size where a listing gave it.

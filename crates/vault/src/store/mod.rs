@@ -3,7 +3,7 @@
 //! Owns: opening a place, the two ways to write (both create-if-absent), reading with limits,
 //! listing in order, and what errors mean. Doesn't own what the objects are.
 //!
-//! Invariants: nothing is ever overwritten or deleted; no more is read than the caller allows; a
+//! Invariants: nothing is ever overwritten, and only deleted what nobody needs (`gc`); no more is read than the caller allows; a
 //! directory's objects are durable when a put says so. Paths are relative to the vault.
 //!
 //! Its futures need a tokio context.
@@ -11,6 +11,7 @@
 mod azure;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod delete;
 mod directory;
 mod discarding;
 mod error;

@@ -10,12 +10,13 @@ use tidegate_model::{Counted, Epoch, LogName, Name, PackNumber};
 use super::VerifyError;
 use super::indexes::{Pointer, leads};
 use super::report::{Finding, Spot};
-use crate::chain::MachineHistory;
+use crate::chain::{MachineHistory, Traces};
 use crate::fold::{Layer, LayerEntry, LayerSource, Manifest, newest_manifest, read_layer};
 use crate::layout;
-use crate::log::{LogReader, Stated, Survey};
+use crate::log::{LogReader, PackRead, Stated, Survey};
 
 /// The newest manifests of machines.
+#[derive(Default)]
 pub struct Folds(Vec<(Name, Manifest)>);
 
 impl Folds {
@@ -44,6 +45,20 @@ impl Folds {
             let survey = surveys.entry(folded.log.clone()).or_insert_with(none);
             survey.state(Stated::by_writer(folded.upto));
         }
+    }
+
+    /// Puts what they tell of the machines' records among what is read of the logs.
+    pub fn seed(&self, traces: &mut Traces) {
+        self.0.iter().for_each(|(machine, manifest)| manifest.seed(machine, traces));
+    }
+
+    /// Whether all that the pack has is folded: then nobody follows its references any more.
+    pub fn have(&self, pack: &PackRead) -> bool {
+        let folded = |name: &Name| {
+            let mut of = self.0.iter().filter(|(machine, _)| machine == name);
+            of.any(|(_, manifest)| manifest.has(&pack.place))
+        };
+        pack.index.machines.iter().all(|machine| folded(&machine.name))
     }
 
     /// Checks their layers; gives how many there are.
@@ -86,8 +101,13 @@ async fn check_layer(
     for (place, pointers) in layer.packs.iter().zip(pointers(&layer)) {
         match reader.pack(place).await {
             Ok(pack) => lost += pointers.iter().filter(|pointer| !leads(pointer, &pack)).count(),
-            // Told where it lies.
-            Err(error) if error.is_damage() => {}
+            Err(error) if error.is_damage() => {
+                if reader.collected(false).await?.removed.has(place) {
+                    let what = format!("{} needs {place}, and that was collected", spot());
+                    findings.push(Finding::new(spot(), what));
+                }
+                // Or else it is told where it lies.
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -108,8 +108,13 @@ pub async fn verify(
     folds.state(&mut surveys);
     let mut steps = Steps { done: expected(&surveys, contents), tell: progress };
 
+    let collected = reader.collected(true).await?;
     let mut indexes = Indexes::new(surveys);
-    indexes.read(reader, &mut steps).await?;
+    if !collected.removed.is_empty() {
+        // What the packs said that were removed, only manifests tell.
+        folds.seed(&mut indexes.traces);
+    }
+    indexes.read(reader, &folds, &mut steps).await?;
     indexes.judge();
     let Indexes { surveys, mut counts, findings: of_logs, traces, closed, .. } = indexes;
     findings.extend(of_logs);

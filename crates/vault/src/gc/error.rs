@@ -1,0 +1,44 @@
+//! Why garbage couldn't be collected.
+
+use tidegate_model::{Name, Remedy};
+
+use crate::log::{LogError, PackPlace};
+use crate::meta::MetaError;
+use crate::store::StoreError;
+
+/// Why garbage couldn't be collected. Nothing that is needed was deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    /// The store didn't do what was asked.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A record, a manifest or a step can't be read or created.
+    #[error("nothing is collected as long as it can't be told what is needed: {0}")]
+    Meta(#[from] MetaError),
+    /// A pack can't be read.
+    #[error("nothing is collected as long as it can't be told what is needed: {0}")]
+    Log(#[from] LogError),
+    /// A pack has records of a machine that nothing accounts for.
+    #[error(
+        "nothing is collected: {pack} has records of {machine} that no session names and no manifest has folded; `tidegate verify` tells more"
+    )]
+    Unnamed {
+        /// The pack.
+        pack: PackPlace,
+        /// The machine.
+        machine: Name,
+    },
+}
+
+impl GcError {
+    /// What to do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> Remedy {
+        match self {
+            Self::Store(error) => error.remedy(),
+            Self::Meta(error) => error.remedy(),
+            Self::Log(error) => error.remedy(),
+            Self::Unnamed { .. } => Remedy::Repair,
+        }
+    }
+}

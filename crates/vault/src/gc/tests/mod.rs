@@ -1,0 +1,6 @@
+//! Tests of garbage collection: the whole protocol in a simulation by seed, and carrying it out on vaults
+//! in memory.
+
+mod collecting;
+mod simulation;
+mod steps;

@@ -1,0 +1,32 @@
+//! The options of `tidegate maintain`.
+
+use clap::Args;
+use tidegate_model::Name;
+
+use super::VaultArgs;
+
+/// Most hours that a collection is told to bear with a silent server.
+const PATIENCE_HOURS_MAX: i64 = 24 * 365;
+
+#[derive(Debug, Args)]
+pub(crate) struct MaintainArgs {
+    /// Only these machines; garbage is then left as it is.
+    pub machine: Vec<Name>,
+    #[command(flatten)]
+    pub vault: VaultArgs,
+    /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
+    /// damaged. Refused once packs were collected.
+    #[arg(long)]
+    pub anew: bool,
+    /// Change nothing: say what a collection would condemn or delete.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Fold only.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub keep_garbage: bool,
+    /// A server that hasn't stated for so many hours that it has read a condemned list is closed out:
+    /// its next upload fails, and its agents go elsewhere.
+    #[arg(long, value_name = "HOURS", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(0..=PATIENCE_HOURS_MAX))]
+    pub patience: u32,
+}
