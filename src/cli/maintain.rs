@@ -10,7 +10,7 @@ const PATIENCE_HOURS_MAX: i64 = 24 * 365;
 
 #[derive(Debug, Args)]
 pub(crate) struct MaintainArgs {
-    /// Only these machines; garbage is then left as it is.
+    /// Only these machines; no garbage is collected then.
     pub machine: Vec<Name>,
     #[command(flatten)]
     pub vault: VaultArgs,
@@ -18,12 +18,13 @@ pub(crate) struct MaintainArgs {
     /// damaged. Refused once packs were collected.
     #[arg(long)]
     pub anew: bool,
+    /// Then delete what nothing needs any more. Servers and recoveries of releases that don't know
+    /// this must have ended before the first time.
+    #[arg(long, conflicts_with = "machine")]
+    pub collect_garbage: bool,
     /// Change nothing: say what a collection would condemn or delete.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "machine")]
     pub dry_run: bool,
-    /// Fold only.
-    #[arg(long, conflicts_with = "dry_run")]
-    pub keep_garbage: bool,
     /// A server that hasn't stated for so many hours that it has read a condemned list is closed out:
     /// its next upload fails, and its agents go elsewhere.
     #[arg(long, value_name = "HOURS", default_value_t = 1,

@@ -1,4 +1,4 @@
-//! `tidegate maintain`: folds machines' histories, then collects garbage.
+//! `tidegate maintain`: folds machines' histories, and collects garbage when it is told to.
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +31,10 @@ struct Garbage {
     packs_condemned: u64,
     packs_removed: u64,
     packs_spared: u64,
+    /// Packs that nothing needs but a server that is asked how far a machine goes.
+    packs_last_words: u64,
+    /// Packs of machines that the vault doesn't know: they stay.
+    packs_unknown: u64,
     bytes_removed: u64,
     /// Manifests and layers that newer ones have replaced.
     objects_superseded: u64,
@@ -59,13 +63,12 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     let begun = Instant::now();
     let vault = super::open_at(&args.vault.vault, &args.vault.credential, Access::Write).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let of_all = args.machine.is_empty();
-    let machines = match of_all {
+    let machines = match args.machine.is_empty() {
         true => meta::list_machines(vault.store()).await?,
         false => args.machine,
     };
     let (mut lines, mut first_failure) = (Vec::new(), None);
-    let collects = of_all && !args.keep_garbage;
+    let collects = args.collect_garbage || args.dry_run;
     let machines = if args.dry_run { Vec::new() } else { machines };
     for machine in machines {
         let bar = output.waiting("folding");
@@ -108,6 +111,8 @@ async fn garbage(
         packs_condemned: outcome.condemned,
         packs_removed: outcome.removed,
         packs_spared: outcome.spared,
+        packs_last_words: outcome.last_words,
+        packs_unknown: outcome.unknown,
         bytes_removed: bytes,
         objects_superseded: superseded,
         waits_for: names(&outcome.waits_for),

@@ -86,7 +86,8 @@ impl Collector {
         let stored = packs.places().filter_map(|at| Some((world.stored(&at)?, at)));
         let told = stored.map(|(pack, at)| {
             let mut last: BTreeMap<usize, u64> = BTreeMap::new();
-            pack.records.iter().for_each(|record| drop(last.insert(record.machine, record.lsn)));
+            let of = pack.records.iter().map(|record| (record.machine, record.lsn));
+            last.extend(of);
             let entry = |(machine, lsn)| IndexEntry {
                 machine: machine_name(machine),
                 epoch: Epoch(1),

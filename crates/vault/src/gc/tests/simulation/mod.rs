@@ -15,7 +15,7 @@ use world::Broken;
 /// Seeds that are tried; more when SIMULATION_SEEDS asks for more.
 fn seeds() -> u64 {
     let asked = std::env::var("SIMULATION_SEEDS").ok().and_then(|text| text.parse().ok());
-    asked.unwrap_or(0).max(150)
+    asked.unwrap_or(0).max(40)
 }
 
 #[test]
@@ -27,7 +27,8 @@ fn nothing_that_is_needed_is_ever_removed_and_in_the_end_nothing_else_is_left() 
         (removed, spared, fenced) =
             (removed + told.removed, spared + told.spared, fenced + told.fenced);
     }
-    assert!(removed > 100 && spared > 5 && fenced > 5, "{removed} {spared} {fenced}: too tame");
+    println!("{removed} removed, {spared} spared, {fenced} closed");
+    assert!(removed > 100 && spared > 5 && fenced > 5, "too tame");
 }
 
 /// Breaks a rule; some seed must show it.

@@ -74,9 +74,12 @@ pub fn simulate(seed: u64, broken: Broken) -> Result<Told, String> {
         recoveries: Vec::new(),
         told: Told::default(),
     };
-    for _ in 0..TURNS {
+    for turn in 0..TURNS {
         run.turn()?;
-        run.world.check()?;
+        // What is lost stays lost.
+        if turn % 8 == 0 {
+            run.world.check()?;
+        }
     }
     run.rest()?;
     Ok(run.told)
@@ -218,9 +221,8 @@ impl Run {
         let mut last_words = 0;
         for _ in 0..4 {
             let mut collector = Collector::begin();
-            while collector.step(&mut self.world, true, &mut self.chance) {
-                self.world.check()?;
-            }
+            while collector.step(&mut self.world, true, &mut self.chance) {}
+            self.world.check()?;
             let outcome = collector.outcome();
             last_words = outcome.last_words;
             self.end_collection(&outcome)?;
