@@ -6,14 +6,18 @@
 
 mod assemble;
 mod history;
+mod last_sent;
 mod read;
+mod retained;
 mod trace;
 mod unnamed;
 mod whole;
 
 pub use assemble::Assembler;
 pub use history::{Broken, EpochHistory, Loss, MachineHistory};
+pub use last_sent::last_sent;
 pub use read::HistoryError;
+pub use retained::Retained;
 pub use trace::{Trace, Traces};
 pub use unnamed::Unnamed;
 pub use whole::Chain;

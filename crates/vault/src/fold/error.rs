@@ -26,6 +26,14 @@ pub enum FoldError {
         /// The machine.
         machine: Name,
     },
+    /// The logs alone would give less than what was folded.
+    #[error(
+        "{machine} can't be folded from its logs alone: they no longer hold all that was folded, for what isn't kept was let go; bring its manifest and layers back from a copy of the vault ('tidegate verify' says which are damaged)"
+    )]
+    Collected {
+        /// The machine.
+        machine: Name,
+    },
     /// The manifest has outgrown its limit.
     #[error(
         "the manifest of {machine} would have {bytes} bytes, and {bytes_max} are the most: it has too many bookmarks or packs, and nothing more of it can be folded; recovery goes on without"
@@ -54,7 +62,7 @@ impl FoldError {
             Self::History(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
-            Self::Strayed { .. } => Remedy::Repair,
+            Self::Strayed { .. } | Self::Collected { .. } => Remedy::Repair,
             Self::TooLong { .. } => Remedy::Refuse,
             Self::Contended { .. } => Remedy::Retry,
         }

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tidegate_model::limits::TEXT_BYTES_MAX;
-use tidegate_model::{Bookmark, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber};
+use tidegate_model::{
+    Bookmark, BookmarkKind, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber,
+};
 
+use super::ages::Age;
 use super::layer::LAYER_EXTENTS_MAX;
-use crate::chain::{Chain, Trace, Traces};
+use crate::chain::{Chain, Retained, Trace, Traces};
 use crate::log::PackPlace;
+use crate::pack::PackHeader;
 
 /// A machine's history, as far as it is folded, but for what its layers hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,8 @@ pub struct Manifest {
     pub logs: Vec<FoldedLog>,
     /// Its epochs, in order.
     pub epochs: Vec<FoldedEpoch>,
+    /// The epochs of which nothing is kept any more, in order.
+    pub gone: Vec<Epoch>,
     /// What the folded packs take of it.
     pub usage: FoldedUsage,
 }
@@ -45,7 +51,11 @@ pub struct FoldedEpoch {
     pub runs: Vec<(Lsn, Lsn)>,
     /// The time of the last record.
     pub last_time: Micros,
-    /// The bookmarks, in order.
+    /// How old they are, in order.
+    pub ages: Vec<Age>,
+    /// Which places are kept.
+    pub retained: Retained,
+    /// The bookmarks of kept places, in order, and the one that ends the initial copy.
     pub bookmarks: Vec<Marked>,
     /// The declarations of disks, in order.
     pub disks: Vec<Declared>,
@@ -79,6 +89,8 @@ pub struct Marked {
     pub time: Micros,
     /// What it says.
     pub bookmark: Bookmark,
+    /// When it was stored, by the store's clock.
+    pub stored: Micros,
 }
 
 /// A disk's declaration.
@@ -110,8 +122,33 @@ pub struct FoldedPack {
     pub pack: PackNumber,
     /// The first record that needs it.
     pub lsn: Lsn,
+    /// The last record that needs it.
+    pub last: Lsn,
     /// Its size; 0 where it couldn't be read.
     pub bytes: u64,
+    /// The size of its header and index together; 0 where it couldn't be read.
+    pub head: u32,
+}
+
+/// Why a pack is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// The first record that needs it.
+    pub first: Lsn,
+    /// The last.
+    pub last: Lsn,
+    /// Its size; 0 where it couldn't be read.
+    pub bytes: u64,
+    /// The size of its header and index together; 0 where it couldn't be read.
+    pub head: u32,
+}
+
+/// Packs that are needed.
+pub(crate) type Needs = BTreeMap<PackPlace, Need>;
+
+/// The sizes of a pack, and of its header and index.
+pub(super) fn sizes_of(header: &PackHeader) -> (u64, u32) {
+    (header.object_bytes, u32::try_from(header.frames_begin()).unwrap_or(0))
 }
 
 /// A layer.
@@ -184,7 +221,11 @@ impl Manifest {
         if self.logs.iter().any(|log| log.from > log.upto) {
             return Err("a log is folded backwards");
         }
-        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch) {
+        let here = |epoch: &Epoch| self.epochs.iter().any(|folded| folded.epoch == *epoch);
+        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch)
+            || !self.gone.is_sorted_by(|a, b| a < b)
+            || self.gone.iter().any(here)
+        {
             return Err("its epochs are out of order");
         }
         self.epochs.iter().try_for_each(FoldedEpoch::check)
@@ -193,11 +234,13 @@ impl Manifest {
 
 impl FoldedEpoch {
     /// What is folded of an epoch, as it was read.
-    pub(super) fn of(epoch: Epoch, trace: &Trace) -> Self {
+    pub(super) fn of(epoch: Epoch, trace: &Trace, marks_stored: &BTreeMap<Lsn, Micros>) -> Self {
         let marked = |(lsn, (time, bookmark)): (&Lsn, &(Micros, Bookmark))| Marked {
             lsn: *lsn,
             time: *time,
             bookmark: bookmark.clone(),
+            // Both come from the same packs; what doesn't is kept rather than let go.
+            stored: marks_stored.get(lsn).copied().unwrap_or(Micros(u64::MAX)),
         };
         let begin = |(log, (pack, lsn)): (&LogName, &(PackNumber, Lsn))| Begin {
             log: log.clone(),
@@ -209,6 +252,8 @@ impl FoldedEpoch {
             epoch,
             runs: trace.chain.runs().collect(),
             last_time: trace.last_time,
+            ages: Vec::new(),
+            retained: trace.retained.clone(),
             bookmarks: trace.bookmarks.iter().map(marked).collect(),
             disks: trace.declared.iter().map(declared).collect(),
             begins: trace.begins.iter().map(begin).collect(),
@@ -248,7 +293,9 @@ impl FoldedEpoch {
         let declared = self.disks.iter().map(|told| (told.lsn, told.disk.clone())).collect();
         let begins = self.begins.iter().cloned();
         let begins = begins.map(|begin| (begin.log, (begin.pack, begin.lsn))).collect();
-        Trace::known(self.chain(), marks, declared, self.last_time, begins)
+        let mut trace = Trace::known(self.chain(), marks, declared, self.last_time, begins);
+        trace.retained = self.retained.clone();
+        trace
     }
 
     /// Which LSNs are folded.
@@ -257,23 +304,42 @@ impl FoldedEpoch {
         Chain::of_runs(self.runs.iter().copied()).unwrap_or_default()
     }
 
-    /// The packs in which its bytes are kept, the first LSN that needs each, and its size.
-    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Lsn, u64)> + '_ {
+    /// The bookmark that ends the initial copy.
+    fn copy_end(&self) -> Option<Lsn> {
+        let ends = |mark: &&Marked| mark.bookmark.kind == BookmarkKind::CopyEnd;
+        self.bookmarks.iter().find(ends).map(|mark| mark.lsn)
+    }
+
+    /// Notes that only these places are kept from now on.
+    pub(super) fn retain(&mut self, retained: Retained) {
+        let copy_end = self.copy_end();
+        self.bookmarks.retain(|mark| retained.has(mark.lsn) || copy_end == Some(mark.lsn));
+        // The last before them tells since when the machine is in this epoch.
+        let before = self.ages.iter().rposition(|age| age.lsn < retained.from);
+        self.ages.drain(..before.unwrap_or_default());
+        self.retained = retained;
+    }
+
+    /// The packs in which its bytes are kept.
+    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Need)> + '_ {
         self.packs.iter().filter_map(|folded| {
             let log = self.pack_logs.get(folded.log as usize)?.clone();
-            Some((PackPlace { log, number: folded.pack }, folded.lsn, folded.bytes))
+            let FoldedPack { lsn: first, last, bytes, head, .. } = *folded;
+            let need = Need { first, last, bytes, head };
+            Some((PackPlace { log, number: folded.pack }, need))
         })
     }
 
     /// Sets the packs.
-    pub(super) fn set_packs(&mut self, packs: &BTreeMap<PackPlace, (Lsn, u64)>) {
+    pub(super) fn set_packs(&mut self, packs: &Needs) {
         (self.packs, self.pack_logs) = (Vec::with_capacity(packs.len()), Vec::new());
-        for (place, (lsn, bytes)) in packs {
+        for (place, need) in packs {
             if self.pack_logs.last() != Some(&place.log) {
                 self.pack_logs.push(place.log.clone());
             }
             let log = u32::try_from(self.pack_logs.len() - 1).unwrap_or(u32::MAX);
-            self.packs.push(FoldedPack { log, pack: place.number, lsn: *lsn, bytes: *bytes });
+            let Need { first: lsn, last, bytes, head } = *need;
+            self.packs.push(FoldedPack { log, pack: place.number, lsn, last, bytes, head });
         }
     }
 
@@ -290,6 +356,17 @@ impl FoldedEpoch {
         let marks = self.bookmarks.iter().map(|mark| mark.lsn);
         if !marks.chain(self.disks.iter().map(|told| told.lsn)).all(|lsn| chain.has(lsn)) {
             return Err("a bookmark or disk isn't among its LSNs");
+        }
+        let points = &self.retained.points;
+        if !points.is_sorted_by(|a, b| a < b)
+            || points.first() == Some(&Lsn::NONE)
+            || points.last().is_some_and(|last| *last >= self.retained.from)
+            || self.retained.from > chain.end()
+        {
+            return Err("what is kept of it is out of order");
+        }
+        if !self.ages.is_sorted_by(|a, b| a.lsn < b.lsn && a.stored <= b.stored) {
+            return Err("its ages are out of order");
         }
         if self.packs.iter().any(|pack| pack.log as usize >= self.pack_logs.len()) {
             return Err("a pack is of a log that isn't listed");

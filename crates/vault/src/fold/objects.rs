@@ -1,5 +1,7 @@
 //! Manifests and layers in the store: creating them, reading them. docs/formats/fold.md.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use tidegate_model::{Epoch, LayerId, Name};
 
@@ -20,18 +22,23 @@ pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 /// Layers that are read at once: each holds up to 50 MB while it is opened.
 pub(crate) const LAYERS_AHEAD: usize = 3;
 
+/// How many manifests are tried, the newest first: two stay for sure.
+const MANIFESTS_TRIED_MAX: usize = 3;
+
 /// What is folded of a machine, by its newest manifest.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
     /// The number of the newest that is there; 0 when there is none.
     pub number: u64,
-    /// What it says.
+    /// What the newest says that can be read.
     pub manifest: Option<Manifest>,
-    /// What is wrong with it.
+    /// What is wrong with the newest.
     pub damage: Option<MetaError>,
 }
 
-/// The newest manifest of a machine; what is wrong with it is no error.
+/// The newest manifest of a machine that can be read; what is wrong with a newer one is no error. An
+/// older one says less of the logs, and all that it needs stays as long as it is there: so what it
+/// leads to is right.
 ///
 /// # Errors
 /// What the store reports; [`MetaError::Format`], [`MetaError::KeyVersion`].
@@ -40,23 +47,27 @@ pub(crate) async fn newest_manifest(
     ring: &KeyRing,
     machine: &Name,
 ) -> Result<Newest, MetaError> {
-    let mut newest = Newest::default();
+    let (mut newest, mut numbers) = (Newest::default(), BTreeSet::new());
     let mut listed = store.list(&layout::manifests(machine), None);
     while let Some(object) = listed.try_next().await? {
-        let number = layout::parse_manifest(machine, &object.path).unwrap_or_default();
-        newest.number = number.max(newest.number);
+        numbers.extend(layout::parse_manifest(machine, &object.path));
     }
-    if newest.number > 0 {
-        match read_manifest(store, ring, machine, newest.number).await {
-            Ok(manifest) => newest.manifest = Some(manifest),
-            Err(error) if error.is_damage() => newest.damage = Some(error),
+    newest.number = numbers.last().copied().unwrap_or_default();
+    for number in numbers.into_iter().rev().take(MANIFESTS_TRIED_MAX) {
+        match read_manifest(store, ring, machine, number).await {
+            Ok(manifest) => {
+                newest.manifest = Some(manifest);
+                break;
+            }
+            Err(error) if error.is_damage() => newest.damage = newest.damage.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
     Ok(newest)
 }
 
-async fn read_manifest(
+/// Manifest `number` of a machine.
+pub(super) async fn read_manifest(
     store: &Store,
     ring: &KeyRing,
     machine: &Name,

@@ -44,6 +44,14 @@ pub enum GrantError {
         /// What there is.
         end: Lsn,
     },
+    /// What it continues was let go.
+    #[error("{machine} goes on from {place}, and that isn't kept any more; begin an initial copy")]
+    NotKept {
+        /// The machine.
+        machine: Name,
+        /// What it continues.
+        place: Point,
+    },
     /// It continues nothing.
     #[error("{machine} continues an epoch, and the vault has none of it: begin an initial copy")]
     NothingToContinue {
@@ -71,6 +79,7 @@ impl GrantError {
             Self::NoEpoch { .. }
             | Self::OtherIncarnation { .. }
             | Self::ParentBeyond { .. }
+            | Self::NotKept { .. }
             | Self::NothingToContinue { .. } => Remedy::Refuse,
         }
     }

@@ -143,18 +143,24 @@ impl MachinePoints {
             Ok(lineage) => lineage,
             Err(cause) => return Err(ChooseError::Broken { machine, point, cause }),
         };
-        let mut same = self.points.iter().filter(|offered| offered.point.epoch == point.epoch);
-        let Some(copy_end) = same.clone().next().map(|first| first.point.lsn) else {
+        let told = history.epochs.get(&point.epoch);
+        let Some((told, copy_end)) = told.and_then(|told| Some((told, told.copy_end()?))) else {
             return Err(ChooseError::CopyUnfinished { machine, point });
         };
-        let Some(before) = same.rfind(|offered| offered.point.lsn <= point.lsn) else {
+        if point.lsn < copy_end {
             return Err(ChooseError::BeforeCopyEnd { machine, point, copy_end });
-        };
-        if before.point == point {
-            return Ok(before.clone());
         }
+        if let Some(offered) = self.points.iter().find(|offered| offered.point == point) {
+            return Ok(offered.clone());
+        }
+        // That of the end of the copy is known in any case.
+        let before = told.trace.bookmarks.range(copy_end..=point.lsn).next_back();
+        let Some((_, (time, bookmark))) = before else {
+            return Err(ChooseError::CopyUnfinished { machine, point });
+        };
+        let (time, kind, name) = (*time, bookmark.kind, bookmark.name.clone());
         let disks = history.disks(&lineage);
-        Ok(RecoveryPoint { point, clean: false, disks, ..before.clone() })
+        Ok(RecoveryPoint { point, time, kind, clean: false, name, disks })
     }
 
     fn no_clean_point(&self) -> ChooseError {

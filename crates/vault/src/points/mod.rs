@@ -138,10 +138,14 @@ impl MachinePoints {
             }
             return;
         };
-        if let Err(broken) = history.whole_lineage(Point { epoch, lsn: copy_end }) {
+        let retained = &told.trace.retained;
+        // Of its own places any that is kept tells whether what it continues is there.
+        let kept = if retained.has(copy_end) { copy_end } else { retained.from.max(copy_end) };
+        if let Err(broken) = history.whole_lineage(Point { epoch, lsn: kept }) {
             return gap(GapCause::Parent(broken));
         }
         let offered = told.trace.bookmarks.range(copy_end..=end);
+        let offered = offered.filter(|(lsn, _)| retained.has(**lsn));
         self.points.extend(offered.filter_map(|(lsn, (time, bookmark))| {
             let point = Point { epoch, lsn: *lsn };
             let lineage = history.lineage(point).ok()?;

@@ -190,7 +190,8 @@ mod tests {
     #[test]
     fn of_each_hour_day_and_week_the_newest_is_kept() {
         // Every half hour for three weeks; LSNs count them from 1.
-        let points: Vec<_> = (0..3 * 7 * 48).map(|n| at(MONDAY + n * HOUR / 2, n + 1, true)).collect();
+        let points: Vec<_> =
+            (0..3 * 7 * 48).map(|n| at(MONDAY + n * HOUR / 2, n + 1, true)).collect();
         let now = MONDAY + 3 * WEEK_SECONDS;
         let last = points.len() as u64;
         let hourly = Policy { hourly: 3, ..NONE };

@@ -64,11 +64,7 @@ pub async fn read_policy(
 ///
 /// # Errors
 /// As [`read_policy`].
-pub async fn policy_of(
-    store: &Store,
-    ring: &KeyRing,
-    machine: &Name,
-) -> Result<Policy, MetaError> {
+pub async fn policy_of(store: &Store, ring: &KeyRing, machine: &Name) -> Result<Policy, MetaError> {
     let own = read_policy(store, ring, Some(machine)).await?;
     if let Some(policy) = own.and_then(|record| record.policy) {
         return Ok(policy);

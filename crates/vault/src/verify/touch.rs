@@ -122,12 +122,14 @@ fn touch(history: &MachineHistory, finding: &Finding) -> Option<Touch> {
     }
     let traces = history.epochs.iter().map(|(epoch, told)| (epoch, &told.trace));
     let marks = traces.chain(&history.lost).flat_map(|(epoch, trace)| {
-        trace.bookmarks.keys().map(|lsn| Point { epoch: *epoch, lsn: *lsn })
+        let kept = trace.bookmarks.keys().filter(|lsn| trace.retained.has(**lsn));
+        kept.map(|lsn| Point { epoch: *epoch, lsn: *lsn })
     });
     let hit = |point: &Point| {
         let lineage = history.lineage(*point).unwrap_or_else(|broken| match broken {
             Broken::Lost(epoch) => vec![*point, Point { epoch, lsn: Lsn(u64::MAX) }],
             Broken::NoEpoch(_) | Broken::NoParent(_) | Broken::Ends { .. } => vec![*point],
+            Broken::Gone(_) | Broken::Thinned { .. } => vec![*point],
         });
         lineage.iter().any(|part| first(part).is_some_and(|first| first <= part.lsn))
     };
