@@ -2,6 +2,8 @@
 
 mod agent;
 mod bench;
+mod machines;
+mod policy;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,6 +22,8 @@ pub(crate) use agent::{
     AgentBookmarkArgs, AgentCommand, AgentCopyArgs, AgentRunArgs, AgentStatusArgs,
 };
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchRunArgs};
+pub(crate) use machines::{MachinesArgs, MachinesCommand, MachinesRemoveArgs};
+pub(crate) use policy::{MaintainArgs, PolicyCommand, PolicySetArgs, PolicyShowArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
@@ -67,7 +71,7 @@ pub(crate) enum Command {
     Agent(AgentCommand),
     /// Copy disks into a vault, all in one process. Makes the vault if it isn't there.
     Replicate(ReplicateArgs),
-    /// List the machines of a vault, with the space that each uses.
+    /// List the machines of a vault, with the space that each uses, or remove one.
     Machines(MachinesArgs),
     /// List the points to which a machine can be brought back.
     ///
@@ -84,12 +88,16 @@ pub(crate) enum Command {
     Mount(MountArgs),
     /// Check a vault: indexes and references, or every byte.
     Verify(VerifyArgs),
-    /// Fold machines' histories, so that reading them doesn't cost more and more.
+    /// Fold machines' histories, and let go of what their policies don't keep.
     ///
     /// What the packs of many logs say of a machine's disks is put together in layers and a manifest,
-    /// which `points`, `machines` and `recover` then read instead. Run it now and then: nothing is
-    /// deleted, it may be stopped at any moment, and servers go on meanwhile.
+    /// which `points`, `machines` and `recover` then read instead, so that reading doesn't cost more
+    /// and more. Beyond the any-point window only the points that the policy keeps stay. It may be
+    /// stopped at any moment, and servers go on meanwhile.
     Maintain(MaintainArgs),
+    /// How long machines' pasts can be brought back: the any-point window, and which points are kept.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at change journals.
     #[command(subcommand)]
     Hrl(HrlCommand),
@@ -317,12 +325,6 @@ pub(crate) struct ReplicateArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct MachinesArgs {
-    #[command(flatten)]
-    pub vault: VaultArgs,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct PointsArgs {
     /// The machine.
     pub machine: Name,
@@ -386,18 +388,6 @@ pub(crate) struct VerifyArgs {
     /// Read and check every frame, not only indexes and references.
     #[arg(long)]
     pub contents: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MaintainArgs {
-    /// Only these machines.
-    pub machine: Vec<Name>,
-    #[command(flatten)]
-    pub vault: VaultArgs,
-    /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
-    /// damaged.
-    #[arg(long)]
-    pub anew: bool,
 }
 
 #[derive(Debug, Args)]
