@@ -15,13 +15,16 @@ pub(crate) struct MaintainArgs {
     #[command(flatten)]
     pub vault: VaultArgs,
     /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
-    /// damaged. Refused once packs were collected.
+    /// damaged. Refused where the logs no longer hold all that was folded.
     #[arg(long)]
     pub anew: bool,
+    /// Let nothing go, whatever the policy says.
+    #[arg(long)]
+    pub keep_all: bool,
     /// Change nothing: say what a collection would condemn or delete.
     #[arg(long)]
     pub dry_run: bool,
-    /// Fold only.
+    /// Fold, and let go of what isn't kept, but delete nothing.
     #[arg(long, conflicts_with = "dry_run")]
     pub keep_garbage: bool,
     /// A server that hasn't stated for so many hours that it has read a condemned list is closed out:

@@ -91,7 +91,11 @@ async fn recorded(reader: &LogReader) -> Result<BTreeMap<Name, MachineHistory>, 
         epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
         let sessions = meta::list_sessions(store, ring, &machine).await?;
         let mut history = MachineHistory::new(machine.clone(), epochs, sessions);
-        history.fold = newest.manifest.map(Arc::new);
+        history.remove_upto(meta::removed_upto(store, ring, &machine).await?);
+        if history.is_gone() {
+            continue;
+        }
+        history.set_fold(newest.manifest.map(Arc::new));
         histories.insert(machine, history);
     }
     Ok(histories)
