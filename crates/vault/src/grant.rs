@@ -236,11 +236,12 @@ async fn named_parent(
         return Err(GrantError::NoEpoch { machine, epoch: parent.epoch });
     };
     if request.begins == Begins::Continue {
+        // What isn't kept may be collected: its end can't be searched for any more.
+        check_kept(reader, &machine, parent).await?;
         let end = Chain::of(reader, request, &record).end().await?;
         if end < parent.lsn {
             return Err(GrantError::ParentBeyond { machine, parent, end });
         }
-        check_kept(reader, &machine, parent).await?;
     }
     Ok(parent)
 }

@@ -5,6 +5,7 @@ mod cost;
 mod damage;
 mod saga;
 mod thinned;
+mod trimmed_saga;
 
 use std::sync::Arc;
 

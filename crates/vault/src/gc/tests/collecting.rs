@@ -6,7 +6,9 @@ use std::time::Duration;
 use tidegate_model::{BookmarkKind, Epoch, Lsn, Micros, Name, Point};
 
 use crate::chain::MachineHistory;
-use crate::fold::{FoldError, Folding, create_manifest, fold, newest_manifest, newest_number};
+use crate::fold::{
+    FoldError, Folding, Keeping, create_manifest, fold, newest_manifest, newest_number,
+};
 use crate::gc::objects::create_step;
 use crate::gc::{CollectReport, Collecting, PackSet, Pin, Step, collect};
 use crate::grant::chain_end;
@@ -14,6 +16,7 @@ use crate::layout;
 use crate::meta::remove_machine;
 use crate::points;
 use crate::restore::{Means, RestorePlan};
+use crate::retention::Policy;
 use crate::testing::{
     BLOCK, Disks, MemorySink, Op, TestLog, TestMachine, TestVault, disk, extent, run,
 };
@@ -320,5 +323,49 @@ fn of_a_removed_machine_all_goes_but_what_others_refer_to() {
         collected(&vault, NOW).await;
         let report = verify(&vault.reader(), true, &|_| ()).await.unwrap();
         assert_eq!((report.damage, report.machines.len()), (Vec::new(), 2));
+    });
+}
+
+#[test]
+fn nothing_is_folded_anew_where_what_was_let_go_refers_to_what_was_removed() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut web = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
+        web.does(Op::Disk(disk(0, 9 * BLOCK)));
+        web.writes(extent(0, 0, BLOCK), 50);
+        web.store(&mut vault).await;
+        web.marks(BookmarkKind::CopyEnd, true);
+        web.store(&mut vault).await;
+        web.publish(&vault).await;
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, 9 * BLOCK)));
+        machine.writes(extent(0, 0, BLOCK), 50);
+        machine.writes(extent(0, 5 * BLOCK, BLOCK), 51);
+        machine.marks(BookmarkKind::CopyEnd, true);
+        machine.store(&mut vault).await;
+        machine.writes(extent(0, 0, BLOCK), 52);
+        machine.marks(BookmarkKind::CrashConsistent, true);
+        machine.store(&mut vault).await;
+        machine.publish(&vault).await;
+        folded(&vault).await;
+        vault.clock.advance(400 * 24 * 3600);
+        let policy = Policy { window_seconds: 1, all_seconds: 1, hourly: 1, daily: 0, weekly: 0 };
+        let keeping = Some(Keeping { policy, now: vault.clock.now() });
+        let folding = Folding { keeping, ..Folding::default() };
+        let report = fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap();
+        assert_eq!(report.let_go, 1, "{report:?}");
+        // The next manifest is the second that doesn't need the other machine's block.
+        machine.writes(extent(0, 6 * BLOCK, BLOCK), 53);
+        machine.store(&mut vault).await;
+        fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap();
+        remove_machine(&vault.store(), &vault.ring, &web.of.0, Epoch(1), Micros(7)).await.unwrap();
+        let report = collected(&vault, NOW).await;
+        assert!(!is_there(&vault, &web, 0).await, "{report:?}");
+        let there = futures::future::join_all((0..3).map(|n| is_there(&vault, &machine, n))).await;
+        assert_eq!(there, [true; 3], "its own logs are whole");
+        let anew = Folding { anew: true, ..Folding::default() };
+        let refused = fold(&vault.reader(), &db(), anew, &|_| ()).await;
+        assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
+        assert!(restored(&vault, machine.ops.len()).await == *machine.states.last().unwrap());
     });
 }
