@@ -102,6 +102,6 @@ fn text(shown: &Shown) -> String {
 /// A time in the largest unit that it has a whole number of.
 fn age(seconds: u64) -> String {
     let units = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60)];
-    let unit = units.iter().find(|(_, unit)| seconds > 0 && seconds % unit == 0);
+    let unit = units.iter().find(|(_, unit)| seconds > 0 && seconds.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{seconds}s"), |(name, unit)| format!("{}{name}", seconds / unit))
 }
