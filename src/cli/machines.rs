@@ -2,16 +2,20 @@
 
 use clap::{Args, Subcommand};
 use tidegate_model::Name;
+use tidegate_vault::store::Location;
 
-use super::VaultArgs;
+use super::{CredentialArgs, VaultArgs};
 
 #[derive(Debug, Args)]
 #[command(subcommand_negates_reqs = true)]
 pub(crate) struct MachinesArgs {
     #[command(subcommand)]
     pub command: Option<MachinesCommand>,
+    /// The vault: file:///DIR or az://CONTAINER[/PREFIX].
+    #[arg(long, value_name = "VAULT", env = "TIDEGATE_VAULT", required = true)]
+    pub vault: Option<Location>,
     #[command(flatten)]
-    pub vault: Option<VaultArgs>,
+    pub credential: CredentialArgs,
 }
 
 #[derive(Debug, Subcommand)]
