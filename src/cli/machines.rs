@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 use tidegate_model::Name;
-use tidegate_vault::store::Location;
+use tidegate_vault::Location;
 
 use super::{CredentialArgs, VaultArgs};
 
