@@ -2,7 +2,9 @@
 
 mod agent;
 mod bench;
+mod machines;
 mod maintain;
+mod policy;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +24,9 @@ pub(crate) use agent::{
     AgentStatusArgs,
 };
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchLiveArgs, BenchRunArgs};
+pub(crate) use machines::{MachinesArgs, MachinesCommand, MachinesRemoveArgs};
 pub(crate) use maintain::MaintainArgs;
+pub(crate) use policy::{PolicyCommand, PolicySetArgs, PolicyShowArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
@@ -70,7 +74,7 @@ pub(crate) enum Command {
     Agent(AgentCommand),
     /// Copy disks into a vault, all in one process. Makes the vault if it isn't there.
     Replicate(ReplicateArgs),
-    /// List the machines of a vault, with the space that each uses.
+    /// List the machines of a vault, with the space that each uses, or remove one.
     Machines(MachinesArgs),
     /// List the points to which a machine can be brought back.
     ///
@@ -87,12 +91,16 @@ pub(crate) enum Command {
     Mount(MountArgs),
     /// Check a vault: indexes and references, or every byte.
     Verify(VerifyArgs),
-    /// Fold machines' histories, so that reading them doesn't cost more and more.
+    /// Fold machines' histories, let go of what their policies don't keep, and delete what nothing needs.
     ///
     /// What the packs of many logs say of a machine's disks is put together in layers and a manifest,
-    /// which `points`, `machines` and `recover` then read instead. Run it now and then: nothing is
-    /// deleted, it may be stopped at any moment, and servers go on meanwhile.
+    /// which `points`, `machines` and `recover` then read instead, so that reading doesn't cost more
+    /// and more. Beyond the any-point window only the points that the policy keeps stay. It may be
+    /// stopped at any moment, and servers go on meanwhile.
     Maintain(MaintainArgs),
+    /// How long machines' pasts can be brought back: the any-point window, and which points are kept.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at change journals.
     #[command(subcommand)]
     Hrl(HrlCommand),
@@ -321,12 +329,6 @@ pub(crate) struct ReplicateArgs {
     pub machine: Option<Name>,
     #[command(flatten)]
     pub engine: EngineArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MachinesArgs {
-    #[command(flatten)]
-    pub vault: VaultArgs,
 }
 
 #[derive(Debug, Args)]

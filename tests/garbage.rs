@@ -1,4 +1,4 @@
-//! `tidegate maintain --collect-garbage` deletes what nothing needs, while a real server runs on a real vault, or sleeps:
+//! `tidegate maintain` deletes what nothing needs, while a real server runs on a real vault, or sleeps:
 //! then it is waited for or closed out, and nothing is lost either way.
 
 mod support;
@@ -31,7 +31,7 @@ fn marked(machine: &Machine) -> Vec<String> {
 }
 
 fn maintain(site: &Site, options: &[&str]) -> Value {
-    let maintained = site.call(&[&["maintain", "--collect-garbage"][..], options].concat()).json();
+    let maintained = site.call(&[&["maintain"][..], options].concat()).json();
     for line in maintained["machines"].as_array().expect("a list") {
         assert_eq!(line["error"], Value::Null, "{line}");
     }

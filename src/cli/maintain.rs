@@ -15,16 +15,18 @@ pub(crate) struct MaintainArgs {
     #[command(flatten)]
     pub vault: VaultArgs,
     /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
-    /// damaged. Refused once packs were collected.
+    /// damaged. Refused where the logs no longer hold all that was folded.
     #[arg(long)]
     pub anew: bool,
-    /// Then delete what nothing needs any more. Servers and recoveries of releases that don't know
-    /// this must have ended before the first time.
-    #[arg(long, conflicts_with = "machine")]
-    pub collect_garbage: bool,
+    /// Let nothing go, whatever the policy says.
+    #[arg(long)]
+    pub keep_all: bool,
     /// Change nothing: say what a collection would condemn or delete.
     #[arg(long, conflicts_with = "machine")]
     pub dry_run: bool,
+    /// Fold, and let go of what isn't kept, but delete nothing.
+    #[arg(long, conflicts_with = "dry_run")]
+    pub keep_garbage: bool,
     /// A server that hasn't stated for so many hours that it has read a condemned list is closed out:
     /// its next upload fails, and its agents go elsewhere.
     #[arg(long, value_name = "HOURS", default_value_t = 1,

@@ -1,13 +1,15 @@
-//! `tidegate maintain`: folds machines' histories, and collects garbage when it is told to.
+//! `tidegate maintain`: folds machines' histories, lets go of what isn't kept, then collects garbage.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tidegate_model::{Counted, HumanBytes, LogName, Name};
-use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding, fold};
+use tidegate_vault::Vault;
+use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding, Keeping, fold};
 use tidegate_vault::gc::{CollectReport, Collecting, collect};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::meta;
+use tidegate_vault::retention::policy_of;
 use tidegate_vault::store::Access;
 
 use crate::cli::MaintainArgs;
@@ -44,6 +46,14 @@ struct Garbage {
     closed: Vec<String>,
 }
 
+impl Garbage {
+    /// Whether there was none.
+    const fn is_nothing(&self) -> bool {
+        let packs = self.packs_condemned + self.packs_removed + self.packs_spared;
+        packs + self.objects_superseded == 0 && self.waits_for.is_empty()
+    }
+}
+
 #[derive(Serialize)]
 struct Line {
     machine: String,
@@ -53,6 +63,10 @@ struct Line {
     records: u64,
     layers: u64,
     bytes_layers: u64,
+    /// What the policy doesn't keep any more: points, versions of ranges of disks, whole epochs.
+    points_let_go: u64,
+    versions_let_go: u64,
+    epochs_let_go: u64,
     /// What is wrong with what holds the machine's history: nothing behind it is folded.
     damage: Vec<String>,
     /// Why it isn't folded.
@@ -63,18 +77,27 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     let begun = Instant::now();
     let vault = super::open_at(&args.vault.vault, &args.vault.credential, Access::Write).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let machines = match args.machine.is_empty() {
-        true => meta::list_machines(vault.store()).await?,
+    let of_all = args.machine.is_empty();
+    let machines = match of_all {
+        true => present(&vault).await?,
         false => args.machine,
     };
+    let now = vault.store().agreed_clock(super::now).await?;
     let (mut lines, mut first_failure) = (Vec::new(), None);
-    let collects = args.collect_garbage || args.dry_run;
+    let collects = of_all && !args.keep_garbage;
     let machines = if args.dry_run { Vec::new() } else { machines };
     for machine in machines {
         let bar = output.waiting("folding");
         let tell = |done: Done| bar.set_message(format!("folding {machine}, {} packs", done.packs));
-        let folding = Folding { anew: args.anew, ..Folding::default() };
-        let folded = fold(&reader, &machine, folding, &tell).await;
+        let policy = policy_of(vault.store(), vault.ring(), &machine).await;
+        let folded = match policy {
+            Ok(policy) => {
+                let keeping = (!args.keep_all).then_some(Keeping { policy, now });
+                let folding = Folding { anew: args.anew, keeping, ..Folding::default() };
+                fold(&reader, &machine, folding, &tell).await
+            }
+            Err(error) => Err(error.into()),
+        };
         bar.finish_and_clear();
         lines.push(line(&machine, &folded));
         // The others don't wait for what is wrong with one.
@@ -120,6 +143,20 @@ async fn garbage(
     })
 }
 
+/// The machines of which something is there and wasn't removed.
+async fn present(vault: &Vault) -> Result<Vec<Name>, Failure> {
+    let (store, ring) = (vault.store(), vault.ring());
+    let mut present = Vec::new();
+    for machine in meta::list_machines(store).await? {
+        let removed = meta::removed_upto(store, ring, &machine).await?;
+        let newest = meta::epoch_numbers(store, &machine).await?.into_iter().max();
+        if newest.is_some_and(|newest| newest > removed) {
+            present.push(machine);
+        }
+    }
+    Ok(present)
+}
+
 fn line(machine: &Name, folded: &Result<FoldReport, FoldError>) -> Line {
     let none = FoldReport::default();
     let report = folded.as_ref().unwrap_or(&none);
@@ -130,15 +167,20 @@ fn line(machine: &Name, folded: &Result<FoldReport, FoldError>) -> Line {
         records: report.records,
         layers: report.layers,
         bytes_layers: report.bytes,
+        points_let_go: report.bookmarks_let_go,
+        versions_let_go: report.let_go,
+        epochs_let_go: report.epochs_gone,
         damage: report.losses.iter().map(ToString::to_string).collect(),
         error: folded.as_ref().err().map(|error| with_causes(error)),
     }
 }
 
 fn text(maintained: &Maintained) -> String {
-    let dry_run = maintained.garbage.as_ref().is_some_and(|garbage| garbage.dry_run);
-    if maintained.machines.is_empty() && !dry_run {
-        return "the vault has no machines yet".to_owned();
+    let garbage = maintained.garbage.as_ref();
+    // That of removed machines is left when there is none.
+    let is_idle = garbage.is_none_or(|garbage| !garbage.dry_run && garbage.is_nothing());
+    if maintained.machines.is_empty() && is_idle {
+        return "the vault has no machines".to_owned();
     }
     let mut lines = Vec::new();
     for line in &maintained.machines {
@@ -154,6 +196,14 @@ fn text(maintained: &Maintained) -> String {
                 HumanBytes(line.bytes_layers)
             ),
         });
+        if line.points_let_go + line.versions_let_go + line.epochs_let_go > 0 {
+            lines.push(format!(
+                "  let go: {}, {}, {}",
+                Counted(line.points_let_go, "point"),
+                Counted(line.versions_let_go, "version"),
+                Counted(line.epochs_let_go, "epoch")
+            ));
+        }
         lines.extend(line.damage.iter().map(|damage| format!("  damaged: {damage}")));
     }
     lines.extend(maintained.garbage.iter().flat_map(garbage_text));

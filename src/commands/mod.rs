@@ -12,6 +12,7 @@ mod maintain;
 mod mount;
 mod pinned;
 mod points;
+mod policy;
 mod recover;
 mod replicate;
 mod server;
@@ -60,6 +61,7 @@ from_errors!(
     tidegate_vault::meta::MetaError,
     tidegate_vault::points::ChooseError,
     tidegate_vault::restore::RestoreError,
+    tidegate_vault::store::ClockError,
     tidegate_vault::store::StoreError,
     tidegate_vault::verify::VerifyError,
     crate::mount::OverlayError,
@@ -122,6 +124,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mount(args) => block_on(mount::run(args, output, stop)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
         Command::Maintain(args) => until_stopped(&stop, maintain::run(args, output)),
+        Command::Policy(command) => until_stopped(&stop, policy::run(command, output)),
         Command::Hrl(HrlCommand::Show(args)) => until_stopped(&stop, hrl::show(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),
         Command::Bench(args) => block_on(bench::run(*args, output, stop)),

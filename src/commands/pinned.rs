@@ -37,11 +37,11 @@ impl Pinned {
             if manifest.is_none_or(|manifest| manifest == folded) {
                 return Ok(found);
             }
-            // Another was folded meanwhile; or it is damaged, and the logs are read.
+            // Another was folded meanwhile; or it is damaged, and the one before or the logs are read.
             self.release().await;
             pinned = match folded {
                 0 => Pin::logs(reader, machine).await.map(Some),
-                _ => Pin::newest(reader, machine).await,
+                number => Pin::manifest_of(reader, machine, number).await,
             };
         }
     }

@@ -18,9 +18,10 @@ use std::pin::pin;
 use futures::{StreamExt, TryStreamExt};
 use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
 
+use crate::fold::newest_manifest;
 use crate::layout;
 use crate::log::{LogError, LogReader, PackPlace, Stated, Survey};
-use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
+use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord, removed_upto};
 use crate::pack::PackSummary;
 use crate::store::Put;
 pub use error::GrantError;
@@ -124,9 +125,20 @@ pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, 
     for _ in 0..TRIES_MAX {
         let claimed = read_epoch(reader, &request.machine, request.claimed).await?;
         let newest = newest_epoch(reader, &request.machine).await?;
+        let removed = removed_upto(reader.store(), reader.ring(), &request.machine).await?;
         let granted = match decide(request, claimed, newest.clone())? {
+            Decision::Resume(epoch) if epoch.epoch <= removed => {
+                let place = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
+                return Err(GrantError::NotKept { machine: request.machine.clone(), place });
+            }
+            // The newest epoch always stays.
+            Decision::Resume(epoch) if newest.as_ref().is_some_and(|newest| *newest != epoch) => {
+                let end = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
+                check_kept(reader, &request.machine, end).await?;
+                resume(reader, request, &epoch).await?
+            }
             Decision::Resume(epoch) => resume(reader, request, &epoch).await?,
-            Decision::Begin(epoch) => begin(reader, request, epoch, newest).await?,
+            Decision::Begin(epoch) => begin(reader, request, epoch, newest, removed).await?,
         };
         if let Some(granted) = granted {
             return Ok(granted);
@@ -175,8 +187,15 @@ async fn begin(
     request: &GrantRequest,
     epoch: Epoch,
     newest: Option<EpochRecord>,
+    removed: Epoch,
 ) -> Result<Option<Grant>, GrantError> {
     let machine = request.machine.clone();
+    let is_continued = request.begins == Begins::Continue;
+    // What was removed is continued by nothing.
+    let newest = newest.filter(|newest| !is_continued || newest.epoch > removed);
+    if let Some(place) = request.parent.filter(|place| is_continued && place.epoch <= removed) {
+        return Err(GrantError::NotKept { machine, place });
+    }
     let parent = match (request.parent, newest) {
         (Some(parent), _) => Some(named_parent(reader, request, parent).await?),
         (None, Some(newest)) => {
@@ -217,12 +236,27 @@ async fn named_parent(
         return Err(GrantError::NoEpoch { machine, epoch: parent.epoch });
     };
     if request.begins == Begins::Continue {
+        // What isn't kept may be collected: its end can't be searched for any more.
+        check_kept(reader, &machine, parent).await?;
         let end = Chain::of(reader, request, &record).end().await?;
         if end < parent.lsn {
             return Err(GrantError::ParentBeyond { machine, parent, end });
         }
     }
     Ok(parent)
+}
+
+/// Refuses to go on from a place that isn't kept any more: nobody could bring back what follows it. One
+/// that is let go at this very moment shows later: what follows it isn't offered then.
+async fn check_kept(reader: &LogReader, machine: &Name, place: Point) -> Result<(), GrantError> {
+    let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
+    let Some(manifest) = newest.manifest else { return Ok(()) };
+    let folded = manifest.epochs.iter().find(|folded| folded.epoch == place.epoch);
+    let is_gone = manifest.gone.contains(&place.epoch);
+    if is_gone || folded.is_some_and(|folded| !folded.retained.has(place.lsn)) {
+        return Err(GrantError::NotKept { machine: machine.clone(), place });
+    }
+    Ok(())
 }
 
 /// The end of an epoch's chain: every LSN up to it is in the vault. Looks only at the log of the

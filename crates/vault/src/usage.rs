@@ -4,7 +4,7 @@
 //! shared out by records. Shared blocks are counted where they are kept: with the machine that
 //! sent them first. Reads every index of the vault that isn't folded for all who are in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -43,7 +43,7 @@ pub struct MachineUsage {
 /// # Errors
 /// [`HistoryError`] when the vault can't be read. What is damaged is left out: `verify` tells it.
 pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, HistoryError> {
-    let mut histories = recorded(reader).await?;
+    let (mut histories, removed) = recorded(reader).await?;
     let mut sums = Sums::of(&histories);
     let mut broken = Broken::default();
     for survey in reader.surveys().await?.0.values() {
@@ -63,6 +63,7 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
         }
     }
     let Sums { mut usages, mut traces, referred } = sums;
+    usages.retain(|machine, _| !removed.contains(machine));
     let lacks = referred.check(reader).await?;
     for (machine, history) in &mut histories {
         history.take_traces(&mut traces);
@@ -80,10 +81,12 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
     Ok(usages)
 }
 
-/// What is recorded of every machine, and folded of it.
-async fn recorded(reader: &LogReader) -> Result<BTreeMap<Name, MachineHistory>, HistoryError> {
+/// What is recorded of every machine, and folded of it; and the machines that were removed.
+async fn recorded(
+    reader: &LogReader,
+) -> Result<(BTreeMap<Name, MachineHistory>, BTreeSet<Name>), HistoryError> {
     let (store, ring) = (reader.store(), reader.ring());
-    let mut histories = BTreeMap::new();
+    let (mut histories, mut removed) = (BTreeMap::new(), BTreeSet::new());
     for machine in meta::list_machines(store).await? {
         let newest = newest_manifest(store, ring, &machine).await?;
         newest.damage.iter().for_each(|error| tracing::warn!(%error, "the logs are read instead"));
@@ -91,10 +94,15 @@ async fn recorded(reader: &LogReader) -> Result<BTreeMap<Name, MachineHistory>, 
         epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
         let sessions = meta::list_sessions(store, ring, &machine).await?;
         let mut history = MachineHistory::new(machine.clone(), epochs, sessions);
-        history.fold = newest.manifest.map(Arc::new);
+        history.remove_upto(meta::removed_upto(store, ring, &machine).await?);
+        if history.is_gone() {
+            removed.insert(machine);
+            continue;
+        }
+        history.set_fold(newest.manifest.map(Arc::new));
         histories.insert(machine, history);
     }
-    Ok(histories)
+    Ok((histories, removed))
 }
 
 /// The first pack of a log that has something of a machine and isn't folded for it. What lies before

@@ -117,7 +117,14 @@ impl MachineHistory {
             return Err(HistoryError::NoMachine { machine: machine.clone(), known: known(&names) });
         }
         let sessions = meta::list_sessions(store, ring, machine).await?;
-        Ok(Self { fold, ..Self::new(machine.clone(), epochs, sessions) })
+        let mut history = Self::new(machine.clone(), epochs, sessions);
+        history.remove_upto(meta::removed_upto(store, ring, machine).await?);
+        if history.is_gone() {
+            let known = "it was removed".to_owned();
+            return Err(HistoryError::NoMachine { machine: machine.clone(), known });
+        }
+        history.set_fold(fold);
+        Ok(history)
     }
 
     /// Reads the logs of the machine's epochs: every index from its first pack on. What is damaged

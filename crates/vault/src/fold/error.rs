@@ -26,6 +26,14 @@ pub enum FoldError {
         /// The machine.
         machine: Name,
     },
+    /// The logs alone would give less than what was folded.
+    #[error(
+        "{machine} can't be folded from its logs alone: they no longer hold all that was folded, for what isn't kept was let go and collected, and only its newest manifests and their layers tell of the rest; bring those that are damaged back from a copy of the vault ('tidegate verify' names them)"
+    )]
+    Collected {
+        /// The machine.
+        machine: Name,
+    },
     /// The manifest has outgrown its limit.
     #[error(
         "the manifest of {machine} would have {bytes} bytes, and {bytes_max} are the most: it has too many bookmarks or packs, and nothing more of it can be folded; recovery goes on without"
@@ -37,14 +45,6 @@ pub enum FoldError {
         bytes: usize,
         /// The limit.
         bytes_max: usize,
-    },
-    /// The packs from which it would be folded were collected.
-    #[error(
-        "{machine} can't be folded anew: packs of its logs were collected since they were folded, and only its newest manifest and the layers that it names tell of them; if one of these is damaged, bring it back from a copy of the vault"
-    )]
-    Collected {
-        /// The machine.
-        machine: Name,
     },
     /// Others folded the same machine meanwhile, again and again.
     #[error("others fold {machine} all the time: let one do it")]

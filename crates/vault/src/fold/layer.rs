@@ -133,7 +133,7 @@ impl LayerBuilder {
     }
 
     /// Adds an extent whose pack is in another table.
-    fn add_of(&mut self, packs: &[PackPlace], entry: &LayerExtent) {
+    pub fn add_of(&mut self, packs: &[PackPlace], entry: &LayerExtent) {
         let source = match entry.source {
             LayerSource::Kept { pack, frame, ordinal, checksum, name } => {
                 let pack = self.pack(&packs[pack as usize]);
@@ -147,7 +147,7 @@ impl LayerBuilder {
     /// Leaves what the disks hold something of after all these records, of which `disks` are the
     /// declarations.
     pub fn retain_visible(&mut self, disks: &[Declared]) {
-        visible::retain(&mut self.extents, disks);
+        visible::retain(&mut self.extents, |extent| extent, disks, |_| ());
     }
 
     /// The layers of all that was added, however much it is: one after another by place.

@@ -1,15 +1,19 @@
 //! A manifest: how far a machine's logs are folded, and what was found in them.
 //! docs/formats/fold.md, "Manifest". Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_model::limits::TEXT_BYTES_MAX;
-use tidegate_model::{Bookmark, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber};
+use tidegate_model::{
+    Bookmark, BookmarkKind, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber,
+};
 
+use super::ages::Age;
 use super::layer::LAYER_EXTENTS_MAX;
-use crate::chain::{Chain, Trace, Traces};
+use crate::chain::{Chain, Retained, Trace, Traces};
 use crate::log::PackPlace;
+use crate::pack::PackHeader;
 
 /// A machine's history, as far as it is folded, but for what its layers hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +24,8 @@ pub struct Manifest {
     pub logs: Vec<FoldedLog>,
     /// Its epochs, in order.
     pub epochs: Vec<FoldedEpoch>,
+    /// The epochs of which nothing is kept any more, in order.
+    pub gone: Vec<Epoch>,
     /// What the folded packs take of it.
     pub usage: FoldedUsage,
 }
@@ -45,7 +51,12 @@ pub struct FoldedEpoch {
     pub runs: Vec<(Lsn, Lsn)>,
     /// The time of the last record.
     pub last_time: Micros,
-    /// The bookmarks, in order.
+    /// How old they are, in order.
+    pub ages: Vec<Age>,
+    /// Which places are kept.
+    pub retained: Retained,
+    /// The bookmarks of kept places and those that tell what such places are, in order, and the one
+    /// that ends the initial copy.
     pub bookmarks: Vec<Marked>,
     /// The declarations of disks, in order.
     pub disks: Vec<Declared>,
@@ -79,6 +90,8 @@ pub struct Marked {
     pub time: Micros,
     /// What it says.
     pub bookmark: Bookmark,
+    /// When it was stored, by the store's clock.
+    pub stored: Micros,
 }
 
 /// A disk's declaration.
@@ -112,8 +125,33 @@ pub struct FoldedPack {
     pub pack: PackNumber,
     /// The first record that needs it.
     pub lsn: Lsn,
+    /// The last record that needs it.
+    pub last: Lsn,
     /// Its size; 0 where it couldn't be read.
     pub bytes: u64,
+    /// The size of its header and index together; 0 where it couldn't be read.
+    pub head: u32,
+}
+
+/// Why a pack is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Need {
+    /// The first record that needs it.
+    pub first: Lsn,
+    /// The last.
+    pub last: Lsn,
+    /// Its size; 0 where it couldn't be read.
+    pub bytes: u64,
+    /// The size of its header and index together; 0 where it couldn't be read.
+    pub head: u32,
+}
+
+/// Packs that are needed.
+pub(crate) type Needs = BTreeMap<PackPlace, Need>;
+
+/// The sizes of a pack, and of its header and index.
+pub(super) fn sizes_of(header: &PackHeader) -> (u64, u32) {
+    (header.object_bytes, u32::try_from(header.frames_begin()).unwrap_or(0))
 }
 
 /// A layer.
@@ -186,7 +224,11 @@ impl Manifest {
         if self.logs.iter().any(|log| log.from > log.upto) {
             return Err("a log is folded backwards");
         }
-        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch) {
+        let here = |epoch: &Epoch| self.epochs.iter().any(|folded| folded.epoch == *epoch);
+        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch)
+            || !self.gone.is_sorted_by(|a, b| a < b)
+            || self.gone.iter().any(here)
+        {
             return Err("its epochs are out of order");
         }
         self.epochs.iter().try_for_each(FoldedEpoch::check)
@@ -195,11 +237,13 @@ impl Manifest {
 
 impl FoldedEpoch {
     /// What is folded of an epoch, as it was read.
-    pub(super) fn of(epoch: Epoch, trace: &Trace) -> Self {
+    pub(super) fn of(epoch: Epoch, trace: &Trace, marks_stored: &BTreeMap<Lsn, Micros>) -> Self {
         let marked = |(lsn, (time, bookmark)): (&Lsn, &(Micros, Bookmark))| Marked {
             lsn: *lsn,
             time: *time,
             bookmark: bookmark.clone(),
+            // Both come from the same packs; what doesn't is kept rather than let go.
+            stored: marks_stored.get(lsn).copied().unwrap_or(Micros(u64::MAX)),
         };
         let begin = |(log, (pack, lsn)): (&LogName, &(PackNumber, Lsn))| Begin {
             log: log.clone(),
@@ -215,6 +259,8 @@ impl FoldedEpoch {
             epoch,
             runs: trace.chain.runs().collect(),
             last_time: trace.last_time,
+            ages: Vec::new(),
+            retained: trace.retained.clone(),
             bookmarks: trace.bookmarks.iter().map(marked).collect(),
             disks: trace.declared.iter().map(declared).collect(),
             begins: trace.begins.iter().map(begin).collect(),
@@ -255,7 +301,9 @@ impl FoldedEpoch {
         let declared = declared.map(|told| (told.lsn, (told.time, told.disk))).collect();
         let begins = self.begins.iter().cloned();
         let begins = begins.map(|begin| (begin.log, (begin.pack, begin.lsn))).collect();
-        Trace::known(self.chain(), marks, declared, self.last_time, begins)
+        let mut trace = Trace::known(self.chain(), marks, declared, self.last_time, begins);
+        trace.retained = self.retained.clone();
+        trace
     }
 
     /// Which LSNs are folded.
@@ -264,23 +312,68 @@ impl FoldedEpoch {
         Chain::of_runs(self.runs.iter().copied()).unwrap_or_default()
     }
 
-    /// The packs in which its bytes are kept, the first LSN that needs each, and its size.
-    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Lsn, u64)> + '_ {
+    /// The bookmark that ends the initial copy.
+    fn copy_end(&self) -> Option<Lsn> {
+        let ends = |mark: &&Marked| mark.bookmark.kind == BookmarkKind::CopyEnd;
+        self.bookmarks.iter().find(ends).map(|mark| mark.lsn)
+    }
+
+    /// The gap in which this place lies: the bookmark that begins it, and the one that ends it.
+    pub(super) fn gap_at(&self, lsn: Lsn) -> Option<(&Marked, Option<&Marked>)> {
+        let is_moment = |mark: &Marked| !mark.bookmark.kind.begins_gap();
+        let (until, behind) = self.bookmarks.split_at(self.behind(lsn));
+        let first = until.iter().rposition(is_moment).map_or(0, |moment| moment + 1);
+        let begin = until.get(first)?;
+        Some((begin, behind.iter().find(|mark| is_moment(mark))))
+    }
+
+    /// How many bookmarks lie at this place or before it.
+    fn behind(&self, lsn: Lsn) -> usize {
+        self.bookmarks.partition_point(|mark| mark.lsn <= lsn)
+    }
+
+    /// The bookmarks that tell what a kept place is, though they aren't kept themselves: the last moment
+    /// that was marked before it says whether it is clean, and a gap around it that it is no moment.
+    fn telling(&self, place: Lsn) -> impl Iterator<Item = Lsn> + '_ {
+        let gap = self.gap_at(place);
+        let before = &self.bookmarks[..self.behind(place)];
+        let moment = before.iter().rfind(|mark| !mark.bookmark.kind.begins_gap());
+        let gap = gap.into_iter().flat_map(|(begin, end)| [Some(begin), end]).flatten();
+        moment.into_iter().chain(gap).map(|mark| mark.lsn)
+    }
+
+    /// Notes that only these places are kept from now on.
+    pub(super) fn retain(&mut self, retained: Retained) {
+        let places = retained.points.iter().chain([&retained.from]);
+        let mut telling: BTreeSet<Lsn> = places.flat_map(|place| self.telling(*place)).collect();
+        telling.extend(self.copy_end());
+        self.bookmarks.retain(|mark| retained.has(mark.lsn) || telling.contains(&mark.lsn));
+        // The last before them tells since when the machine is in this epoch.
+        let before = self.ages.iter().rposition(|age| age.lsn < retained.from);
+        self.ages.drain(..before.unwrap_or_default());
+        self.retained = retained;
+    }
+
+    /// The packs in which its bytes are kept.
+    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Need)> + '_ {
         self.packs.iter().filter_map(|folded| {
             let log = self.pack_logs.get(folded.log as usize)?.clone();
-            Some((PackPlace { log, number: folded.pack }, folded.lsn, folded.bytes))
+            let FoldedPack { lsn: first, last, bytes, head, .. } = *folded;
+            let need = Need { first, last, bytes, head };
+            Some((PackPlace { log, number: folded.pack }, need))
         })
     }
 
     /// Sets the packs.
-    pub(super) fn set_packs(&mut self, packs: &BTreeMap<PackPlace, (Lsn, u64)>) {
+    pub(super) fn set_packs(&mut self, packs: &Needs) {
         (self.packs, self.pack_logs) = (Vec::with_capacity(packs.len()), Vec::new());
-        for (place, (lsn, bytes)) in packs {
+        for (place, need) in packs {
             if self.pack_logs.last() != Some(&place.log) {
                 self.pack_logs.push(place.log.clone());
             }
             let log = u32::try_from(self.pack_logs.len() - 1).unwrap_or(u32::MAX);
-            self.packs.push(FoldedPack { log, pack: place.number, lsn: *lsn, bytes: *bytes });
+            let Need { first: lsn, last, bytes, head } = *need;
+            self.packs.push(FoldedPack { log, pack: place.number, lsn, last, bytes, head });
         }
     }
 
@@ -297,6 +390,17 @@ impl FoldedEpoch {
         let marks = self.bookmarks.iter().map(|mark| mark.lsn);
         if !marks.chain(self.disks.iter().map(|told| told.lsn)).all(|lsn| chain.has(lsn)) {
             return Err("a bookmark or disk isn't among its LSNs");
+        }
+        let points = &self.retained.points;
+        if !points.is_sorted_by(|a, b| a < b)
+            || points.first() == Some(&Lsn::NONE)
+            || points.last().is_some_and(|last| *last >= self.retained.from)
+            || self.retained.from > chain.end()
+        {
+            return Err("what is kept of it is out of order");
+        }
+        if !self.ages.is_sorted_by(|a, b| a.lsn < b.lsn && a.stored <= b.stored) {
+            return Err("its ages are out of order");
         }
         if self.packs.iter().any(|pack| pack.log as usize >= self.pack_logs.len()) {
             return Err("a pack is of a log that isn't listed");

@@ -8,8 +8,10 @@
 //!
 //! Invariants: what is folded lies on a whole chain; a manifest is created once, after all its
 //! layers, under the number after that of the one that it goes on from, so of two who fold at once
-//! one begins anew, and readers see the one or the other. Folding twice changes nothing. A reader
-//! that can't read a manifest or a layer reads the logs instead, as long as they are there.
+//! one begins anew, and readers see the one or the other. Folding twice changes nothing. What a policy
+//! keeps (`retention`) is never let go, and nothing is while anything is damaged. A reader that can't
+//! read a manifest reads the one before it, or the logs, and of a layer the logs, as long as they are
+//! there: then more may be offered than the newest manifest keeps, or less, and nothing wrong.
 //!
 //! What a recovery reads stays in proportion to the disks, however much history there is: when as much
 //! was folded since as a *base* has, a new one is made, of what the disks hold something of there.
@@ -17,19 +19,25 @@
 //!
 //! Memory: of who folds, the new extents of one layer, [`LAYER_EXTENTS_MAX`] at most, some 100 bytes
 //! each, and as many of those that it is put together with; where a base is made, the extents of the
-//! one before and all since, less than the map of a restore; the reader's cache of indexes; the
+//! one before and as many again, less than the map of a restore; where is thinned, what is visible of
+//! the records between two kept places, twice; the reader's cache of indexes; the
 //! manifest, which grows with bookmarks, packs and layers. Of who reads, a few layers at a time.
 
+mod ages;
 pub(crate) mod body;
 mod error;
+mod fate;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod gather;
+mod keep;
 mod layer;
 mod layer_codec;
 mod manifest;
+mod needed;
 mod objects;
 mod run;
+mod thin;
 mod visible;
 
 #[cfg(test)]
@@ -37,12 +45,18 @@ pub(crate) use objects::create_manifest;
 #[cfg(test)]
 mod tests;
 
+pub use ages::Age;
 pub use error::FoldError;
+pub use keep::Keeping;
 pub use layer::{LAYER_EXTENTS_MAX, Layer, LayerExtent, LayerSource};
 pub use manifest::{
     Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedPack, FoldedUsage, LayerEntry, Manifest,
     Marked,
 };
+pub use needed::{Needed, needed};
 pub use run::{Done, FoldReport, Folding, fold};
 
-pub(crate) use objects::{LAYERS_AHEAD, newest_manifest, newest_number, read_layer, read_manifest};
+pub(crate) use objects::{
+    LAYERS_AHEAD, MANIFESTS_KEPT, manifest_numbers, newest_manifest, newest_number, read_layer,
+    read_manifest,
+};

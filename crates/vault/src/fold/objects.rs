@@ -1,5 +1,7 @@
 //! Manifests and layers in the store: creating them, reading them. docs/formats/fold.md.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt;
 use tidegate_model::{Epoch, LayerId, Name};
 
@@ -20,18 +22,24 @@ pub(super) const MANIFEST_BYTES_MAX: usize = 64 << 20;
 /// Layers that are read at once: each holds up to 50 MB while it is opened.
 pub(crate) const LAYERS_AHEAD: usize = 3;
 
+/// How many manifests of a machine are kept, and tried: when the newest gets damaged, readers and folds
+/// go on from the one before it.
+pub(crate) const MANIFESTS_KEPT: usize = 2;
+
 /// What is folded of a machine, by its newest manifest.
 #[derive(Debug, Default)]
 pub(crate) struct Newest {
     /// The number of the newest that is there; 0 when there is none.
     pub number: u64,
-    /// What it says.
+    /// What the newest says that can be read.
     pub manifest: Option<Manifest>,
-    /// What is wrong with it.
+    /// What is wrong with the newest.
     pub damage: Option<MetaError>,
 }
 
-/// The newest manifest of a machine; what is wrong with it is no error.
+/// The newest manifest of a machine that can be read; what is wrong with a newer one is no error. The
+/// one before it says less of the logs, and all that it needs stays (`needed`): so what it leads to is
+/// right.
 ///
 /// # Errors
 /// What the store reports; [`MetaError::Format`], [`MetaError::KeyVersion`].
@@ -40,46 +48,59 @@ pub(crate) async fn newest_manifest(
     ring: &KeyRing,
     machine: &Name,
 ) -> Result<Newest, MetaError> {
-    let mut newest = Newest { number: newest_number(store, machine).await?, ..Newest::default() };
-    while newest.number > 0 {
-        match read_manifest(store, ring, machine, newest.number).await {
-            Ok(manifest) => newest.manifest = Some(manifest),
-            Err(error) if error.is_damage() => {
-                // Another may have been folded meanwhile, and this one collected.
-                let number = newest_number(store, machine).await?;
-                if number > newest.number {
-                    newest.number = number;
-                    continue;
+    loop {
+        let numbers = manifest_numbers(store, machine).await?;
+        let number = numbers.last().copied().unwrap_or_default();
+        let mut newest = Newest { number, ..Newest::default() };
+        for number in numbers.into_iter().rev().take(MANIFESTS_KEPT) {
+            match read_manifest(store, ring, machine, number).await {
+                Ok(manifest) => {
+                    newest.manifest = Some(manifest);
+                    break;
                 }
-                newest.damage = Some(error);
+                Err(error) if error.is_damage() => newest.damage = newest.damage.or(Some(error)),
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
-        break;
+        // Others may have folded meanwhile, and these been collected.
+        if newest.damage.is_none() || newest_number(store, machine).await? == number {
+            return Ok(newest);
+        }
     }
-    Ok(newest)
 }
 
-/// The number of the newest manifest of a machine; 0 when there is none. What a listing hasn't yet is
-/// asked for by its name.
+/// The number of the newest manifest of a machine; 0 when there is none.
 ///
 /// # Errors
 /// What the store reports.
 pub(crate) async fn newest_number(store: &Store, machine: &Name) -> Result<u64, MetaError> {
-    let mut newest = 0;
+    Ok(manifest_numbers(store, machine).await?.last().copied().unwrap_or_default())
+}
+
+/// The numbers of a machine's manifests. What a listing hasn't yet is asked for by its name.
+///
+/// # Errors
+/// What the store reports.
+pub(crate) async fn manifest_numbers(
+    store: &Store,
+    machine: &Name,
+) -> Result<BTreeSet<u64>, MetaError> {
+    let mut numbers = BTreeSet::new();
     let mut listed = store.list(&layout::manifests(machine), None);
     while let Some(object) = listed.try_next().await? {
-        newest = layout::parse_manifest(machine, &object.path).unwrap_or_default().max(newest);
+        numbers.extend(layout::parse_manifest(machine, &object.path));
     }
     loop {
-        match store.head(&layout::manifest(machine, newest + 1)).await {
-            Ok(_) => newest += 1,
-            Err(error) if error.is_not_found() => return Ok(newest),
+        let next = numbers.last().map_or(1, |newest| newest + 1);
+        match store.head(&layout::manifest(machine, next)).await {
+            Ok(_) => drop(numbers.insert(next)),
+            Err(error) if error.is_not_found() => return Ok(numbers),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
+/// Manifest `number` of a machine.
 pub(crate) async fn read_manifest(
     store: &Store,
     ring: &KeyRing,

@@ -1,18 +1,27 @@
 //! Folds one machine: reads what isn't folded yet, and creates layers and a manifest.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures::{StreamExt, stream};
 use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
 
 use super::FoldError;
+use super::ages::stored_times;
+use super::fate::Fate;
 use super::gather::{Gatherer, LogGather};
+use super::keep::Keeping;
 use super::layer::{LAYER_EXTENTS_MAX, Layer, LayerBuilder};
-use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
-use super::objects::{create_layer, create_manifest, newest_manifest, newest_number, read_layer};
+use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest, Needs, sizes_of};
+use super::objects::{
+    Newest, create_layer, create_manifest, newest_manifest, newest_number, read_layer,
+};
 use crate::chain::{Loss, MachineHistory};
-use crate::gc::{PackSet, Pin};
-use crate::log::{INDEXES_AHEAD, LogReader, PackPlace};
+use crate::gc::{Collected, PackSet, Pin};
+use crate::log::{INDEXES_AHEAD, LogError, LogReader, PackPlace, PackRead};
+use crate::pack::{Content, Record};
+use crate::points::Referred;
+use crate::restore::target_place;
 use crate::store::Put;
 
 /// How often another may be first: each time something was folded.
@@ -25,12 +34,15 @@ pub struct Folding {
     pub anew: bool,
     /// A base is made of that many extents at least.
     pub base_extents_min: u64,
+    /// By what the past is kept; `None` keeps all.
+    pub keeping: Option<Keeping>,
 }
 
 impl Default for Folding {
     fn default() -> Self {
-        // Two megabytes of layers, compressed: less isn't worth another object.
-        Self { anew: false, base_extents_min: 1 << 16 }
+        // 100 KB of layers, compressed: less isn't worth another object, and more would tell on the
+        // recovery of small disks.
+        Self { anew: false, base_extents_min: 1 << 12, keeping: None }
     }
 }
 
@@ -47,6 +59,12 @@ pub struct FoldReport {
     pub layers: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Versions of ranges that were let go.
+    pub let_go: u64,
+    /// Bookmarks that were.
+    pub bookmarks_let_go: u64,
+    /// Epochs of which nothing is kept any more.
+    pub epochs_gone: u64,
     /// What stands in the way, or is wrong with what was folded before.
     pub losses: Vec<Loss>,
 }
@@ -115,18 +133,22 @@ async fn fold_pinned(
 }
 
 /// One try.
-struct Folder<'r> {
-    reader: &'r LogReader,
-    folding: Folding,
-    history: MachineHistory,
+pub(super) struct Folder<'r> {
+    pub(super) reader: &'r LogReader,
+    pub(super) folding: Folding,
+    pub(super) history: MachineHistory,
     /// What is folded already; empty when nothing is.
-    base: Manifest,
+    pub(super) base: Manifest,
+    /// To which packs what is folded now refers.
+    pub(super) referred: Referred,
     /// The number of the newest manifest.
     newest: u64,
+    /// What nothing may refer to that is folded from the logs alone: no manifest has kept it.
+    collected: Option<Arc<Collected>>,
     gatherer: Gatherer,
     logs: Vec<FoldedLog>,
     layers: BTreeMap<Epoch, Vec<LayerEntry>>,
-    report: FoldReport,
+    pub(super) report: FoldReport,
     progress: &'r (dyn Fn(Done) + Send + Sync),
     done: Done,
 }
@@ -139,7 +161,7 @@ impl<'r> Folder<'r> {
         progress: &'r (dyn Fn(Done) + Send + Sync),
     ) -> Result<Self, FoldError> {
         let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
-        let mut manifest = newest.manifest.filter(|_| !folding.anew);
+        let mut manifest = newest.manifest.clone().filter(|_| !folding.anew);
         let read = |fold| MachineHistory::read_beyond(reader, machine, fold, |_| ());
         let mut history = read(manifest.clone()).await?;
         if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
@@ -149,9 +171,11 @@ impl<'r> Folder<'r> {
         if history.is_strayed() {
             return Err(FoldError::Strayed { machine: machine.clone() });
         }
-        if manifest.is_none() && was_collected(reader, &history).await? {
-            return Err(FoldError::Collected { machine: machine.clone() });
-        }
+        check_logs(reader, &history, &newest, manifest.is_some()).await?;
+        let collected = match manifest.is_some() {
+            true => None,
+            false => Some(reader.collected(false).await?),
+        };
         let base = manifest.unwrap_or_default();
         let ends = history.epochs.iter();
         let ends = ends.map(|(epoch, told)| (*epoch, told.trace.chain.end())).collect();
@@ -160,8 +184,10 @@ impl<'r> Folder<'r> {
         Ok(Self {
             reader,
             folding,
-            gatherer: Gatherer::new(machine, &ends, &base),
+            gatherer: Gatherer::new(machine, &ends, &base, &history.gone),
             newest: newest.number,
+            collected,
+            referred: Referred::default(),
             logs: base.logs.clone(),
             layers: base.epochs.iter().map(of_base).collect(),
             report: FoldReport { losses: losses.collect(), ..FoldReport::default() },
@@ -185,6 +211,7 @@ impl<'r> Folder<'r> {
         let missing = survey.first_missing(start).map(|place| place.number);
         let mut numbers = survey.counted_from(start);
         numbers.retain(|number| missing.is_none_or(|missing| *number < missing));
+        let times = stored_times(self.reader.store(), log, start).await.map_err(LogError::from)?;
         let (mut taken, mut next, mut ended) = (LogGather::default(), start, missing.is_none());
         let mut packs = std::pin::pin!(self.reader.packs(&survey, numbers));
         while let Some((place, pack)) = packs.next().await {
@@ -196,9 +223,20 @@ impl<'r> Folder<'r> {
                 Err(error) if error.is_damage() => None,
                 Err(error) => return Err(error.into()),
             };
-            if !pack.is_some_and(|pack| self.gatherer.take(&mut taken, &pack)) {
+            // One that this listing lacks came just now.
+            let stored = times.get(&place.number).copied();
+            let stored = stored.or_else(|| times.values().max().copied()).unwrap_or_default();
+            let Some(pack) = pack.filter(|pack| self.gatherer.take(&mut taken, pack, stored))
+            else {
                 ended = false;
                 break;
+            };
+            let collected = self.collected.as_ref().filter(|all| all.newest > 0);
+            if collected.is_some_and(|all| refers_to_any(&pack, &self.history.machine, all)) {
+                return Err(FoldError::Collected { machine: self.history.machine.clone() });
+            }
+            if self.folding.keeping.is_some() {
+                self.referred.add_pack(&pack, Some(&self.history.machine));
             }
             next = place.number.next();
             while let Some(layer) = self.gatherer.full() {
@@ -225,7 +263,7 @@ impl<'r> Folder<'r> {
         Ok(())
     }
 
-    async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
+    pub(super) async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
         let entry = create_layer(store, ring, &self.history.machine, layer).await?;
         self.report.layers += 1;
@@ -233,7 +271,11 @@ impl<'r> Folder<'r> {
         Ok(entry)
     }
 
-    async fn read_layer(&self, epoch: Epoch, entry: LayerEntry) -> Result<Layer, FoldError> {
+    pub(super) async fn read_layer(
+        &self,
+        epoch: Epoch,
+        entry: LayerEntry,
+    ) -> Result<Layer, FoldError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
         Ok(read_layer(store, ring, &self.history.machine, epoch, entry).await?)
     }
@@ -243,16 +285,14 @@ impl<'r> Folder<'r> {
         let traces = std::mem::take(&mut self.gatherer.traces);
         let mut epochs = Vec::new();
         for ((_, epoch), trace) in &traces.0 {
+            // Something of it may have come late.
+            if self.history.gone.contains(epoch) {
+                continue;
+            }
             self.store_rest(*epoch).await?;
-            let mut folded = FoldedEpoch::of(*epoch, trace);
+            let mut folded = self.gatherer.folded(*epoch, trace);
             folded.layers = self.layers.remove(epoch).unwrap_or_default();
             folded.base = self.base_of(*epoch).cloned();
-            if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
-                folded.base = Some(self.make_base(&folded, lsn).await?);
-            }
-            let mut packs = self.gatherer.packs(*epoch);
-            self.look_at(&mut packs).await?;
-            folded.set_packs(&packs);
             epochs.push(folded);
         }
         let records = |epochs: &[FoldedEpoch]| -> u64 {
@@ -260,15 +300,46 @@ impl<'r> Folder<'r> {
             runs.map(|(first, last)| last.0 - first.0 + 1).sum()
         };
         self.report.records = records(&epochs).saturating_sub(records(&self.base.epochs));
-        if self.report.packs == 0 && self.report.records == 0 {
+        let is_thinned = self.keep(&mut epochs).await?;
+        if self.report.packs == 0 && self.report.records == 0 && !is_thinned {
             return Ok(Some(self.report));
         }
         let (number, usage) = (self.newest.saturating_add(1), self.base.usage);
-        let manifest = Manifest { number, logs: self.logs, epochs, usage };
+        let machine = &self.history.machine;
+        let gone = self.history.gone.iter().copied().collect();
+        let manifest = Manifest { number, logs: self.logs, epochs, gone, usage };
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        let put = create_manifest(store, ring, &self.history.machine, &manifest).await?;
+        let put = create_manifest(store, ring, machine, &manifest).await?;
         self.report.manifest = number;
         Ok((put == Put::Created).then_some(self.report))
+    }
+
+    /// Lets go of what isn't kept of the epochs, and completes them; true if anything was let go.
+    async fn keep(&mut self, epochs: &mut Vec<FoldedEpoch>) -> Result<bool, FoldError> {
+        let mut fates = self.fates(epochs).await?;
+        let mut is_thinned = false;
+        for mut folded in std::mem::take(epochs) {
+            let mut packs = self.gatherer.packs(folded.epoch);
+            match fates.remove(&folded.epoch) {
+                Some(Fate::Goes) => {
+                    self.history.gone.insert(folded.epoch);
+                    self.report.epochs_gone += 1;
+                    is_thinned = true;
+                    continue;
+                }
+                Some(Fate::Stays(retained)) => {
+                    is_thinned |= self.thin(&mut folded, &mut packs, retained).await?;
+                }
+                None => {}
+            }
+            if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
+                folded.base = Some(self.make_base(&folded, lsn).await?);
+            }
+            self.look_at(&mut packs).await?;
+            folded.set_packs(&packs);
+            epochs.push(folded);
+        }
+        Ok(is_thinned)
     }
 
     /// Stores what is left of an epoch, together with the last layers that aren't much longer: so
@@ -304,9 +375,14 @@ impl<'r> Folder<'r> {
 
     /// Makes the base of an epoch at its end.
     async fn make_base(&mut self, folded: &FoldedEpoch, lsn: Lsn) -> Result<Base, FoldError> {
-        let mut all = LayerBuilder::default();
+        let (mut all, mut visible) = (LayerBuilder::default(), 0);
         for entry in folded.needed(lsn) {
             all.add_layer(&self.read_layer(folded.epoch, entry).await?);
+            // What is hidden already needn't be held until all is there.
+            if all.len() > 2 * visible + LAYER_EXTENTS_MAX {
+                all.retain_visible(&folded.disks);
+                visible = all.len();
+            }
         }
         all.retain_visible(&folded.disks);
         let mut layers = Vec::new();
@@ -318,8 +394,8 @@ impl<'r> Folder<'r> {
 
     /// Reads the packs whose sizes aren't known: those to which is only referred. One that can't be
     /// read is looked at by whoever needs it.
-    async fn look_at(&self, packs: &mut BTreeMap<PackPlace, (Lsn, u64)>) -> Result<(), FoldError> {
-        let unknown = packs.iter().filter(|(_, (_, bytes))| *bytes == 0);
+    async fn look_at(&self, packs: &mut Needs) -> Result<(), FoldError> {
+        let unknown = packs.iter().filter(|(_, need)| need.bytes == 0);
         let unknown: Vec<PackPlace> = unknown.map(|(place, _)| place.clone()).collect();
         let looked = stream::iter(unknown).map(|place| async {
             let pack = self.reader.pack(&place).await;
@@ -329,8 +405,8 @@ impl<'r> Folder<'r> {
         while let Some((place, pack)) = looked.next().await {
             match pack {
                 Ok(pack) => {
-                    if let Some((_, bytes)) = packs.get_mut(&place) {
-                        *bytes = pack.header.object_bytes;
+                    if let Some(need) = packs.get_mut(&place) {
+                        (need.bytes, need.head) = sizes_of(&pack.header);
                     }
                 }
                 Err(error) if error.is_damage() => {}
@@ -339,6 +415,28 @@ impl<'r> Folder<'r> {
         }
         Ok(())
     }
+}
+
+/// Refuses to fold what would be less than was folded already. What a policy keeps, and packs that were
+/// collected, only the newest manifests lead to: where one is damaged, or none is gone on from, nothing
+/// of it may be missing.
+async fn check_logs(
+    reader: &LogReader,
+    history: &MachineHistory,
+    newest: &Newest,
+    goes_on: bool,
+) -> Result<(), FoldError> {
+    let lacks = |folded: &FoldedEpoch| {
+        let told = history.epochs.get(&folded.epoch);
+        told.is_some_and(|told| told.trace.chain.end() < folded.chain().end())
+    };
+    let has_hole = history.epochs.values().any(|told| told.hole().is_some());
+    let is_less = newest.manifest.iter().flat_map(|known| &known.epochs).any(lacks);
+    let is_less = is_less || newest.damage.is_some() && has_hole;
+    if is_less || !goes_on && was_collected(reader, history).await? {
+        return Err(FoldError::Collected { machine: history.machine.clone() });
+    }
+    Ok(())
 }
 
 /// Whether packs that a fold from the logs alone would read were collected, or will be.
@@ -354,6 +452,17 @@ async fn was_collected(reader: &LogReader, history: &MachineHistory) -> Result<b
         }
     }
     Ok(false)
+}
+
+/// Whether a record of the machine in this pack refers to one that was collected, or will be.
+fn refers_to_any(pack: &PackRead, machine: &Name, collected: &Collected) -> bool {
+    let machines = &pack.index.machines;
+    let ours = |record: &&Record| machines[usize::from(record.machine)].name == *machine;
+    let mut targets = pack.index.records.iter().filter(ours).filter_map(|record| {
+        let Content::Reference { target, .. } = &record.content else { return None };
+        Some(target_place(&pack.place, &pack.index, target.log, target.pack))
+    });
+    targets.any(|target| collected.forbids(&target.log, target.number))
 }
 
 /// Whether records of a machine may lie before what was folded of their log: the record of a session

@@ -14,7 +14,7 @@ use super::needs::{IndexEntry, MachineSeen, Root, folded_by};
 use super::packs::{PackSet, Ranges};
 use super::pin::read_pin;
 use crate::chain::MachineHistory;
-use crate::fold::{Manifest, newest_manifest, read_manifest};
+use crate::fold::{Needed, needed, read_manifest};
 use crate::layout;
 use crate::log::{LogError, LogReader, PackPlace, Survey};
 use crate::meta::{self, MetaError, Records};
@@ -25,13 +25,13 @@ use crate::restore::target_place;
 pub(super) struct Look<'r> {
     pub reader: &'r LogReader,
     surveys: BTreeMap<LogName, Survey>,
-    /// The logs of each machine, each with the first pack that may have something of it.
-    logs: BTreeMap<Name, Vec<(LogName, PackNumber)>>,
+    /// What is recorded of each machine, removed or not.
+    histories: BTreeMap<Name, MachineHistory>,
 }
 
 impl<'r> Look<'r> {
     pub const fn new(reader: &'r LogReader) -> Self {
-        Self { reader, surveys: BTreeMap::new(), logs: BTreeMap::new() }
+        Self { reader, surveys: BTreeMap::new(), histories: BTreeMap::new() }
     }
 
     /// Every log of every run, and every log that is there.
@@ -78,7 +78,7 @@ impl<'r> Look<'r> {
     /// Every machine.
     pub async fn machines(&mut self) -> Result<BTreeMap<Name, MachineSeen>, GcError> {
         let mut seen = BTreeMap::new();
-        self.logs.clear();
+        self.histories.clear();
         for machine in meta::list_machines(self.reader.store()).await? {
             if let Some(machine_seen) = self.machine(&machine).await? {
                 seen.insert(machine, machine_seen);
@@ -98,24 +98,29 @@ impl<'r> Look<'r> {
         let committed = sessions.iter().map(|session| (session.epoch, session.committed)).collect();
         let records = |whole| Records { whole, damaged: Vec::new() };
         let sessions = Records { whole: sessions, damaged: Vec::new() };
-        let logs = MachineHistory::new(machine.clone(), records(epochs), sessions).logs();
-        let newest = newest_manifest(store, ring, machine).await?;
-        if let Some(error) = newest.damage {
-            return Err(error.into());
+        let mut history = MachineHistory::new(machine.clone(), records(epochs), sessions);
+        self.histories.insert(machine.clone(), history.clone());
+        history.remove_upto(meta::removed_upto(store, ring, machine).await?);
+        if history.is_gone() {
+            return Ok(Some(MachineSeen { gone: history.gone, ..MachineSeen::default() }));
         }
-        let root = Root::of(&logs, newest.manifest.as_ref());
-        let folded = newest.manifest.as_ref().map(folded_by).unwrap_or_default();
-        self.logs.insert(machine.clone(), logs);
-        Ok(Some(MachineSeen { root, folded, committed }))
+        let needed = needed(store, ring, machine).await?;
+        history.let_go(needed.iter().flat_map(|needed| &needed.gone));
+        let root = Root::of(&history.logs(), needed.as_ref());
+        let folded = needed.as_ref().map(folded_by).unwrap_or_default();
+        Ok(Some(MachineSeen { root, folded, gone: history.gone, committed }))
     }
 
     /// What those need who have pinned a manifest; pins from before `oldest` are deleted.
     pub async fn pins(&self, oldest: Micros) -> Result<Vec<Root>, GcError> {
         let mut roots = Vec::new();
-        for (machine, logs) in &self.logs {
+        for (machine, history) in &self.histories {
             for number in self.pinned(machine, oldest).await? {
-                let manifest = self.pinned_manifest(machine, number).await?;
-                roots.push(Root::of(logs, manifest.as_ref()));
+                let needed = self.pinned_needs(machine, number).await?;
+                // What was removed since is read all the same.
+                let mut history = history.clone();
+                history.let_go(needed.iter().flat_map(|needed| &needed.gone));
+                roots.push(Root::of(&history.logs(), needed.as_ref()));
             }
         }
         Ok(roots)
@@ -146,16 +151,12 @@ impl<'r> Look<'r> {
         }
     }
 
-    async fn pinned_manifest(
-        &self,
-        machine: &Name,
-        number: u64,
-    ) -> Result<Option<Manifest>, GcError> {
+    async fn pinned_needs(&self, machine: &Name, number: u64) -> Result<Option<Needed>, GcError> {
         if number == 0 {
             return Ok(None);
         }
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        Ok(Some(read_manifest(store, ring, machine, number).await?))
+        Ok(Some(Needed::by(&read_manifest(store, ring, machine, number).await?)))
     }
 
     /// To what the packs of these logs refer, from these on.

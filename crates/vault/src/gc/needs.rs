@@ -2,17 +2,17 @@
 //!
 //! A reader goes on from a manifest: it needs the packs in which the folded bytes are kept, every
 //! pack of the machine's logs that isn't folded, and the packs to which those refer. Nothing else is
-//! ever read for a recovery point that can be offered.
+//! ever read for a recovery point that can be offered. `fold` says what manifests need.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
 
 use super::packs::PackSet;
-use crate::fold::Manifest;
+use crate::fold::Needed;
 use crate::log::PackPlace;
 
-/// What a reader of one machine needs who goes on from one manifest, or from none.
+/// What readers of one machine need who go on from some manifests, or from none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Root {
     /// The logs that it reads, each with the first pack.
@@ -24,13 +24,12 @@ pub struct Root {
 impl Root {
     /// Of a machine whose records lie in `logs`, each from a pack on.
     #[must_use]
-    pub fn of(logs: &[(LogName, PackNumber)], manifest: Option<&Manifest>) -> Self {
+    pub fn of(logs: &[(LogName, PackNumber)], needed: Option<&Needed>) -> Self {
         let tail = |(log, first): &(LogName, PackNumber)| {
-            let upto = manifest.and_then(|manifest| manifest.upto(log, *first));
-            (log.clone(), upto.unwrap_or(*first))
+            let first = needed.map_or(*first, |needed| needed.first_of(log, *first));
+            (log.clone(), first)
         };
-        let epochs = manifest.into_iter().flat_map(|manifest| &manifest.epochs);
-        let packs = epochs.flat_map(|epoch| epoch.kept_in()).map(|(place, _, _)| place).collect();
+        let packs = needed.into_iter().flat_map(|needed| &needed.packs).cloned().collect();
         Self { tails: logs.iter().map(tail).collect(), packs }
     }
 }
@@ -40,18 +39,20 @@ impl Root {
 pub struct MachineSeen {
     /// What who reads it now needs.
     pub root: Root,
-    /// The packs that its newest manifest has folded.
+    /// The packs that are folded.
     pub folded: PackSet,
+    /// The epochs of which nothing is kept any more, or that were removed.
+    pub gone: BTreeSet<Epoch>,
     /// Up to where the newest session of each epoch states that the vault has it: what a server is
     /// told without looking into a log.
     pub committed: BTreeMap<Epoch, Lsn>,
 }
 
-/// The packs that a manifest has folded.
-pub(super) fn folded_by(manifest: &Manifest) -> PackSet {
+/// The packs that are folded.
+pub(super) fn folded_by(needed: &Needed) -> PackSet {
     let mut folded = PackSet::default();
-    for log in manifest.logs.iter().filter(|log| log.upto > log.from) {
-        folded.add_range(&log.log, log.from, PackNumber(log.upto.0 - 1));
+    for (log, (from, upto)) in needed.folded.iter().filter(|(_, (from, upto))| upto > from) {
+        folded.add_range(log, *from, PackNumber(upto.0 - 1));
     }
     folded
 }

@@ -2,7 +2,7 @@
 //! docs/formats/gc.md, "Pin".
 //!
 //! A pin names a manifest: all that a reader needs who goes on from that stays. It is created before the
-//! manifest is used, and then the manifest must still be the newest: or else what it needs may have been
+//! manifest is used, and then the manifest must still be one that counts: or else what it needs may have been
 //! condemned before the pin was there. A manifest of 0 stands for the logs from their beginnings.
 //!
 //! There is no clock between readers and collectors but the store's: a pin is renewed (a new object; then
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_model::limits::META_BYTES_MAX;
 use tidegate_model::{Epoch, Name, PinId};
 
-use crate::fold::newest_number;
+use crate::fold::{MANIFESTS_KEPT, manifest_numbers, newest_number};
 use crate::keys::random;
 use crate::layout;
 use crate::log::LogReader;
@@ -61,6 +61,25 @@ impl Pin {
             }
             pin.release().await?;
         }
+    }
+
+    /// Pins the manifest with this number, from which was read; the newest where it doesn't count any
+    /// more.
+    ///
+    /// # Errors
+    /// As [`Pin::newest`].
+    pub async fn manifest_of(
+        reader: &LogReader,
+        machine: &Name,
+        manifest: u64,
+    ) -> Result<Option<Self>, MetaError> {
+        let pin = Self::of(reader, machine, manifest).await?;
+        let numbers = manifest_numbers(reader.store(), machine).await?;
+        if numbers.into_iter().rev().take(MANIFESTS_KEPT).any(|number| number == manifest) {
+            return Ok(Some(pin));
+        }
+        pin.release().await?;
+        Self::newest(reader, machine).await
     }
 
     /// Pins what the logs of a machine have, whatever is folded.

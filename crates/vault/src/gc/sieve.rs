@@ -1,7 +1,7 @@
 //! Which of the packs that nobody needs may go. Pure.
 //!
 //! Looks into each once more, whatever was concluded from manifests: a machine whose records are in a
-//! pack must have folded it. And a pack may be a machine's last word: a server that is asked how far
+//! pack must have folded it; but for epochs of which nothing is kept any more. And a pack may be a machine's last word: a server that is asked how far
 //! an epoch goes looks for the last pack of the log that completes a record of it, unless the newest
 //! session states as much. Such a pack stays, one of a log and epoch. That is decided when packs are
 //! condemned: a pack that speaks for others isn't among them, and what a session states only grows.
@@ -38,9 +38,13 @@ pub(super) fn sieve(
     packs.sort_by(|(a, _), (b, _)| b.cmp(a));
     let (mut sieved, mut spoken) = (Sieved::default(), BTreeSet::new());
     for (place, entries) in packs {
+        let has_gone = |entry: &&IndexEntry| {
+            machines.get(&entry.machine).is_some_and(|seen| seen.gone.contains(&entry.epoch))
+        };
+        let entries: Vec<_> = entries.iter().filter(|entry| !has_gone(entry)).collect();
         let known: Vec<_> = entries
             .iter()
-            .filter_map(|entry| Some((entry, machines.get(&entry.machine)?)))
+            .filter_map(|entry| Some((*entry, machines.get(&entry.machine)?)))
             .collect();
         if known.len() < entries.len() {
             sieved.unknown += 1;

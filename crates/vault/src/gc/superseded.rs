@@ -1,19 +1,20 @@
-//! Manifests that a newer one has replaced, and the layers that only they name.
+//! Manifests that newer ones have replaced, and layers that only they name, or that are of removed epochs.
 //!
-//! They need no two phases. Whoever goes on from a manifest has pinned it while it was the newest, or finds
-//! it gone and takes the newest. And a new manifest names layers of the newest one, or its own.
+//! They need no two phases. Whoever goes on from a manifest has pinned it while it counted, or finds it
+//! gone and takes the newest. And a new manifest names layers of those that count, or its own.
 //!
 //! Layers go before the manifest that names them: after a crash they are found again by it. Layers that no
-//! manifest ever named, of a fold that was killed, aren't found.
+//! manifest ever named, of a fold that was killed, aren't found. The newest manifest stays also where all
+//! of its machine was removed, so that no number is used twice.
 
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
-use tidegate_model::{LayerId, Micros, Name};
+use tidegate_model::{Epoch, LayerId, Micros, Name};
 
 use super::error::GcError;
 use super::look::Look;
-use crate::fold::{Manifest, newest_number, read_manifest};
+use crate::fold::{Needed, manifest_numbers, needed, read_manifest};
 use crate::layout;
 use crate::log::LogReader;
 use crate::meta;
@@ -30,43 +31,65 @@ pub(super) async fn delete(reader: &LogReader, oldest: Micros) -> Result<u64, Gc
 
 async fn delete_of(reader: &LogReader, machine: &Name, oldest: Micros) -> Result<u64, GcError> {
     let (store, ring) = (reader.store(), reader.ring());
-    let listed: Vec<_> = store.list(&layout::manifests(machine), None).try_collect().await?;
-    let numbers = listed.iter().filter_map(|object| layout::parse_manifest(machine, &object.path));
-    let numbers: BTreeSet<u64> = numbers.collect();
-    let newest = newest_number(store, machine).await?;
-    if numbers.iter().all(|number| *number == newest) {
+    let numbers = manifest_numbers(store, machine).await?;
+    let Some(newest) = numbers.last().copied() else { return Ok(0) };
+    let removed = meta::removed_upto(store, ring, machine).await?;
+    let mut kept = kept(reader, machine, removed, newest).await?;
+    if removed == Epoch::NONE && numbers.is_subset(&kept.manifests) {
         return Ok(0);
     }
-    // After the newest was looked up: see `collection`.
-    let mut kept: BTreeSet<u64> =
-        Look::new(reader).pinned(machine, oldest).await?.into_iter().collect();
-    kept.insert(newest);
-    kept.remove(&0);
-    let mut named = BTreeSet::new();
-    for number in &kept {
-        named.extend(layers(&read_manifest(store, ring, machine, *number).await?));
+    // After what counts was looked up: see `collection`.
+    for number in Look::new(reader).pinned(machine, oldest).await? {
+        if number > 0 {
+            kept.manifests.insert(number);
+            kept.layers.extend(layers(reader, machine, number).await?);
+        }
     }
+    let listed: Vec<_> = store.list(&layout::layers(machine), None).try_collect().await?;
+    let stored = listed.iter().filter_map(|object| layout::parse_layer(machine, &object.path));
+    let stored: BTreeSet<LayerId> = stored.collect();
     let mut deleted = 0;
-    for number in numbers.difference(&kept).copied().filter(|number| *number < newest) {
-        let dropped = match read_manifest(store, ring, machine, number).await {
-            Ok(manifest) => layers(&manifest),
-            Err(error) if error.is_damage() => BTreeSet::new(),
-            Err(error) => return Err(error.into()),
+    for number in numbers {
+        let dropped = match layers(reader, machine, number).await {
+            Ok(layers) => layers,
+            Err(GcError::Meta(error)) if error.is_damage() => BTreeSet::new(),
+            Err(error) => return Err(error),
         };
-        for layer in dropped.difference(&named) {
+        for layer in dropped.difference(&kept.layers).filter(|layer| stored.contains(layer)) {
             store.delete(&layout::layer(machine, *layer)).await?;
             deleted += 1;
         }
-        store.delete(&layout::manifest(machine, number)).await?;
-        deleted += 1;
+        if !kept.manifests.contains(&number) {
+            store.delete(&layout::manifest(machine, number)).await?;
+            deleted += 1;
+        }
     }
     Ok(deleted)
 }
 
+/// What counts of a machine whose newest manifest is `newest`.
+async fn kept(
+    reader: &LogReader,
+    machine: &Name,
+    removed: Epoch,
+    newest: u64,
+) -> Result<Needed, GcError> {
+    let (store, ring) = (reader.store(), reader.ring());
+    let last = meta::epoch_numbers(store, machine).await?.into_iter().max();
+    let mut kept = match last.is_some_and(|last| last > removed) {
+        true => needed(store, ring, machine).await?.unwrap_or_default(),
+        false => Needed::default(),
+    };
+    kept.manifests.insert(newest);
+    Ok(kept)
+}
+
 /// The layers that a manifest names.
-fn layers(manifest: &Manifest) -> BTreeSet<LayerId> {
-    let of = manifest.epochs.iter().flat_map(|epoch| {
-        epoch.layers.iter().chain(epoch.base.iter().flat_map(|base| &base.layers))
-    });
-    of.map(|entry| entry.layer).collect()
+async fn layers(
+    reader: &LogReader,
+    machine: &Name,
+    number: u64,
+) -> Result<BTreeSet<LayerId>, GcError> {
+    let manifest = read_manifest(reader.store(), reader.ring(), machine, number).await?;
+    Ok(Needed::by(&manifest).layers)
 }

@@ -44,6 +44,20 @@ pub enum GrantError {
         /// What there is.
         end: Lsn,
     },
+    /// What it continues was let go.
+    #[error("{machine} goes on from {place}, and that isn't kept any more; begin an initial copy")]
+    NotKept {
+        /// The machine.
+        machine: Name,
+        /// What it continues.
+        place: Point,
+    },
+    /// It continues nothing.
+    #[error("{machine} continues an epoch, and the vault has none of it: begin an initial copy")]
+    NothingToContinue {
+        /// The machine.
+        machine: Name,
+    },
     /// Others were first, again and again.
     #[error(
         "{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?"
@@ -62,9 +76,11 @@ impl GrantError {
             Self::Log(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Contended { .. } => Remedy::Retry,
-            Self::NoEpoch { .. } | Self::OtherIncarnation { .. } | Self::ParentBeyond { .. } => {
-                Remedy::Refuse
-            }
+            Self::NoEpoch { .. }
+            | Self::OtherIncarnation { .. }
+            | Self::ParentBeyond { .. }
+            | Self::NotKept { .. }
+            | Self::NothingToContinue { .. } => Remedy::Refuse,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`INDEX_ROOM_BYTES`] in memory at once, however many search: each waits for room when it knows what
 //! it needs, and then for nothing but the store. Whole indexes are their callers' to bound.
 
+use std::collections::HashMap;
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -90,6 +91,8 @@ struct Inner {
     room: Semaphore,
     /// What was removed as garbage, as it was when somebody asked.
     collected: Mutex<Option<Arc<Collected>>>,
+    /// The lengths of heads that are known before they are read.
+    heads: Mutex<HashMap<(LogId, PackNumber), u32>>,
 }
 
 impl LogReader {
@@ -98,7 +101,8 @@ impl LogReader {
     pub fn new(store: Store, ring: KeyRing, cache_bytes: usize) -> Self {
         let cache = Mutex::new(ByteCache::new(cache_bytes));
         let room = Semaphore::new(INDEX_ROOM_BYTES);
-        Self(Arc::new(Inner { store, ring, cache, room, collected: Mutex::default() }))
+        let (heads, collected) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { store, ring, cache, room, collected, heads }))
     }
 
     /// A reader of an open vault.
@@ -131,6 +135,18 @@ impl LogReader {
         let collected = Arc::new(read_collected(&self.0.store, &self.0.ring).await?);
         *known() = Some(collected.clone());
         Ok(collected)
+    }
+
+    /// Notes how long the heads (header and index) of packs are: just so much is then read of them. Who
+    /// notes bounds how many; each takes some 40 bytes.
+    pub(crate) fn note_heads(&self, heads: impl Iterator<Item = ((LogId, PackNumber), u32)>) {
+        let mut known = self.0.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(heads.filter(|(_, bytes)| *bytes > 0));
+    }
+
+    fn known_head(&self, place: &PackPlace) -> Option<u64> {
+        let known = self.0.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&place.key()).map(|bytes| u64::from(*bytes))
     }
 
     /// What lies at `place`. `stored_bytes` is the object's size where a listing gave it.
@@ -375,7 +391,8 @@ impl LogReader {
     ) -> Result<Bytes, LogError> {
         let path = place.path();
         let guess = u64::from(HEAD_BYTES_GUESS);
-        let end = stored_bytes.unwrap_or(guess).min(guess);
+        let known = self.known_head(place);
+        let end = known.unwrap_or_else(|| stored_bytes.unwrap_or(guess).min(guess));
         if end == 0 {
             return Ok(Bytes::new());
         }

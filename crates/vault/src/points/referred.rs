@@ -73,11 +73,11 @@ impl Referred {
     pub fn add_fold(&mut self, machine: &Name, fold: &Manifest) {
         for folded in &fold.epochs {
             let epoch = self.first.entry((machine.clone(), folded.epoch)).or_default();
-            for (place, lsn, bytes) in folded.kept_in() {
-                let first = epoch.entry(place.key()).or_insert(lsn);
-                *first = lsn.min(*first);
-                if bytes > 0 {
-                    self.sizes.insert(place.key(), bytes);
+            for (place, need) in folded.kept_in() {
+                let first = epoch.entry(place.key()).or_insert(need.first);
+                *first = need.first.min(*first);
+                if need.bytes > 0 {
+                    self.sizes.insert(place.key(), need.bytes);
                 }
                 self.logs.entry(place.log.id).or_insert(place.log);
             }

@@ -17,11 +17,13 @@ use crate::pack::Target;
 use crate::seal::{KeyRing, Secret};
 use crate::store::Store;
 
+mod clock;
 mod late;
 mod life;
 mod log;
 mod machine;
 
+pub use clock::{ClockedStore, TestClock};
 pub use late::LateStore;
 pub use life::{Event, apply, event, live};
 pub use log::TestLog;
@@ -35,6 +37,7 @@ pub struct TestVault {
     pub objects: Arc<InMemory>,
     pub ring: KeyRing,
     pub known: HashMap<BlockName, (LogName, Target)>,
+    pub clock: Arc<TestClock>,
 }
 
 /// What a record of a test says.
@@ -51,11 +54,13 @@ impl TestVault {
     pub fn new() -> Self {
         let ring =
             KeyRing::new(VaultId::from_bytes([1; 16]), BTreeMap::from([(1, Secret::new([7; 32]))]));
-        Self { objects: Arc::new(InMemory::new()), ring, known: HashMap::new() }
+        let (objects, known, clock) = (Arc::new(InMemory::new()), HashMap::new(), Arc::default());
+        Self { objects, ring, known, clock }
     }
 
     pub fn store(&self) -> Store {
-        Store::over(self.objects.clone(), "memory://test")
+        let clocked = ClockedStore(self.objects.clone(), self.clock.clone());
+        Store::over(Arc::new(clocked), "memory://test")
     }
 
     pub fn reader(&self) -> LogReader {
@@ -68,6 +73,7 @@ impl TestVault {
 
     pub async fn put(&self, path: &str, bytes: Vec<u8>) {
         self.objects.put(&Path::from(path), PutPayload::from(bytes)).await.unwrap();
+        self.clock.stamp(path);
     }
 
     pub async fn delete(&self, path: &str) {

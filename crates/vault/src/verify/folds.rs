@@ -61,6 +61,34 @@ impl Folds {
         pack.index.machines.iter().all(|machine| folded(&machine.name))
     }
 
+    /// Takes the epochs out of histories of which nothing is kept.
+    pub fn let_go(&self, histories: &mut [MachineHistory]) {
+        for (history, manifest) in self.of(histories) {
+            history.let_go(manifest.gone.iter());
+        }
+    }
+
+    /// Tells histories that were read from the logs which of their places are kept.
+    pub fn retain(&self, histories: &mut [MachineHistory]) {
+        for (history, manifest) in self.of(histories) {
+            for folded in &manifest.epochs {
+                if let Some(told) = history.epochs.get_mut(&folded.epoch) {
+                    told.trace.retained = folded.retained.clone();
+                }
+            }
+        }
+    }
+
+    fn of<'h>(
+        &self,
+        histories: &'h mut [MachineHistory],
+    ) -> impl Iterator<Item = (&'h mut MachineHistory, &Manifest)> {
+        histories.iter_mut().filter_map(|history| {
+            let (_, manifest) = self.0.iter().find(|(machine, _)| *machine == history.machine)?;
+            Some((history, manifest))
+        })
+    }
+
     /// Checks their layers; gives how many there are.
     pub async fn check(
         &self,

@@ -126,7 +126,9 @@ pub async fn verify(
     let logs = surveys.keys().chain(named.iter().filter(|log| !surveys.contains_key(*log)));
     counts.runs = machines::check_runs(reader, logs, &mut findings).await?;
     counts.layers = folds.check(reader, &mut findings).await?;
+    folds.let_go(&mut histories);
     machines::compare(reader, &mut histories, traces, &mut findings).await?;
+    folds.retain(&mut histories);
     if !findings.is_empty() {
         touch::read(reader, surveys.values(), &histories, &mut findings).await?;
     }

@@ -3,16 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_model::{BookmarkKind, Epoch, Lsn, Name, Point};
+use tidegate_model::{BookmarkKind, Epoch, Lsn, Micros, Name, Point};
 
 use crate::chain::MachineHistory;
-use crate::fold::{FoldError, Folding, create_manifest, fold, newest_manifest};
+use crate::fold::{
+    FoldError, Folding, Keeping, create_manifest, fold, newest_manifest, newest_number,
+};
 use crate::gc::objects::create_step;
 use crate::gc::{CollectReport, Collecting, PackSet, Pin, Step, collect};
 use crate::grant::chain_end;
 use crate::layout;
+use crate::meta::remove_machine;
 use crate::points;
 use crate::restore::{Means, RestorePlan};
+use crate::retention::Policy;
 use crate::testing::{
     BLOCK, Disks, MemorySink, Op, TestLog, TestMachine, TestVault, disk, extent, run,
 };
@@ -150,11 +154,16 @@ fn what_is_referred_to_between_condemning_and_removing_is_spared() {
         // by hand, for nothing that was folded may need it.
         let newest = newest_manifest(&vault.store(), &vault.ring, &db()).await.unwrap();
         let mut manifest = newest.manifest.unwrap();
-        manifest.number += 1;
         for epoch in &mut manifest.epochs {
             epoch.packs.retain(|pack| pack.pack.0 != 3);
         }
-        create_manifest(&vault.store(), &vault.ring, &db(), &manifest).await.unwrap();
+        // Two manifests count.
+        for number in [2, 3] {
+            manifest.number = number;
+            create_manifest(&vault.store(), &vault.ring, &db(), &manifest).await.unwrap();
+            let dry = collected(&vault, Collecting { dry_run: true, ..NOW }).await;
+            assert_eq!(dry.would.count(), if number == 2 { 5 } else { 6 });
+        }
         let report = collected(&vault, PATIENT).await;
         assert_eq!((report.outcome.condemned, report.outcome.removed), (6, 0));
         // A server that hasn't read the list refers to it, and then reads.
@@ -179,14 +188,17 @@ fn a_pinned_manifest_keeps_its_packs_and_layers_until_the_pin_goes() {
         assert_eq!(collected(&vault, NOW).await.outcome.condemned, 0);
         pin.release().await.unwrap();
         let mut pin = Pin::newest(&vault.reader(), &db()).await.unwrap().unwrap();
-        machine.writes(extent(0, 0, 100), 9);
-        machine.store(&mut vault).await;
-        folded(&vault).await;
+        // One manifest more counts besides the newest.
+        for byte in [9, 10] {
+            machine.writes(extent(0, 0, 100), byte);
+            machine.store(&mut vault).await;
+            folded(&vault).await;
+        }
         pin.renew().await.unwrap();
         let report = collected(&vault, NOW).await;
         assert_eq!((report.outcome.removed, report.superseded), (5, 0), "{report:?}");
         pin.release().await.unwrap();
-        // Its manifest: the newest one names its layer as well.
+        // Its manifest; newer ones name its layers.
         assert_eq!(collected(&vault, NOW).await.superseded, 1);
     });
 }
@@ -227,5 +239,133 @@ fn a_needed_pack_that_was_removed_is_damage() {
         let report = verify(&vault.reader(), false, &|_| ()).await.unwrap();
         let told = report.damage.iter().any(|finding| finding.what.contains("was collected"));
         assert!(told, "{:?}", report.damage);
+    });
+}
+
+#[test]
+fn what_the_manifest_before_needs_stays_for_when_the_newest_is_damaged() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = lived(&mut vault).await;
+        folded(&vault).await;
+        for byte in [8, 9] {
+            machine.does(Op::Zero(extent(0, 0, byte)));
+            machine.store(&mut vault).await;
+            machine.marks(BookmarkKind::CrashConsistent, true);
+            machine.store(&mut vault).await;
+            folded(&vault).await;
+        }
+        let report = collected(&vault, NOW).await;
+        // What the newest has folded and the one before hasn't stays, and so does the last word before.
+        assert_eq!((report.outcome.removed, report.superseded), (7, 1), "{report:?}");
+        assert_whole(&vault, &machine).await;
+        vault.put(&layout::manifest(&db(), 3), b"nonsense".to_vec()).await;
+        let (history, offered) = points::read(&vault.reader(), &db()).await.unwrap();
+        assert_eq!((history.losses.len(), history.folded_by()), (1, 2));
+        assert!(offered.gaps.is_empty(), "{:?}", offered.gaps);
+        for point in offered.points {
+            let lsn = usize::try_from(point.point.lsn.0).unwrap();
+            assert!(restored(&vault, lsn).await == machine.states[lsn], "LSN {lsn} differs");
+        }
+        // A recovery pins the manifest from which it reads, and not the damaged one.
+        let pin = Pin::manifest_of(&vault.reader(), &db(), 2).await.unwrap().unwrap();
+        assert_eq!(pin.manifest(), 2);
+        // Nobody can tell what the damaged one needs, until it counts no more.
+        assert!(collect(&vault.reader(), NOW).await.is_err());
+        for byte in [3, 4] {
+            machine.writes(extent(0, 0, 100), byte);
+            machine.store(&mut vault).await;
+            folded(&vault).await;
+        }
+        collected(&vault, NOW).await;
+        let restored = restored(&vault, machine.ops.len()).await;
+        assert!(restored == *machine.states.last().unwrap());
+    });
+}
+
+#[test]
+fn of_a_removed_machine_all_goes_but_what_others_refer_to() {
+    run(async {
+        let mut vault = TestVault::new();
+        let removed = lived(&mut vault).await;
+        folded(&vault).await;
+        let mut other = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
+        other.does(Op::Disk(disk(0, 9 * BLOCK)));
+        other.writes(extent(0, 0, BLOCK), 2);
+        other.marks(BookmarkKind::CopyEnd, true);
+        other.store(&mut vault).await;
+        other.publish(&vault).await;
+        let (store, ring) = (vault.store(), vault.ring.clone());
+        let pin = Pin::newest(&vault.reader(), &db()).await.unwrap().unwrap();
+        remove_machine(&store, &ring, &db(), Epoch(1), Micros(7)).await.unwrap();
+        // Who reads it still does so to the end.
+        let dry = collected(&vault, Collecting { dry_run: true, ..NOW }).await;
+        assert_eq!(dry.would.count(), 5);
+        pin.release().await.unwrap();
+        let report = collected(&vault, NOW).await;
+        assert_eq!((report.outcome.removed, report.superseded), (9, 1), "{report:?}");
+        // The newest of a log stays, and what the other machine refers to.
+        let left = (0..11).map(|pack| is_there(&vault, &removed, pack));
+        let left: Vec<bool> = futures::future::join_all(left).await;
+        let left: Vec<usize> = (0..11).filter(|pack| left[*pack]).collect();
+        assert_eq!(left, [3, 10]);
+        let report = verify(&vault.reader(), true, &|_| ()).await.unwrap();
+        assert_eq!((report.damage, report.machines.len()), (Vec::new(), 1));
+        // It may begin anew: no name is used twice.
+        let mut again = TestMachine::new("db-1", 2, TestLog::new(&vault, 3));
+        again.does(Op::Disk(disk(0, 9 * BLOCK)));
+        again.writes(extent(0, 0, BLOCK), 7);
+        again.marks(BookmarkKind::CopyEnd, true);
+        again.store(&mut vault).await;
+        again.publish(&vault).await;
+        folded(&vault).await;
+        assert_eq!(newest_number(&store, &db()).await.unwrap(), 2);
+        collected(&vault, NOW).await;
+        let report = verify(&vault.reader(), true, &|_| ()).await.unwrap();
+        assert_eq!((report.damage, report.machines.len()), (Vec::new(), 2));
+    });
+}
+
+#[test]
+fn nothing_is_folded_anew_where_what_was_let_go_refers_to_what_was_removed() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut web = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
+        web.does(Op::Disk(disk(0, 9 * BLOCK)));
+        web.writes(extent(0, 0, BLOCK), 50);
+        web.store(&mut vault).await;
+        web.marks(BookmarkKind::CopyEnd, true);
+        web.store(&mut vault).await;
+        web.publish(&vault).await;
+        let mut machine = TestMachine::new("db-1", 1, TestLog::new(&vault, 1));
+        machine.does(Op::Disk(disk(0, 9 * BLOCK)));
+        machine.writes(extent(0, 0, BLOCK), 50);
+        machine.writes(extent(0, 5 * BLOCK, BLOCK), 51);
+        machine.marks(BookmarkKind::CopyEnd, true);
+        machine.store(&mut vault).await;
+        machine.writes(extent(0, 0, BLOCK), 52);
+        machine.marks(BookmarkKind::CrashConsistent, true);
+        machine.store(&mut vault).await;
+        machine.publish(&vault).await;
+        folded(&vault).await;
+        vault.clock.advance(400 * 24 * 3600);
+        let policy = Policy { window_seconds: 1, all_seconds: 1, hourly: 1, daily: 0, weekly: 0 };
+        let keeping = Some(Keeping { policy, now: vault.clock.now() });
+        let folding = Folding { keeping, ..Folding::default() };
+        let report = fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap();
+        assert_eq!(report.let_go, 1, "{report:?}");
+        // The next manifest is the second that doesn't need the other machine's block.
+        machine.writes(extent(0, 6 * BLOCK, BLOCK), 53);
+        machine.store(&mut vault).await;
+        fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap();
+        remove_machine(&vault.store(), &vault.ring, &web.of.0, Epoch(1), Micros(7)).await.unwrap();
+        let report = collected(&vault, NOW).await;
+        assert!(!is_there(&vault, &web, 0).await, "{report:?}");
+        let there = futures::future::join_all((0..3).map(|n| is_there(&vault, &machine, n))).await;
+        assert_eq!(there, [true; 3], "its own logs are whole");
+        let anew = Folding { anew: true, ..Folding::default() };
+        let refused = fold(&vault.reader(), &db(), anew, &|_| ()).await;
+        assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
+        assert!(restored(&vault, machine.ops.len()).await == *machine.states.last().unwrap());
     });
 }

@@ -1,6 +1,6 @@
 //! Answers what the real collection asks, from the simulation's store; wrongly where a rule is broken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
 
@@ -85,9 +85,8 @@ impl Collector {
         }
         let stored = packs.places().filter_map(|at| Some((world.stored(&at)?, at)));
         let told = stored.map(|(pack, at)| {
-            let mut last: BTreeMap<usize, u64> = BTreeMap::new();
-            let of = pack.records.iter().map(|record| (record.machine, record.lsn));
-            last.extend(of);
+            let records = pack.records.iter().map(|record| (record.machine, record.lsn));
+            let last: BTreeMap<usize, u64> = records.collect();
             let entry = |(machine, lsn)| IndexEntry {
                 machine: machine_name(machine),
                 epoch: Epoch(1),
@@ -151,7 +150,8 @@ fn machines(world: &World) -> BTreeMap<Name, MachineSeen> {
             _ => world.epoch_end(machine),
         };
         let committed = BTreeMap::from([(Epoch(1), stated)]);
-        let seen = MachineSeen { root: root(world, machine, number), folded, committed };
+        let (root, gone) = (root(world, machine, number), BTreeSet::new());
+        let seen = MachineSeen { root, folded, gone, committed };
         (machine_name(machine), seen)
     });
     seen.collect()

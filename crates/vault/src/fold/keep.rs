@@ -1,0 +1,124 @@
+//! Lets go, while a machine is folded, of what its policy doesn't keep.
+//!
+//! Nothing is let go while anything of the machine is damaged or missing: what is called its newest
+//! good point might be none.
+
+use std::collections::BTreeMap;
+
+use tidegate_model::{Epoch, Lsn, Micros};
+
+use super::FoldError;
+use super::fate::{Fate, fates};
+use super::manifest::{FoldedEpoch, LayerEntry, Needs};
+use super::run::Folder;
+use super::thin::{Outcome, Thinning};
+use crate::chain::{Loss, Retained};
+use crate::points::MachinePoints;
+use crate::retention::{AgedPoint, Policy};
+
+/// By what a machine's past is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// The rules.
+    pub policy: Policy,
+    /// Now, by the store's clock.
+    pub now: Micros,
+}
+
+impl Folder<'_> {
+    /// What becomes of the epochs; of none anything, where nothing is to be let go.
+    pub(super) async fn fates(
+        &mut self,
+        folded: &[FoldedEpoch],
+    ) -> Result<BTreeMap<Epoch, Fate>, FoldError> {
+        let Some(Keeping { policy, now }) = self.folding.keeping else {
+            return Ok(BTreeMap::new());
+        };
+        let mut referred = std::mem::take(&mut self.referred);
+        referred.add_fold(&self.history.machine, &self.base);
+        let lacks = referred.check(self.reader).await?;
+        for error in lacks.errors() {
+            let loss = Loss::Log(error.clone());
+            if !self.report.losses.contains(&loss) {
+                self.report.losses.push(loss);
+            }
+        }
+        if !self.report.losses.is_empty() || !self.history.lost.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let stored = |epoch: Epoch, lsn: Lsn| {
+            let epoch = folded.iter().find(|folded| folded.epoch == epoch)?;
+            let place = epoch.bookmarks.binary_search_by_key(&lsn, |mark| mark.lsn).ok()?;
+            Some(epoch.bookmarks[place].stored)
+        };
+        let aged = |point: &crate::points::RecoveryPoint| AgedPoint {
+            point: point.point,
+            // What isn't folded yet came just now.
+            stored: stored(point.point.epoch, point.point.lsn).unwrap_or(now),
+            clean: point.clean,
+        };
+        let points = MachinePoints::of(&self.history);
+        let points: Vec<AgedPoint> = points.points.iter().map(aged).collect();
+        Ok(fates(&self.history, folded, &points, &policy, now))
+    }
+
+    /// Lets go of what isn't `retained` of an epoch; true if that changes anything.
+    pub(super) async fn thin(
+        &mut self,
+        folded: &mut FoldedEpoch,
+        packs: &mut Needs,
+        retained: Retained,
+    ) -> Result<bool, FoldError> {
+        if retained == folded.retained {
+            return Ok(false);
+        }
+        let (epoch, from) = (folded.epoch, retained.from);
+        let base = folded.base.as_ref().map(|base| base.lsn);
+        let disks = folded.disks.clone();
+        let mut thinning = Thinning::new(epoch, &retained, base, &disks);
+        let mut layers = std::mem::take(&mut folded.layers);
+        layers.sort_by_key(|layer| (layer.first, layer.last));
+        let behind = layers.split_off(layers.partition_point(|layer| layer.first <= from));
+        let mut layers = layers.into_iter().peekable();
+        let mut left: Vec<LayerEntry> = Vec::new();
+        while let Some(place) = thinning.next() {
+            while let Some(entry) = layers.next_if(|entry| entry.first <= place) {
+                thinning.add(entry, self.read_layer(epoch, entry).await?);
+            }
+            self.take_outcomes(thinning.decide(), &mut left).await?;
+        }
+        self.take_outcomes(thinning.finish(), &mut left).await?;
+        left.extend(behind);
+        left.sort_by_key(|layer| (layer.last, layer.first));
+        packs.retain(|place, need| match thinning.needed.get(place) {
+            Some(first) => {
+                need.first = *first;
+                true
+            }
+            // Behind the last place everything stays.
+            None => {
+                need.first = need.first.max(from.next());
+                need.last > from
+            }
+        });
+        let bookmarks = folded.bookmarks.len();
+        (folded.layers, self.report.let_go) = (left, self.report.let_go + thinning.dropped);
+        folded.retain(retained);
+        self.report.bookmarks_let_go += (bookmarks - folded.bookmarks.len()) as u64;
+        Ok(true)
+    }
+
+    async fn take_outcomes(
+        &mut self,
+        outcomes: Vec<Outcome>,
+        left: &mut Vec<LayerEntry>,
+    ) -> Result<(), FoldError> {
+        for outcome in outcomes {
+            left.push(match outcome {
+                Outcome::Stays(entry) => entry,
+                Outcome::Made(layer) => self.create_layer(layer).await?,
+            });
+        }
+        Ok(())
+    }
+}
