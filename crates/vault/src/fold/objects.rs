@@ -100,6 +100,20 @@ pub(crate) async fn manifest_numbers(
     }
 }
 
+/// Whether so many newer manifests of a machine are there that this one, and what only it needs, may
+/// have been deleted. A `number` of 0 stands for the logs.
+///
+/// # Errors
+/// What the store reports.
+pub(crate) async fn is_superseded(
+    store: &Store,
+    machine: &Name,
+    number: u64,
+) -> Result<bool, MetaError> {
+    let numbers = manifest_numbers(store, machine).await?;
+    Ok(numbers.range(number.saturating_add(1)..).count() >= MANIFESTS_KEPT)
+}
+
 /// Manifest `number` of a machine.
 pub(crate) async fn read_manifest(
     store: &Store,

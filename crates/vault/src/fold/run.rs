@@ -17,7 +17,7 @@ use super::objects::{
     Newest, create_layer, create_manifest, newest_manifest, newest_number, read_layer,
 };
 use crate::chain::{Loss, MachineHistory};
-use crate::gc::{Collected, PackSet, Pin};
+use crate::gc::{Collected, Pin};
 use crate::log::{INDEXES_AHEAD, LogError, LogReader, PackPlace, PackRead};
 use crate::pack::{Content, Record};
 use crate::points::Referred;
@@ -87,41 +87,37 @@ pub async fn fold(
     mut folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
-    // What is read from the logs once more mustn't be collected meanwhile.
-    let pin = match folding.anew {
-        true => Some(Pin::logs(reader, machine).await?),
-        false => None,
-    };
-    let folded = fold_pinned(reader, machine, folding, progress).await;
-    if let Some(pin) = pin {
-        pin.release().await?;
-    }
-    match folded {
-        // What a new layer was to be put together with can't be read: the logs are left.
-        Err(FoldError::Meta(error)) if error.is_damage() && !folding.anew => {
-            tracing::warn!(%error, "folded anew from the logs");
-            folding.anew = true;
-            Box::pin(fold(reader, machine, folding, progress)).await
+    if !folding.anew {
+        match try_fold(reader, machine, folding, progress).await {
+            // What a new layer was to be put together with can't be read: the logs are left.
+            Err(FoldError::Meta(error)) if error.is_damage() => {
+                tracing::warn!(%error, "folded anew from the logs");
+            }
+            Err(FoldError::BeginsBefore { .. }) => {}
+            folded => return folded,
         }
-        folded => folded,
     }
+    folding.anew = true;
+    // What is read from the logs once more mustn't be collected meanwhile.
+    let mut pin = Pin::logs(reader, machine).await?;
+    let folded = pin.during(try_fold(reader, machine, folding, progress)).await;
+    pin.release().await?;
+    folded
 }
 
-async fn fold_pinned(
+async fn try_fold(
     reader: &LogReader,
     machine: &Name,
     folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
     for _ in 0..TRIES_MAX {
-        let mut folder = Folder::begin(reader, machine, folding, progress).await?;
-        folder.gather().await?;
-        let newest = folder.newest;
-        match folder.finish().await {
+        let newest = newest_number(reader.store(), machine).await?;
+        match try_once(reader, machine, folding, progress).await {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => tracing::debug!(%machine, "another folded it meanwhile; once more"),
-            // Layers go when a newer manifest doesn't name them.
-            Err(FoldError::Meta(error))
+            // Layers and packs go when newer manifests don't need them.
+            Err(error)
                 if error.is_damage() && newest_number(reader.store(), machine).await? > newest =>
             {
                 tracing::debug!(%machine, %error, "another folded it meanwhile; once more");
@@ -130,6 +126,18 @@ async fn fold_pinned(
         }
     }
     Err(FoldError::Contended { machine: machine.clone() })
+}
+
+/// `None` when another was first.
+async fn try_once(
+    reader: &LogReader,
+    machine: &Name,
+    folding: Folding,
+    progress: &(dyn Fn(Done) + Send + Sync),
+) -> Result<Option<FoldReport>, FoldError> {
+    let mut folder = Folder::begin(reader, machine, folding, progress).await?;
+    folder.gather().await?;
+    folder.finish().await
 }
 
 /// One try.
@@ -161,12 +169,11 @@ impl<'r> Folder<'r> {
         progress: &'r (dyn Fn(Done) + Send + Sync),
     ) -> Result<Self, FoldError> {
         let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
-        let mut manifest = newest.manifest.clone().filter(|_| !folding.anew);
-        let read = |fold| MachineHistory::read_beyond(reader, machine, fold, |_| ());
-        let mut history = read(manifest.clone()).await?;
+        let manifest = newest.manifest.clone().filter(|_| !folding.anew);
+        let history =
+            MachineHistory::read_beyond(reader, machine, manifest.clone(), |_| ()).await?;
         if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
-            manifest = None;
-            history = read(None).await?;
+            return Err(FoldError::BeginsBefore { machine: machine.clone() });
         }
         if history.is_strayed() {
             return Err(FoldError::Strayed { machine: machine.clone() });
@@ -304,6 +311,7 @@ impl<'r> Folder<'r> {
         if self.report.packs == 0 && self.report.records == 0 && !is_thinned {
             return Ok(Some(self.report));
         }
+        self.check_again(&epochs).await?;
         let (number, usage) = (self.newest.saturating_add(1), self.base.usage);
         let machine = &self.history.machine;
         let gone = self.history.gone.iter().copied().collect();
@@ -312,6 +320,22 @@ impl<'r> Folder<'r> {
         let put = create_manifest(store, ring, machine, &manifest).await?;
         self.report.manifest = number;
         Ok((put == Put::Created).then_some(self.report))
+    }
+
+    /// What was folded from the logs alone is still there: a pin is no promise to who was stopped for
+    /// longer than it lasts.
+    async fn check_again(&self, epochs: &[FoldedEpoch]) -> Result<(), FoldError> {
+        if self.collected.is_none() {
+            return Ok(());
+        }
+        let collected = self.reader.collected(true).await?;
+        let mut kept_in = epochs.iter().flat_map(FoldedEpoch::kept_in);
+        if was_collected(self.reader, &self.history).await?
+            || kept_in.any(|(place, _)| collected.forbids(&place.log, place.number))
+        {
+            return Err(FoldError::Collected { machine: self.history.machine.clone() });
+        }
+        Ok(())
     }
 
     /// Lets go of what isn't kept of the epochs, and completes them; true if anything was let go.
@@ -442,12 +466,12 @@ async fn check_logs(
 /// Whether packs that a fold from the logs alone would read were collected, or will be.
 async fn was_collected(reader: &LogReader, history: &MachineHistory) -> Result<bool, FoldError> {
     let collected = reader.collected(true).await?;
-    let gone = |packs: &PackSet, log: &LogName, first| packs.of(log)?.next(first);
     for (log, first) in history.logs() {
-        let removed = gone(&collected.removed, &log, first);
-        let Some(gone) = removed.or(gone(&collected.condemned, &log, first)) else { continue };
-        // What lies beyond a log's end is nothing that was ever to be folded.
-        if gone < reader.survey(&log).await?.counted.next {
+        let sets = [&collected.removed, &collected.condemned];
+        let gone = sets.into_iter().filter_map(|packs| packs.of(&log)?.next(first)).min();
+        let Some(gone) = gone else { continue };
+        // What lies beyond a tombstone is nothing that was ever to be folded.
+        if reader.survey(&log).await?.tombstone.is_none_or(|end| gone < end) {
             return Ok(true);
         }
     }

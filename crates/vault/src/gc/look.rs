@@ -3,10 +3,10 @@
 //! Damage stops it wherever it could hide that something is needed: a record, a manifest, a pin, or a
 //! pack that some reader would read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
-use tidegate_model::{LogName, Micros, Name, PackNumber, PinId};
+use tidegate_model::{LogName, Micros, Name, PackNumber};
 
 use super::collection::{LogEnd, LogSeen};
 use super::error::GcError;
@@ -14,7 +14,7 @@ use super::needs::{IndexEntry, MachineSeen, Root, folded_by};
 use super::packs::{PackSet, Ranges};
 use super::pin::read_pin;
 use crate::chain::MachineHistory;
-use crate::fold::{Needed, needed, read_manifest};
+use crate::fold::{Needed, is_superseded, needed, read_manifest};
 use crate::layout;
 use crate::log::{LogError, LogReader, PackPlace, Survey};
 use crate::meta::{self, MetaError, Records};
@@ -115,8 +115,7 @@ impl<'r> Look<'r> {
     pub async fn pins(&self, oldest: Micros) -> Result<Vec<Root>, GcError> {
         let mut roots = Vec::new();
         for (machine, history) in &self.histories {
-            for number in self.pinned(machine, oldest).await? {
-                let needed = self.pinned_needs(machine, number).await?;
+            for needed in self.pinned(machine, oldest).await?.into_values() {
                 // What was removed since is read all the same.
                 let mut history = history.clone();
                 history.let_go(needed.iter().flat_map(|needed| &needed.gone));
@@ -126,37 +125,67 @@ impl<'r> Look<'r> {
         Ok(roots)
     }
 
-    /// The manifests of a machine that are pinned; pins from before `oldest` are deleted.
-    pub async fn pinned(&self, machine: &Name, oldest: Micros) -> Result<Vec<u64>, GcError> {
-        let store = self.reader.store();
-        let listed: Vec<_> = store.list(&layout::pins(machine), None).try_collect().await?;
-        let mut pinned = Vec::new();
-        for object in listed {
-            let Some(id) = layout::parse_pin(machine, &object.path) else { continue };
-            if object.modified < oldest {
-                tracing::warn!(%machine, pin = %id, "a pin that nobody has renewed is deleted");
-                store.delete(&object.path).await?;
-                continue;
+    /// The manifests of a machine that are pinned, and what they need; 0 stands for its logs, of which
+    /// all is needed. Pins from before `oldest` are deleted.
+    pub async fn pinned(
+        &self,
+        machine: &Name,
+        oldest: Micros,
+    ) -> Result<BTreeMap<u64, Option<Needed>>, GcError> {
+        let mut pinned = BTreeMap::new();
+        for number in self.pinned_numbers(machine, oldest).await? {
+            match number {
+                0 => drop(pinned.insert(0, None)),
+                _ => pinned.extend(self.pinned_needs(machine, number).await?),
             }
-            pinned.extend(self.pin(machine, id).await?);
         }
         Ok(pinned)
     }
 
-    async fn pin(&self, machine: &Name, id: PinId) -> Result<Option<u64>, GcError> {
-        match read_pin(self.reader.store(), self.reader.ring(), machine, id).await {
-            // Its owner has ended.
-            Err(MetaError::Missing { .. }) => Ok(None),
-            pinned => Ok(Some(pinned?)),
+    /// A pin that is renewed goes when the next one is there: when one goes between listing and
+    /// reading, all are listed once more.
+    async fn pinned_numbers(
+        &self,
+        machine: &Name,
+        oldest: Micros,
+    ) -> Result<BTreeSet<u64>, GcError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let (mut numbers, mut read) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            let listed: Vec<_> = store.list(&layout::pins(machine), None).try_collect().await?;
+            let mut is_whole = true;
+            for object in listed {
+                let Some(id) = layout::parse_pin(machine, &object.path) else { continue };
+                if object.modified < oldest {
+                    tracing::warn!(%machine, pin = %id, "a pin that nobody has renewed is deleted");
+                    store.delete(&object.path).await?;
+                } else if read.insert(id) {
+                    match read_pin(store, ring, machine, id).await {
+                        Err(MetaError::Missing { .. }) => is_whole = false,
+                        number => drop(numbers.insert(number?)),
+                    }
+                }
+            }
+            if is_whole {
+                return Ok(numbers);
+            }
         }
     }
 
-    async fn pinned_needs(&self, machine: &Name, number: u64) -> Result<Option<Needed>, GcError> {
-        if number == 0 {
-            return Ok(None);
-        }
+    /// `None` for a manifest that was superseded and deleted before it was pinned: who pinned it finds
+    /// that out, or was killed.
+    async fn pinned_needs(
+        &self,
+        machine: &Name,
+        number: u64,
+    ) -> Result<Option<(u64, Option<Needed>)>, GcError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        Ok(Some(Needed::by(&read_manifest(store, ring, machine, number).await?)))
+        match read_manifest(store, ring, machine, number).await {
+            Err(MetaError::Missing { .. }) if is_superseded(store, machine, number).await? => {
+                Ok(None)
+            }
+            manifest => Ok(Some((number, Some(Needed::by(&manifest?))))),
+        }
     }
 
     /// To what the packs of these logs refer, from these on.

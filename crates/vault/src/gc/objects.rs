@@ -19,11 +19,7 @@ const STEP_BYTES_MAX: usize = 4 << 20;
 /// What the store reports; [`MetaError::Damaged`], [`MetaError::Missing`]: then nobody can tell what was
 /// collected from what is lost.
 pub async fn read_collected(store: &Store, ring: &KeyRing) -> Result<Collected, MetaError> {
-    let mut newest = 0;
-    let mut listed = store.list(layout::GC, None);
-    while let Some(object) = listed.try_next().await? {
-        newest = layout::parse_step(&object.path).unwrap_or_default().max(newest);
-    }
+    let newest = newest_step(store).await?;
     if newest == 0 {
         return Ok(Collected::default());
     }
@@ -33,6 +29,23 @@ pub async fn read_collected(store: &Store, ring: &KeyRing) -> Result<Collected, 
         false => None,
     };
     Ok(Collected::of(step, before))
+}
+
+/// The number of the newest step; 0 when there is none. What a listing hasn't yet is asked for by its
+/// name.
+async fn newest_step(store: &Store) -> Result<u64, MetaError> {
+    let mut newest = 0;
+    let mut listed = store.list(layout::GC, None);
+    while let Some(object) = listed.try_next().await? {
+        newest = layout::parse_step(&object.path).unwrap_or_default().max(newest);
+    }
+    loop {
+        match store.head(&layout::step(newest.saturating_add(1))).await {
+            Ok(_) => newest += 1,
+            Err(error) if error.is_not_found() => return Ok(newest),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// A step.

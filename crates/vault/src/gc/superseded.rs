@@ -39,11 +39,9 @@ async fn delete_of(reader: &LogReader, machine: &Name, oldest: Micros) -> Result
         return Ok(0);
     }
     // After what counts was looked up: see `collection`.
-    for number in Look::new(reader).pinned(machine, oldest).await? {
-        if number > 0 {
-            kept.manifests.insert(number);
-            kept.layers.extend(layers(reader, machine, number).await?);
-        }
+    for (number, needed) in Look::new(reader).pinned(machine, oldest).await? {
+        kept.manifests.insert(number);
+        kept.layers.extend(needed.into_iter().flat_map(|needed| needed.layers));
     }
     let listed: Vec<_> = store.list(&layout::layers(machine), None).try_collect().await?;
     let stored = listed.iter().filter_map(|object| layout::parse_layer(machine, &object.path));

@@ -308,6 +308,11 @@ impl LogReader {
             }
         }
         survey.judge();
+        // It was put where the log would grow: all before it was committed, though its newest packs may
+        // have been removed since.
+        if let Some(end) = survey.tombstone {
+            survey.state(Stated::by_writer(end));
+        }
         Ok(())
     }
 
