@@ -71,7 +71,8 @@ impl MachineHistory {
         let mut tries = 0;
         loop {
             let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
-            let mut history = Self::read_beyond(reader, machine, newest.manifest, &mut tell).await?;
+            let mut history =
+                Self::read_beyond(reader, machine, newest.manifest, &mut tell).await?;
             tries += 1;
             let collected = |loss: &Loss| matches!(loss, Loss::Log(error) if error.is_collected());
             if tries < READ_TRIES_MAX && history.losses.iter().any(collected) {

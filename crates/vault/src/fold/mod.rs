@@ -57,6 +57,6 @@ pub use needed::{Needed, needed};
 pub use run::{Done, FoldReport, Folding, fold};
 
 pub(crate) use objects::{
-    LAYERS_AHEAD, MANIFESTS_KEPT, is_superseded, manifest_numbers, newest_manifest, newest_number, read_layer,
-    read_manifest,
+    LAYERS_AHEAD, MANIFESTS_KEPT, is_superseded, manifest_numbers, newest_manifest, newest_number,
+    read_layer, read_manifest,
 };

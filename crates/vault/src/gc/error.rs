@@ -18,6 +18,16 @@ pub enum GcError {
     /// A pack can't be read.
     #[error("nothing is collected as long as it can't be told what is needed: {0}")]
     Log(#[from] LogError),
+    /// What was removed fills a step.
+    #[error(
+        "no more packs can be collected: to note which were, a step would take {bytes} bytes, and {bytes_max} are the most; manifests and layers are deleted all the same"
+    )]
+    TooLong {
+        /// What it would take.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// A pack has records of a machine that nothing accounts for.
     #[error(
         "nothing is collected: {pack} has records of {machine} that no session names and no manifest has folded; `tidegate verify` tells more"
@@ -38,6 +48,7 @@ impl GcError {
             Self::Store(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
+            Self::TooLong { .. } => Remedy::Refuse,
             Self::Unnamed { .. } => Remedy::Repair,
         }
     }

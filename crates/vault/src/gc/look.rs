@@ -4,9 +4,10 @@
 //! pack that some reader would read.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use tidegate_model::{LogName, Micros, Name, PackNumber};
+use tidegate_model::{LogName, Micros, Name, PackNumber, RunId};
 
 use super::collection::{LogEnd, LogSeen};
 use super::error::GcError;
@@ -25,18 +26,29 @@ use crate::restore::target_place;
 pub(super) struct Look<'r> {
     pub reader: &'r LogReader,
     surveys: BTreeMap<LogName, Survey>,
+    /// The runs that began lately.
+    young: BTreeSet<RunId>,
     /// What is recorded of each machine, removed or not.
     histories: BTreeMap<Name, MachineHistory>,
 }
 
 impl<'r> Look<'r> {
-    pub const fn new(reader: &'r LogReader) -> Self {
-        Self { reader, surveys: BTreeMap::new(), histories: BTreeMap::new() }
+    pub fn new(reader: &'r LogReader) -> Self {
+        let (surveys, histories) = (BTreeMap::new(), BTreeMap::new());
+        Self { reader, surveys, young: BTreeSet::new(), histories }
     }
 
-    /// Every log of every run, and every log that is there.
-    pub async fn logs(&mut self) -> Result<BTreeMap<LogName, LogSeen>, GcError> {
+    /// Every log of every run, and every log that is there. A run is young until it is as old as
+    /// `patience`.
+    pub async fn logs(
+        &mut self,
+        now: Micros,
+        patience: Duration,
+    ) -> Result<BTreeMap<LogName, LogSeen>, GcError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
+        let claimed: Vec<_> = store.list(layout::RUNS, None).try_collect().await?;
+        let claimed = claimed.iter().filter(|object| !is_older(object.modified, now, patience));
+        self.young = claimed.filter_map(|object| layout::parse_run(&object.path)).collect();
         let runs = whole(meta::list_runs(store, ring).await?)?;
         (self.surveys, _) = self.reader.surveys().await?;
         for log in runs.iter().flat_map(meta::Run::logs) {
@@ -57,14 +69,16 @@ impl<'r> Look<'r> {
         let (mut packs, mut left_over) = (Ranges::default(), Ranges::default());
         survey.counted.packs.iter().for_each(|number| packs.add(*number, *number));
         let newest = survey.counted.packs.last().copied();
+        let is_young = self.young.contains(&survey.log.id.run);
+        let open = |stated| LogEnd::Open { stated, next, is_young };
         let end = match newest {
             _ if survey.tombstone == Some(next) => LogEnd::Fenced,
-            None => LogEnd::Open { stated: 0, next },
+            None => open(0),
             Some(number) => match self.reader.pack(&survey.place(number)).await {
                 Ok(pack) if pack.index.last => LogEnd::Last,
-                Ok(pack) => LogEnd::Open { stated: pack.index.condemned_list, next },
+                Ok(pack) => open(pack.index.condemned_list),
                 // Nobody can tell what it says: it is waited for.
-                Err(error) if error.is_damage() => LogEnd::Open { stated: 0, next },
+                Err(error) if error.is_damage() => open(0),
                 Err(error) => return Err(error.into()),
             },
         };
@@ -244,6 +258,11 @@ impl<'r> Look<'r> {
         }
         Ok(told)
     }
+}
+
+/// Whether what was made then is that old; what came since is of no age.
+pub(super) fn is_older(made: Micros, now: Micros, than: Duration) -> bool {
+    u128::from(now.0.saturating_sub(made.0)) >= than.as_micros()
 }
 
 /// Records of which none is damaged or missing.

@@ -2,6 +2,7 @@
 
 use futures::TryStreamExt;
 
+use super::error::GcError;
 use super::step::{Collected, Step};
 use crate::fold::body::{body_bytes_max, pack, unpack};
 use crate::layout;
@@ -79,17 +80,18 @@ pub(super) fn decode(content: &[u8], number: u64) -> Result<Step, String> {
 /// Creates a step. [`Put::Exists`] means that another has its number.
 ///
 /// # Errors
-/// What the store reports; [`MetaError::Damaged`] for one that is too long.
+/// What the store reports; [`GcError::TooLong`].
 pub(super) async fn create_step(
     store: &Store,
     ring: &KeyRing,
     step: &Step,
-) -> Result<Put, MetaError> {
+) -> Result<Put, GcError> {
     let path = layout::step(step.number);
     let content = serde_json::to_vec(step);
     let content = content.map_err(|error| MetaError::damaged(&path, &error.to_string()))?;
     if content.len() > STEP_BYTES_MAX {
-        return Err(MetaError::damaged(&path, "it would be too long: too many packs were removed"));
+        let (bytes, bytes_max) = (content.len(), STEP_BYTES_MAX);
+        return Err(GcError::TooLong { bytes, bytes_max });
     }
     let body = pack(&content).map_err(|cause| MetaError::damaged(&path, cause))?;
     let object = seal_within(ring, &path, &body, body_bytes_max(STEP_BYTES_MAX))?;

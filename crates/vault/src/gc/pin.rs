@@ -92,7 +92,11 @@ impl Pin {
         Self::of(reader, machine, 0).await
     }
 
-    async fn of(reader: &LogReader, machine: &Name, manifest: u64) -> Result<Self, MetaError> {
+    pub(super) async fn of(
+        reader: &LogReader,
+        machine: &Name,
+        manifest: u64,
+    ) -> Result<Self, MetaError> {
         let path = create(reader, machine, manifest).await?;
         Ok(Self { reader: reader.clone(), machine: machine.clone(), manifest, path })
     }

@@ -1,9 +1,10 @@
 //! Collections on vaults in memory: what is removed, and that everything else reads as before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_model::{BookmarkKind, Epoch, Lsn, Micros, Name, PackNumber, Point};
+use tidegate_model::{BookmarkKind, Epoch, LogName, Lsn, Micros, Name, PackNumber, Point, RunId};
 
 use crate::chain::MachineHistory;
 use crate::fold::{
@@ -204,6 +205,49 @@ fn a_pinned_manifest_keeps_its_packs_and_layers_until_the_pin_goes() {
         pin.release().await.unwrap();
         // Its manifest; newer ones name its layers.
         assert_eq!(collected(&vault, NOW).await.superseded, 1);
+    });
+}
+
+#[test]
+fn who_pinned_what_was_superseded_and_was_killed_then_stops_nobody() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = lived(&mut vault).await;
+        folded(&vault).await;
+        for byte in [9, 10] {
+            machine.writes(extent(0, 0, 100), byte);
+            machine.store(&mut vault).await;
+            folded(&vault).await;
+        }
+        assert_eq!(collected(&vault, NOW).await.superseded, 1);
+        drop(Pin::of(&vault.reader(), &db(), 1).await.unwrap());
+        collected(&vault, NOW).await;
+        // But one that counts and can't be read may need anything.
+        vault.delete(&layout::manifest(&db(), 2)).await;
+        drop(Pin::of(&vault.reader(), &db(), 2).await.unwrap());
+        let refused = collect(&vault.reader(), NOW).await;
+        assert!(refused.is_err(), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_run_that_began_lately_isnt_closed_out_because_a_list_is_old() {
+    run(async {
+        let mut vault = TestVault::new();
+        let _old = lived(&mut vault).await;
+        folded(&vault).await;
+        assert_eq!(collected(&vault, PATIENT).await.outcome.condemned, 5);
+        vault.clock.advance(2 * 3600);
+        let young = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
+        young.publish(&vault).await;
+        let outcome = collected(&vault, PATIENT).await.outcome;
+        let runs = |logs: &[LogName]| logs.iter().map(|log| log.id.run).collect::<BTreeSet<_>>();
+        let run_of = |number| BTreeSet::from([RunId::from_bytes([number; 16])]);
+        assert_eq!((runs(&outcome.fenced), runs(&outcome.waits_for)), (run_of(1), run_of(2)));
+        assert_eq!(outcome.removed, 0);
+        vault.clock.advance(2 * 3600);
+        let outcome = collected(&vault, PATIENT).await.outcome;
+        assert_eq!((runs(&outcome.fenced), outcome.removed), (run_of(2), 5));
     });
 }
 
