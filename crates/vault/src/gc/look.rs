@@ -24,6 +24,8 @@ use crate::restore::target_place;
 /// What a collection has read of the vault.
 pub(super) struct Look<'r> {
     pub reader: &'r LogReader,
+    /// How much is told of packs at most: each counts, and each machine in it.
+    pub told_max: u64,
     surveys: BTreeMap<LogName, Survey>,
     /// What is recorded of each machine, removed or not.
     histories: BTreeMap<Name, MachineHistory>,
@@ -31,7 +33,7 @@ pub(super) struct Look<'r> {
 
 impl<'r> Look<'r> {
     pub const fn new(reader: &'r LogReader) -> Self {
-        Self { reader, surveys: BTreeMap::new(), histories: BTreeMap::new() }
+        Self { reader, told_max: u64::MAX, surveys: BTreeMap::new(), histories: BTreeMap::new() }
     }
 
     /// Every log of every run, and every log that is there.
@@ -184,12 +186,13 @@ impl<'r> Look<'r> {
         Ok(packs)
     }
 
-    /// What the indexes of these packs say; one that can't be read isn't among them.
+    /// What the indexes of these packs say; one that can't be read isn't among them, nor are those for
+    /// which there is no room: they stay where they are.
     pub async fn indexes(
         &self,
         packs: &PackSet,
     ) -> Result<Vec<(PackPlace, Vec<IndexEntry>)>, GcError> {
-        let mut told = Vec::new();
+        let (mut told, mut room) = (Vec::new(), self.told_max);
         for (log, ranges) in packs.logs() {
             let Some(survey) = self.surveys.get(log) else { continue };
             let numbers = survey.counted.packs.iter().copied();
@@ -205,7 +208,14 @@ impl<'r> Look<'r> {
             let mut read = std::pin::pin!(self.reader.summaries(survey, numbers, entries));
             while let Some((place, entries)) = read.next().await {
                 match entries {
-                    Ok(entries) => told.push((place, entries)),
+                    Ok(entries) => {
+                        let entries: Vec<IndexEntry> = entries;
+                        room = room.saturating_sub(1 + entries.len() as u64);
+                        if room == 0 {
+                            return Ok(told);
+                        }
+                        told.push((place, entries));
+                    }
                     Err(error) if error.is_damage() => {
                         tracing::warn!(%error, "a pack that nobody needs stays: it can't be read");
                     }
