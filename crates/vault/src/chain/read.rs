@@ -118,7 +118,7 @@ impl MachineHistory {
     }
 
     /// What is recorded of a machine; its logs aren't read yet.
-    async fn listed(
+    pub(crate) async fn listed(
         reader: &LogReader,
         machine: &Name,
         fold: Option<Arc<Manifest>>,
@@ -181,10 +181,16 @@ impl MachineHistory {
         log: &LogName,
         first: PackNumber,
     ) -> Result<(Survey, PackNumber), LogError> {
-        match self.fold.as_ref().and_then(|fold| fold.upto(log, first)) {
+        match self.folded_upto(log, first) {
             Some(upto) => Ok((reader.survey_from(log, upto).await?, upto)),
             None => Ok((reader.survey(log).await?, first)),
         }
+    }
+
+    /// The first pack of a log that isn't folded; `None` where nothing of the log is whose records may
+    /// begin with pack `first`.
+    pub(crate) fn folded_upto(&self, log: &LogName, first: PackNumber) -> Option<PackNumber> {
+        self.fold.as_ref().and_then(|fold| fold.upto(log, first))
     }
 
     /// Reads packs of a log; gives what is wrong with them.

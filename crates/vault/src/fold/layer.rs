@@ -19,6 +19,9 @@ pub const LAYER_EXTENTS_MAX: usize = 1 << 18;
 pub(super) const LAYER_CLOSE_EXTENTS: usize = LAYER_EXTENTS_MAX - 2 * PACK_RECORDS_MAX as usize;
 
 const _: () = assert!(LAYER_CLOSE_EXTENTS > 0);
+/// What is hidden is looked for when so many came besides twice those that were visible before: a look
+/// at all of them costs as much as some layers' reading.
+pub(super) const LOOKED_EXTENTS: usize = 1 << 16;
 
 /// Part of what an epoch's records did.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,8 +20,9 @@
 //! Memory: of who folds, the new extents of one layer, [`LAYER_EXTENTS_MAX`] at most, some 100 bytes
 //! each, and as many of those that it is put together with; where a base is made, the extents of the
 //! one before and as many again, less than the map of a restore; where is thinned, what is visible of
-//! the records between two kept places, twice; the reader's cache of indexes; the
-//! manifest, which grows with bookmarks, packs and layers. Of who reads, a few layers at a time.
+//! the records between two kept places, twice; the reader's cache of indexes; the listing of a log; the
+//! manifest, which grows with bookmarks, packs and layers. Who can't have as much as a history asks for
+//! folds within [`FoldLimits`]. Of who reads, a few layers at a time.
 
 mod ages;
 pub(crate) mod body;
@@ -33,6 +34,7 @@ mod gather;
 mod keep;
 mod layer;
 mod layer_codec;
+mod limits;
 mod manifest;
 mod needed;
 mod objects;
@@ -46,9 +48,10 @@ pub(crate) use objects::create_manifest;
 mod tests;
 
 pub use ages::Age;
-pub use error::FoldError;
+pub use error::{FoldError, TooMuch};
 pub use keep::Keeping;
 pub use layer::{LAYER_EXTENTS_MAX, Layer, LayerExtent, LayerSource};
+pub use limits::FoldLimits;
 pub use manifest::{
     Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedPack, FoldedUsage, LayerEntry, Manifest,
     Marked,

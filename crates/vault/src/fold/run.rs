@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
 
 use super::FoldError;
@@ -11,14 +11,15 @@ use super::ages::stored_times;
 use super::fate::Fate;
 use super::gather::{Gatherer, LogGather};
 use super::keep::Keeping;
-use super::layer::{LAYER_EXTENTS_MAX, Layer, LayerBuilder};
-use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest, Needs, sizes_of};
+use super::layer::{LAYER_EXTENTS_MAX, LOOKED_EXTENTS, Layer, LayerBuilder};
+use super::limits::FoldLimits;
+use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
 use super::objects::{
     Newest, create_layer, create_manifest, newest_manifest, newest_number, read_layer,
 };
 use crate::chain::{Loss, MachineHistory};
 use crate::gc::{Collected, Pin};
-use crate::log::{INDEXES_AHEAD, LogError, LogReader, PackPlace, PackRead};
+use crate::log::{LogError, LogReader, PackRead};
 use crate::pack::{Content, Record};
 use crate::points::Referred;
 use crate::restore::target_place;
@@ -36,13 +37,22 @@ pub struct Folding {
     pub base_extents_min: u64,
     /// By what the past is kept; `None` keeps all.
     pub keeping: Option<Keeping>,
+    /// What may be held at once; `None` for what the history asks for.
+    pub limits: Option<FoldLimits>,
+}
+
+impl Folding {
+    /// Whether so many extents are more than may be held.
+    pub(super) fn is_beyond(&self, extents: usize) -> bool {
+        self.limits.is_some_and(|limits| extents > limits.extents)
+    }
 }
 
 impl Default for Folding {
     fn default() -> Self {
         // 100 KB of layers, compressed: less isn't worth another object, and more would tell on the
         // recovery of small disks.
-        Self { anew: false, base_extents_min: 1 << 12, keeping: None }
+        Self { anew: false, base_extents_min: 1 << 12, keeping: None, limits: None }
     }
 }
 
@@ -65,6 +75,11 @@ pub struct FoldReport {
     pub bookmarks_let_go: u64,
     /// Epochs of which nothing is kept any more.
     pub epochs_gone: u64,
+    /// Whether there is more to fold than was taken within the limits.
+    pub more: bool,
+    /// Epochs of which no base was made or nothing let go, for that would have taken more memory than
+    /// the limits allow.
+    pub too_long: u64,
     /// What stands in the way, or is wrong with what was folded before.
     pub losses: Vec<Loss>,
 }
@@ -113,6 +128,9 @@ async fn try_fold(
 ) -> Result<FoldReport, FoldError> {
     for _ in 0..TRIES_MAX {
         let newest = newest_number(reader.store(), machine).await?;
+        if let Some(limits) = folding.limits {
+            limits.check(reader, machine).await?;
+        }
         match try_once(reader, machine, folding, progress).await {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => tracing::debug!(%machine, "another folded it meanwhile; once more"),
@@ -222,6 +240,10 @@ impl<'r> Folder<'r> {
         let (mut taken, mut next, mut ended) = (LogGather::default(), start, missing.is_none());
         let mut packs = std::pin::pin!(self.reader.packs(&survey, numbers));
         while let Some((place, pack)) = packs.next().await {
+            if self.folding.limits.is_some_and(|limits| self.done.packs >= limits.taken) {
+                (self.report.more, ended) = (true, false);
+                break;
+            }
             self.done.packs += 1;
             (self.progress)(self.done);
             let pack = match pack {
@@ -357,7 +379,10 @@ impl<'r> Folder<'r> {
                 None => {}
             }
             if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
-                folded.base = Some(self.make_base(&folded, lsn).await?);
+                match self.make_base(&folded, lsn).await? {
+                    Some(base) => folded.base = Some(base),
+                    None => self.report.too_long += 1,
+                }
             }
             self.look_at(&mut packs).await?;
             folded.set_packs(&packs);
@@ -397,15 +422,22 @@ impl<'r> Folder<'r> {
         folded.and_then(|folded| folded.base.as_ref())
     }
 
-    /// Makes the base of an epoch at its end.
-    async fn make_base(&mut self, folded: &FoldedEpoch, lsn: Lsn) -> Result<Base, FoldError> {
+    /// Makes the base of an epoch at its end; `None` where it would hold too much.
+    async fn make_base(
+        &mut self,
+        folded: &FoldedEpoch,
+        lsn: Lsn,
+    ) -> Result<Option<Base>, FoldError> {
         let (mut all, mut visible) = (LayerBuilder::default(), 0);
         for entry in folded.needed(lsn) {
             all.add_layer(&self.read_layer(folded.epoch, entry).await?);
             // What is hidden already needn't be held until all is there.
-            if all.len() > 2 * visible + LAYER_EXTENTS_MAX {
+            if all.len() > 2 * visible + LOOKED_EXTENTS {
                 all.retain_visible(&folded.disks);
                 visible = all.len();
+            }
+            if self.folding.is_beyond(all.len()) {
+                return Ok(None);
             }
         }
         all.retain_visible(&folded.disks);
@@ -413,31 +445,7 @@ impl<'r> Folder<'r> {
         for layer in all.split(folded.epoch) {
             layers.push(self.create_layer(layer).await?);
         }
-        Ok(Base { lsn, layers })
-    }
-
-    /// Reads the packs whose sizes aren't known: those to which is only referred. One that can't be
-    /// read is looked at by whoever needs it.
-    async fn look_at(&self, packs: &mut Needs) -> Result<(), FoldError> {
-        let unknown = packs.iter().filter(|(_, need)| need.bytes == 0);
-        let unknown: Vec<PackPlace> = unknown.map(|(place, _)| place.clone()).collect();
-        let looked = stream::iter(unknown).map(|place| async {
-            let pack = self.reader.pack(&place).await;
-            (place, pack)
-        });
-        let mut looked = std::pin::pin!(looked.buffer_unordered(INDEXES_AHEAD));
-        while let Some((place, pack)) = looked.next().await {
-            match pack {
-                Ok(pack) => {
-                    if let Some(need) = packs.get_mut(&place) {
-                        (need.bytes, need.head) = sizes_of(&pack.header);
-                    }
-                }
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        Ok(Some(Base { lsn, layers }))
     }
 }
 

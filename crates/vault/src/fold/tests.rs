@@ -3,6 +3,7 @@
 mod bytes;
 mod cost;
 mod damage;
+mod limited;
 mod saga;
 mod thinned;
 mod trimmed_saga;
@@ -30,7 +31,7 @@ fn db() -> Name {
 }
 
 /// Bases are made of few extents here.
-const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, keeping: None };
+const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, keeping: None, limits: None };
 
 async fn folded(vault: &TestVault) -> FoldReport {
     fold(&vault.reader(), &db(), FOLDING, &|_| ()).await.unwrap()

@@ -28,6 +28,20 @@ pub enum GcError {
         /// The limit.
         bytes_max: usize,
     },
+    /// It would take more memory than there is for it.
+    #[error(
+        "garbage isn't collected in the background: what {packs} packs and {records} records of machines take is {bytes} bytes, and {bytes_max} are left for that; run `tidegate maintain`, or give the server more (--memory)"
+    )]
+    TooMuch {
+        /// Stored packs.
+        packs: u64,
+        /// Objects of machines.
+        records: u64,
+        /// What they take.
+        bytes: u64,
+        /// What they may take.
+        bytes_max: u64,
+    },
     /// A pack has records of a machine that nothing accounts for.
     #[error(
         "nothing is collected: {pack} has records of {machine} that no session names and no manifest has folded; `tidegate verify` tells more"
@@ -48,7 +62,7 @@ impl GcError {
             Self::Store(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
-            Self::TooLong { .. } => Remedy::Refuse,
+            Self::TooLong { .. } | Self::TooMuch { .. } => Remedy::Refuse,
             Self::Unnamed { .. } => Remedy::Repair,
         }
     }

@@ -25,6 +25,8 @@ use crate::restore::target_place;
 /// What a collection has read of the vault.
 pub(super) struct Look<'r> {
     pub reader: &'r LogReader,
+    /// How much is told of packs at most: each counts, and each machine in it.
+    pub told_max: u64,
     surveys: BTreeMap<LogName, Survey>,
     /// The runs that began lately.
     young: BTreeSet<RunId>,
@@ -35,7 +37,7 @@ pub(super) struct Look<'r> {
 impl<'r> Look<'r> {
     pub fn new(reader: &'r LogReader) -> Self {
         let (surveys, histories) = (BTreeMap::new(), BTreeMap::new());
-        Self { reader, surveys, young: BTreeSet::new(), histories }
+        Self { reader, told_max: u64::MAX, surveys, young: BTreeSet::new(), histories }
     }
 
     /// Every log of every run, and every log that is there. A run is young until it is as old as
@@ -227,12 +229,13 @@ impl<'r> Look<'r> {
         Ok(packs)
     }
 
-    /// What the indexes of these packs say; one that can't be read isn't among them.
+    /// What the indexes of these packs say; one that can't be read isn't among them, nor are those for
+    /// which there is no room: they stay where they are.
     pub async fn indexes(
         &self,
         packs: &PackSet,
     ) -> Result<Vec<(PackPlace, Vec<IndexEntry>)>, GcError> {
-        let mut told = Vec::new();
+        let (mut told, mut room) = (Vec::new(), self.told_max);
         for (log, ranges) in packs.logs() {
             let Some(survey) = self.surveys.get(log) else { continue };
             let numbers = survey.counted.packs.iter().copied();
@@ -248,7 +251,14 @@ impl<'r> Look<'r> {
             let mut read = std::pin::pin!(self.reader.summaries(survey, numbers, entries));
             while let Some((place, entries)) = read.next().await {
                 match entries {
-                    Ok(entries) => told.push((place, entries)),
+                    Ok(entries) => {
+                        let entries: Vec<IndexEntry> = entries;
+                        room = room.saturating_sub(1 + entries.len() as u64);
+                        if room == 0 {
+                            return Ok(told);
+                        }
+                        told.push((place, entries));
+                    }
                     Err(error) if error.is_damage() => {
                         tracing::warn!(%error, "a pack that nobody needs stays: it can't be read");
                     }

@@ -8,6 +8,7 @@ use tidegate_model::{FrameNumber, LogName, Micros, PackId, PackNumber};
 
 use super::collection::{Answer, Ask, Collection, Outcome};
 use super::error::GcError;
+use super::limits;
 use super::look::{Look, is_older};
 use super::objects::create_step;
 use super::packs::PackSet;
@@ -31,12 +32,14 @@ pub struct Collecting {
     pub dry_run: bool,
     /// A log that hasn't read a list that is so old, by the store's clock, is closed.
     pub patience: Duration,
+    /// Bytes that may be held at once; `None` for what the vault asks for.
+    pub bytes_max: Option<u64>,
 }
 
 impl Default for Collecting {
     fn default() -> Self {
         // A server reads lists every minute: one that hasn't for so long is gone, or is as good as.
-        Self { dry_run: false, patience: Duration::from_secs(3600) }
+        Self { dry_run: false, patience: Duration::from_secs(3600), bytes_max: None }
     }
 }
 
@@ -73,8 +76,11 @@ async fn collect_packs(
     how: Collecting,
     now: Micros,
 ) -> Result<CollectReport, GcError> {
-    let mut collector =
-        Collector { look: Look::new(reader), how, now, report: CollectReport::default() };
+    let mut look = Look::new(reader);
+    if let Some(bytes_max) = how.bytes_max {
+        look.told_max = limits::check(reader, bytes_max).await?;
+    }
+    let mut collector = Collector { look, how, now, report: CollectReport::default() };
     let mut collection = Collection::default();
     let mut ask = collection.begin();
     while ask != Ask::Nothing {

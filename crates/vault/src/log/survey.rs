@@ -349,7 +349,7 @@ impl LogReader {
                     (place, pack)
                 }
             })
-            .buffered(INDEXES_AHEAD)
+            .buffered(self.ahead())
     }
 
     /// The same for what is `told` of each pack by its summary, which isn't kept. What is on its way

@@ -206,7 +206,7 @@ impl Saga {
         for machine in &self.epochs {
             machine.publish(&self.vault).await;
         }
-        let folding = Folding { anew: self.dice.one_in(12), base_extents_min: 50, keeping: None };
+        let folding = Folding { anew: self.dice.one_in(12), base_extents_min: 50, ..FOLDING };
         self.folds += F::fold(self, folding).await;
     }
 

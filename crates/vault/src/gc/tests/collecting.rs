@@ -11,7 +11,7 @@ use crate::fold::{
     FoldError, Folding, Keeping, create_manifest, fold, newest_manifest, newest_number,
 };
 use crate::gc::objects::create_step;
-use crate::gc::{CollectReport, Collecting, PackSet, Pin, Step, collect};
+use crate::gc::{CollectReport, Collecting, GcError, PackSet, Pin, Step, collect};
 use crate::grant::chain_end;
 use crate::layout;
 use crate::log::PackPlace;
@@ -25,12 +25,14 @@ use crate::testing::{
 use crate::verify::verify;
 
 /// Nobody is waited for: these logs have no servers.
-const NOW: Collecting = Collecting { dry_run: false, patience: Duration::ZERO };
+const NOW: Collecting = Collecting { dry_run: false, patience: Duration::ZERO, bytes_max: None };
 /// Servers are borne with.
-const PATIENT: Collecting = Collecting { dry_run: false, patience: Duration::from_secs(3600) };
+const PATIENT: Collecting =
+    Collecting { dry_run: false, patience: Duration::from_secs(3600), bytes_max: None };
 
 /// From the logs alone.
-const ANEW: Folding = Folding { anew: true, base_extents_min: 1 << 12, keeping: None };
+const ANEW: Folding =
+    Folding { anew: true, base_extents_min: 1 << 12, keeping: None, limits: None };
 
 fn db() -> Name {
     "db-1".parse().unwrap()
@@ -450,5 +452,27 @@ fn nothing_is_folded_anew_where_what_was_let_go_refers_to_what_was_removed() {
         let refused = fold(&vault.reader(), &db(), ANEW, &|_| ()).await;
         assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
         assert!(restored(&vault, machine.ops.len()).await == *machine.states.last().unwrap());
+    });
+}
+
+#[test]
+fn within_limits_a_collection_takes_what_there_is_room_for_and_the_rest_the_next_time() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = lived(&mut vault).await;
+        folded(&vault).await;
+        let reading = 96 << 20;
+        let refused =
+            collect(&vault.reader(), Collecting { bytes_max: Some(reading), ..NOW }).await;
+        assert!(matches!(refused, Err(GcError::TooMuch { packs: 11, .. })), "{refused:?}");
+        // Room for what is told of a few packs at a time.
+        let few = Collecting { bytes_max: Some(reading + 8192), ..NOW };
+        let mut removed = Vec::new();
+        for _ in 0..4 {
+            removed.push(collected(&vault, few).await.outcome.removed);
+        }
+        assert_eq!(removed.iter().sum::<u64>(), 5, "{removed:?}");
+        assert!(removed[0] < 5 && removed[1] > 0, "{removed:?}");
+        assert_whole(&vault, &machine).await;
     });
 }
