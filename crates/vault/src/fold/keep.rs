@@ -9,7 +9,8 @@ use tidegate_model::{Epoch, Lsn, Micros};
 
 use super::FoldError;
 use super::fate::{Fate, fates};
-use super::manifest::{FoldedEpoch, LayerEntry, Needs};
+use super::manifest::{FoldedEpoch, LayerEntry};
+use super::packs::Needs;
 use super::run::Folder;
 use super::thin::{Outcome, Thinning};
 use crate::chain::{Loss, Retained};

@@ -24,7 +24,9 @@
 //! manifest, which grows with bookmarks, packs and layers. Of who reads, a few layers at a time.
 
 mod ages;
+mod base;
 pub(crate) mod body;
+mod dense;
 mod error;
 mod fate;
 #[cfg(feature = "fuzzing")]
@@ -36,6 +38,7 @@ mod layer_codec;
 mod manifest;
 mod needed;
 mod objects;
+mod packs;
 mod run;
 mod thin;
 mod visible;
@@ -50,10 +53,10 @@ pub use error::FoldError;
 pub use keep::Keeping;
 pub use layer::{LAYER_EXTENTS_MAX, Layer, LayerExtent, LayerSource};
 pub use manifest::{
-    Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedPack, FoldedUsage, LayerEntry, Manifest,
-    Marked,
+    Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedUsage, LayerEntry, Manifest, Marked,
 };
 pub use needed::{Needed, needed};
+pub use packs::FoldedPack;
 pub use run::{Done, FoldReport, Folding, fold};
 
 pub(crate) use objects::{
