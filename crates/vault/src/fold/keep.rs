@@ -10,7 +10,8 @@ use tidegate_model::{Epoch, Lsn, Micros};
 
 use super::FoldError;
 use super::fate::{Fate, fates};
-use super::manifest::{FoldedEpoch, LayerEntry, Needs, sizes_of};
+use super::manifest::{FoldedEpoch, LayerEntry};
+use super::packs::{Needs, sizes_of};
 use super::run::Folder;
 use super::thin::{Outcome, Thinning};
 use crate::chain::{Loss, Retained};

@@ -192,10 +192,11 @@ pub(super) async fn create_layer(
     let path = layout::layer(machine, id);
     let (first, last) = (layer.first, layer.last);
     let extents = u32::try_from(layer.extents.len()).unwrap_or(u32::MAX);
+    let kept_bytes = layer.kept_bytes();
     let content = aside(&path, move || Ok(layer_codec::encode(&layer))).await?;
     let (bytes, put) = create(store, ring, &path, &content, LAYER_BYTES_MAX).await?;
     match put {
-        Put::Created => Ok(LayerEntry { layer: id, first, last, extents, bytes }),
+        Put::Created => Ok(LayerEntry { layer: id, first, last, extents, bytes, kept_bytes }),
         Put::Exists => Err(MetaError::damaged(&path, "another layer has this random name")),
     }
 }

@@ -11,7 +11,7 @@ use super::ages::stored_times;
 use super::fate::Fate;
 use super::gather::{Gatherer, LogGather};
 use super::keep::Keeping;
-use super::layer::{LAYER_EXTENTS_MAX, LOOKED_EXTENTS, Layer, LayerBuilder};
+use super::layer::{LAYER_EXTENTS_MAX, Layer};
 use super::limits::FoldLimits;
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
 use super::objects::{
@@ -35,6 +35,8 @@ pub struct Folding {
     pub anew: bool,
     /// A base is made of that many extents at least.
     pub base_extents_min: u64,
+    /// At most so many bytes are copied into dense packs, for each base that is made.
+    pub copied_bytes_max: u64,
     /// By what the past is kept; `None` keeps all.
     pub keeping: Option<Keeping>,
     /// What may be held at once; `None` for what the history asks for.
@@ -48,11 +50,24 @@ impl Folding {
     }
 }
 
+impl Folding {
+    /// From what was folded before, and everything is kept.
+    pub(crate) const DEFAULT: Self = {
+        // 30 KB of layers, compressed: less isn't worth another object, and more would tell on the
+        // recovery of small disks. And what is copied in some five minutes, at 200 MB/s.
+        Self {
+            anew: false,
+            base_extents_min: 1 << 10,
+            copied_bytes_max: 64 << 30,
+            keeping: None,
+            limits: None,
+        }
+    };
+}
+
 impl Default for Folding {
     fn default() -> Self {
-        // 100 KB of layers, compressed: less isn't worth another object, and more would tell on the
-        // recovery of small disks.
-        Self { anew: false, base_extents_min: 1 << 12, keeping: None, limits: None }
+        Self::DEFAULT
     }
 }
 
@@ -69,6 +84,10 @@ pub struct FoldReport {
     pub layers: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Dense packs that were created.
+    pub dense_packs: u64,
+    /// Bytes of them.
+    pub dense_bytes: u64,
     /// Versions of ranges that were let go.
     pub let_go: u64,
     /// Bookmarks that were.
@@ -168,7 +187,7 @@ pub(super) struct Folder<'r> {
     /// To which packs what is folded now refers.
     pub(super) referred: Referred,
     /// The number of the newest manifest.
-    newest: u64,
+    pub(super) newest: u64,
     /// What nothing may refer to that is folded from the logs alone: no manifest has kept it.
     collected: Option<Arc<Collected>>,
     gatherer: Gatherer,
@@ -329,8 +348,8 @@ impl<'r> Folder<'r> {
             runs.map(|(first, last)| last.0 - first.0 + 1).sum()
         };
         self.report.records = records(&epochs).saturating_sub(records(&self.base.epochs));
-        let is_thinned = self.keep(&mut epochs).await?;
-        if self.report.packs == 0 && self.report.records == 0 && !is_thinned {
+        let is_changed = self.keep(&mut epochs).await?;
+        if self.report.packs == 0 && self.report.records == 0 && !is_changed {
             return Ok(Some(self.report));
         }
         self.check_again(&epochs).await?;
@@ -360,27 +379,30 @@ impl<'r> Folder<'r> {
         Ok(())
     }
 
-    /// Lets go of what isn't kept of the epochs, and completes them; true if anything was let go.
+    /// Lets go of what isn't kept of the epochs, and completes them; true if that changes anything.
     async fn keep(&mut self, epochs: &mut Vec<FoldedEpoch>) -> Result<bool, FoldError> {
         let mut fates = self.fates(epochs).await?;
-        let mut is_thinned = false;
+        let mut is_changed = false;
         for mut folded in std::mem::take(epochs) {
             let mut packs = self.gatherer.packs(folded.epoch);
             match fates.remove(&folded.epoch) {
                 Some(Fate::Goes) => {
                     self.history.gone.insert(folded.epoch);
                     self.report.epochs_gone += 1;
-                    is_thinned = true;
+                    is_changed = true;
                     continue;
                 }
                 Some(Fate::Stays(retained)) => {
-                    is_thinned |= self.thin(&mut folded, &mut packs, retained).await?;
+                    is_changed |= self.thin(&mut folded, &mut packs, retained).await?;
                 }
                 None => {}
             }
             if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
                 match self.make_base(&folded, lsn).await? {
-                    Some(base) => folded.base = Some(base),
+                    Some(base) => {
+                        folded.base = Some(base);
+                        is_changed = true;
+                    }
                     None => self.report.too_long += 1,
                 }
             }
@@ -388,7 +410,7 @@ impl<'r> Folder<'r> {
             folded.set_packs(&packs);
             epochs.push(folded);
         }
-        Ok(is_thinned)
+        Ok(is_changed)
     }
 
     /// Stores what is left of an epoch, together with the last layers that aren't much longer: so
@@ -420,32 +442,6 @@ impl<'r> Folder<'r> {
     fn base_of(&self, epoch: Epoch) -> Option<&Base> {
         let folded = self.base.epochs.iter().find(|folded| folded.epoch == epoch);
         folded.and_then(|folded| folded.base.as_ref())
-    }
-
-    /// Makes the base of an epoch at its end; `None` where it would hold too much.
-    async fn make_base(
-        &mut self,
-        folded: &FoldedEpoch,
-        lsn: Lsn,
-    ) -> Result<Option<Base>, FoldError> {
-        let (mut all, mut visible) = (LayerBuilder::default(), 0);
-        for entry in folded.needed(lsn) {
-            all.add_layer(&self.read_layer(folded.epoch, entry).await?);
-            // What is hidden already needn't be held until all is there.
-            if all.len() > 2 * visible + LOOKED_EXTENTS {
-                all.retain_visible(&folded.disks);
-                visible = all.len();
-            }
-            if self.folding.is_beyond(all.len()) {
-                return Ok(None);
-            }
-        }
-        all.retain_visible(&folded.disks);
-        let mut layers = Vec::new();
-        for layer in all.split(folded.epoch) {
-            layers.push(self.create_layer(layer).await?);
-        }
-        Ok(Some(Base { lsn, layers }))
     }
 }
 

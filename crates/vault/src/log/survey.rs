@@ -78,6 +78,12 @@ impl Survey {
         survey
     }
 
+    /// Of a log of which nothing is there.
+    #[must_use]
+    pub fn none(log: LogName) -> Self {
+        Self::of(log, PackNumber(0), BTreeMap::new())
+    }
+
     /// Adds what is known of how far the log was committed.
     pub fn state(&mut self, stated: Stated) {
         if stated > self.stated {

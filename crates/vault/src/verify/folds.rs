@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_model::{Counted, Epoch, LogName, Name, PackNumber};
+use tidegate_model::{Counted, Epoch, LogName, Name};
 
 use super::VerifyError;
 use super::indexes::{Pointer, leads};
@@ -44,7 +44,7 @@ impl Folds {
     /// Adds what they prove of the logs.
     pub fn state(&self, surveys: &mut BTreeMap<LogName, Survey>) {
         for folded in self.0.iter().flat_map(|(_, manifest)| &manifest.logs) {
-            let none = || Survey::of(folded.log.clone(), PackNumber(0), BTreeMap::new());
+            let none = || Survey::none(folded.log.clone());
             let survey = surveys.entry(folded.log.clone()).or_insert_with(none);
             survey.state(Stated::by_writer(folded.upto));
         }

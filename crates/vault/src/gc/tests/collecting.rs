@@ -31,8 +31,7 @@ const PATIENT: Collecting =
     Collecting { dry_run: false, patience: Duration::from_secs(3600), bytes_max: None };
 
 /// From the logs alone.
-const ANEW: Folding =
-    Folding { anew: true, base_extents_min: 1 << 12, keeping: None, limits: None };
+const ANEW: Folding = Folding { anew: true, ..Folding::DEFAULT };
 
 fn db() -> Name {
     "db-1".parse().unwrap()
