@@ -178,6 +178,8 @@ impl Feed for JournalFeed {
         let answers = welcome.features & FEATURE_HASHES != 0;
         self.notebook.change(|notes| {
             notes.epoch = welcome.epoch;
+            // From here on records go out.
+            notes.sent = None;
             if !answers && notes.copy_end.is_none() {
                 // What isn't compared yet is copied, now and after a kill.
                 notes.stands = Stands::Nothing;

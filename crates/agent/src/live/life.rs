@@ -156,7 +156,7 @@ impl Life {
             epoch: notebook.read().epoch,
             stands: notebook.read().stands,
             committed: opening.committed,
-            ever_sent: opening.recovered_to,
+            ever_sent: notebook.sent_before(opening.recovered_to)?,
             record_bytes_max: Some(CAPTURED_BYTES_MAX),
             window_bytes: settings.window_bytes,
         };

@@ -46,6 +46,10 @@ pub struct Notes {
     /// A resync was asked for: another incarnation follows.
     #[serde(default)]
     pub resync: bool,
+    /// No connection has sent a record beyond this one. `None` from a welcome on: then all that the journal
+    /// has may have been sent.
+    #[serde(default)]
+    pub sent: Option<Lsn>,
 }
 
 /// A disk as it was declared.
@@ -68,8 +72,19 @@ impl Notes {
             noted.map(|(lsn, disk)| NotedDisk { disk, declared: Lsn(lsn), bytes_copied: 0 });
         let (version, epoch, disks) = (VERSION, Epoch::NONE, noted.collect());
         let committed = Lsn::NONE;
-        let (copy_end, removed, resync) = (None, Vec::new(), false);
-        Self { version, incarnation, epoch, committed, stands, disks, copy_end, removed, resync }
+        let (copy_end, removed, resync, sent) = (None, Vec::new(), false, Some(Lsn::NONE));
+        Self {
+            version,
+            incarnation,
+            epoch,
+            committed,
+            stands,
+            disks,
+            copy_end,
+            removed,
+            resync,
+            sent,
+        }
     }
 
     /// What an incarnation that follows this one stands on, as far as this one knows.
@@ -95,7 +110,14 @@ impl Notes {
 #[derive(Debug)]
 pub struct Notebook {
     path: PathBuf,
-    notes: Mutex<Notes>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    notes: Notes,
+    /// Whether the file says the same.
+    written: bool,
 }
 
 impl Notebook {
@@ -121,7 +143,7 @@ impl Notebook {
             return Err(LiveError::NewerNotes { path: path.to_owned(), version });
         }
         match serde_json::from_slice(&bytes) {
-            Ok(notes) => Ok(Some(Self { path: path.to_owned(), notes: Mutex::new(notes) })),
+            Ok(notes) => Ok(Some(Self::holding(path, notes))),
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
@@ -138,13 +160,17 @@ impl Notebook {
     /// [`LiveError::File`].
     pub fn create(path: &Path, notes: Notes) -> Result<Self, LiveError> {
         write(path, &notes)?;
-        Ok(Self { path: path.to_owned(), notes: Mutex::new(notes) })
+        Ok(Self::holding(path, notes))
+    }
+
+    fn holding(path: &Path, notes: Notes) -> Self {
+        Self { path: path.to_owned(), held: Mutex::new(Held { notes, written: true }) }
     }
 
     /// The notes as they are now.
     #[must_use]
     pub fn read(&self) -> Notes {
-        self.lock().clone()
+        self.lock().notes.clone()
     }
 
     /// Changes the notes; they are durable when this returns. What changes nothing costs nothing.
@@ -152,12 +178,12 @@ impl Notebook {
     /// # Errors
     /// [`LiveError::File`]; nothing is changed then.
     pub fn change(&self, change: impl FnOnce(&mut Notes)) -> Result<(), LiveError> {
-        let mut notes = self.lock();
-        let mut new = notes.clone();
-        change(&mut new);
-        if new != *notes {
-            write(&self.path, &new)?;
-            *notes = new;
+        let mut held = self.lock();
+        let mut notes = held.notes.clone();
+        change(&mut notes);
+        if notes != held.notes || !held.written {
+            write(&self.path, &notes)?;
+            *held = Held { notes, written: true };
         }
         Ok(())
     }
@@ -176,9 +202,25 @@ impl Notebook {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Notes> {
+    /// The last LSN that any connection can have sent, at the start of an agent whose journal was recovered
+    /// up to `recovered_to`. It is noted, at once or with the next change, so that what this agent captures
+    /// without a server never counts as sent.
+    ///
+    /// # Errors
+    /// [`LiveError::File`]; a file system that is full is none, for the disks are served all the same.
+    pub fn sent_before(&self, recovered_to: Lsn) -> Result<Lsn, LiveError> {
+        let sent = {
+            let mut held = self.lock();
+            held.written &= held.notes.sent.is_some();
+            *held.notes.sent.get_or_insert(recovered_to)
+        };
+        self.change_if_room(|_| ())?;
+        Ok(sent)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // They are replaced as a whole, whoever panicked.
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
