@@ -220,10 +220,10 @@ fn unconnected(error: &ConnectError) -> String {
     error.to_string()
 }
 
-/// Whether the vault has of this incarnation what this agent didn't send: its folder was restored, or
-/// copied, and what it has captured since belongs to another history.
+/// Whether another agent has gone on with this incarnation, as far as what the vault has or as its sessions
+/// tell: this one's folder was restored, or copied, and what it has captured since is another history.
 const fn is_of_another(error: &SessionError) -> bool {
-    matches!(error, SessionError::Window(WindowError::NeverSent { .. }))
+    matches!(error, SessionError::Window(WindowError::NeverSent { .. }) | SessionError::Copied)
 }
 
 /// Whether the vault lacks what this incarnation goes on from; or another agent has taken its place, which
@@ -235,6 +235,7 @@ fn breaks_chain(error: &SessionError) -> bool {
         SessionError::Window(WindowError::Forgotten { .. }) => true,
         SessionError::Refused { code, .. } => matches!(*code, EPOCH | TAKEN_OVER),
         SessionError::Window(WindowError::NeverSent { .. })
+        | SessionError::Copied
         | SessionError::Protocol { .. }
         | SessionError::OtherEpoch { .. }
         | SessionError::SmallerRecords { .. } => false,

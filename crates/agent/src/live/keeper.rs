@@ -222,7 +222,7 @@ mod tests {
             retry: RetryPolicy::default(),
             clock: Arc::new(|| Micros(5)),
             boot: [1; 16],
-            new_incarnation: Arc::new(move || incarnation),
+            random: Arc::new(|| [4; 16]),
         };
         let notes = Notes::new(incarnation, Stands::Nothing, Vec::new());
         let notebook = Notebook::create(&settings.notes(), notes).unwrap();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tidegate_model::Token;
 use tidegate_nbd::serve::{self, Address, Offer, ServeSettings};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -149,14 +150,17 @@ impl Life {
         let Opened { journal, opening, notebook, taps, passing, goes_on, progress } = opened;
         let agent = Agent::new(settings.clone(), journal.clone(), notebook.clone(), taps, passing);
         let agent = Arc::new(agent);
+        notebook.begin_run(opening.recovered_to, Token::from_bytes((settings.random)()))?;
+        let notes = notebook.read();
         let stream = Stream {
             machine: settings.machine.clone(),
             vault: settings.vault,
             incarnation: opening.incarnation,
-            epoch: notebook.read().epoch,
-            stands: notebook.read().stands,
+            epoch: notes.epoch,
+            stands: notes.stands,
             committed: opening.committed,
-            ever_sent: notebook.sent_before(opening.recovered_to)?,
+            ever_sent: notes.sent.unwrap_or(opening.recovered_to),
+            tokens: notes.tokens,
             record_bytes_max: Some(CAPTURED_BYTES_MAX),
             window_bytes: settings.window_bytes,
         };

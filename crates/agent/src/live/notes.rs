@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Point};
+use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Point, Token};
 
 use super::error::LiveError;
 use crate::session::Stands;
@@ -20,6 +20,10 @@ use crate::session::Stands;
 const VERSION: u32 = 1;
 /// Longest file that is read: 64 disks with the longest names, and 64 that were removed.
 const NOTES_BYTES_MAX: u64 = 256 << 10;
+
+/// Most tokens that are noted. Where more runs than that had no welcome, and one of those in between had one
+/// that it didn't hear, the history is taken for another's: a resync for nothing.
+const TOKENS_MAX: usize = 32;
 
 /// What is noted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +54,10 @@ pub struct Notes {
     /// has may have been sent.
     #[serde(default)]
     pub sent: Option<Lsn>,
+    /// By which the epoch's last session is known to be this agent's: those of the last run that was welcomed,
+    /// and of those since, which may have been without having heard it.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
 }
 
 /// A disk as it was declared.
@@ -84,6 +92,7 @@ impl Notes {
             removed,
             resync,
             sent,
+            tokens: Vec::new(),
         }
     }
 
@@ -202,20 +211,24 @@ impl Notebook {
         }
     }
 
-    /// The last LSN that any connection can have sent, at the start of an agent whose journal was recovered
-    /// up to `recovered_to`. It is noted, at once or with the next change, so that what this agent captures
-    /// without a server never counts as sent.
+    /// Begins a run of an agent, whose journal was recovered up to `recovered_to`, and which is known by
+    /// `token`. That is noted, at once or with the next change: what it captures without a server never
+    /// counts as sent, and a session that it doesn't hear of as another's.
     ///
     /// # Errors
     /// [`LiveError::File`]; a file system that is full is none, for the disks are served all the same.
-    pub fn sent_before(&self, recovered_to: Lsn) -> Result<Lsn, LiveError> {
-        let sent = {
-            let mut held = self.lock();
-            held.written &= held.notes.sent.is_some();
-            *held.notes.sent.get_or_insert(recovered_to)
-        };
-        self.change_if_room(|_| ())?;
-        Ok(sent)
+    pub fn begin_run(&self, recovered_to: Lsn, token: Token) -> Result<(), LiveError> {
+        {
+            let Held { notes, written } = &mut *self.lock();
+            notes.sent.get_or_insert(recovered_to);
+            if notes.tokens.len() >= TOKENS_MAX {
+                // The first is of who was welcomed.
+                notes.tokens.remove(1);
+            }
+            notes.tokens.push(token);
+            *written = false;
+        }
+        self.change_if_room(|_| ()).map(drop)
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -270,6 +283,24 @@ mod tests {
         assert_eq!(read, book.read());
         assert_eq!(read.declared(Lsn(1)).len(), 1);
         assert_eq!(read.declared(Lsn(2))[1].number.get(), 3);
+    }
+
+    #[test]
+    fn the_runs_that_may_have_had_the_last_session_are_noted_and_not_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.json");
+        let book = Notebook::create(&path, notes()).unwrap();
+        let token = |number: usize| Token::from_bytes([u8::try_from(number).unwrap(); 16]);
+        for number in 0..2 * TOKENS_MAX {
+            book.begin_run(Lsn(number as u64), token(number)).unwrap();
+        }
+        let read = Notebook::open(&path).unwrap().unwrap().read();
+        assert_eq!((read.tokens.len(), read.sent), (TOKENS_MAX, Some(Lsn(0))));
+        assert_eq!(read.tokens[..2], [token(0), token(TOKENS_MAX + 1)]);
+        // It was welcomed, and may have sent all that there was at its end.
+        book.change(|notes| notes.sent = None).unwrap();
+        book.begin_run(Lsn(99), token(1)).unwrap();
+        assert_eq!(book.read().sent, Some(Lsn(99)));
     }
 
     #[test]

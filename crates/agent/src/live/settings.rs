@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_model::{DiskNumber, Incarnation, Name, VaultId};
+use tidegate_model::{DiskNumber, Name, VaultId};
 use tidegate_nbd::serve::Address;
 
 use super::drain::Server;
@@ -44,8 +44,8 @@ pub struct LiveSettings {
     pub clock: Clock,
     /// What tells one start of this host from another.
     pub boot: [u8; 16],
-    /// 16 random bytes, each time others: the life of a new journal.
-    pub new_incarnation: Arc<dyn Fn() -> Incarnation + Send + Sync>,
+    /// 16 random bytes, each time others: for the life of a new journal, and the agent's runs.
+    pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
 }
 
 /// A disk that is captured.

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tidegate_hrl::journal::{Birth, Change, Ending, JournalSettings, Opening};
 use tidegate_hrl::uring::UringStorage;
 use tidegate_model::{
-    Bookmark, BookmarkKind, Disk, Extent, Incarnation, Lsn, Micros, Point, Remedy,
+    Bookmark, BookmarkKind, Disk, Extent, Incarnation, Lsn, Micros, Point, Remedy, Token,
 };
 use tidegate_wire::{Begins, Hashes, RecordKind, RefusalCode};
 use tokio::sync::watch;
@@ -93,14 +93,18 @@ impl Scene {
         // What wasn't durable is gone, and was never sent.
         self.appended.truncate(journal.usage().last.0 as usize);
         let notebook = Arc::new(Notebook::open(&path).unwrap().unwrap());
+        let token = Token::from_bytes([self.random.below(256) as u8; 16]);
+        notebook.begin_run(opening.recovered_to, token).unwrap();
+        let notes = notebook.read();
         let stream = Stream {
             machine: "db-1".parse().unwrap(),
             vault: VAULT,
             incarnation: opening.incarnation,
-            epoch: notebook.read().epoch,
-            stands: notebook.read().stands,
+            epoch: notes.epoch,
+            stands: notes.stands,
             committed: opening.committed,
-            ever_sent: notebook.sent_before(opening.recovered_to).unwrap(),
+            ever_sent: notes.sent.unwrap(),
+            tokens: notes.tokens,
             record_bytes_max: Some(super::CAPTURED_BYTES_MAX),
             window_bytes: self.window_bytes,
         };

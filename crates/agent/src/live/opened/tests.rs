@@ -12,7 +12,7 @@ use crate::live::{Hooks, PassSettings};
 
 fn settings(folder: &Path, boot: u8) -> LiveSettings {
     static LIVES: AtomicU8 = AtomicU8::new(1);
-    let life = || Incarnation::from_bytes([LIVES.fetch_add(1, Ordering::Relaxed); 16]);
+    let life = || [LIVES.fetch_add(1, Ordering::Relaxed); 16];
     let (number, path) = (0.try_into().unwrap(), folder.join("disk"));
     let source = DiskSource::Tap { listen: "unix:/nowhere".parse().unwrap() };
     let disk = LiveDisk { number, path, source };
@@ -31,7 +31,7 @@ fn settings(folder: &Path, boot: u8) -> LiveSettings {
         retry: RetryPolicy::default(),
         clock: Arc::new(|| Micros(u64::MAX >> 1)),
         boot: [boot; 16],
-        new_incarnation: Arc::new(life),
+        random: Arc::new(life),
     }
 }
 
@@ -49,7 +49,8 @@ fn opened(folder: &Path, boot: u8, closes_disks: bool) -> (Incarnation, bool) {
 fn looked_at(folder: &Path, boot: u8) {
     let settings = settings(folder, boot);
     let storage = UringStorage::open(&settings.journal()).unwrap();
-    let birth = Birth { incarnation: (settings.new_incarnation)(), boot: settings.boot };
+    let incarnation = Incarnation::from_bytes((settings.random)());
+    let birth = Birth { incarnation, boot: settings.boot };
     let bounds = JournalSettings::of(settings.journal_bytes).unwrap();
     drop(Journal::open(storage, bounds, &birth, Box::new(|_| {})).unwrap());
 }

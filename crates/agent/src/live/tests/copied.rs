@@ -68,6 +68,44 @@ async fn of_two_copies_that_were_never_welcomed_one_has_the_epoch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_copies_one_goes_on_though_nothing_tells_them_apart_but_who_came_first() {
+    let mut scene = Scene::new(&[Mischief::default()], 3);
+    scene.lives(10).await;
+    let copy = scene.copy();
+    // What the first sends is on its way still.
+    scene.reach(&[Mischief { never_commits: true, ..Mischief::default() }]);
+    let (agent, _) = scene.open();
+    scene.append(&agent.journal, 10);
+    let vault = scene.servers[0].vault.clone();
+    let sent = async {
+        while vault.lock().unwrap().records.len() < scene.appended.len() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), sent).await.unwrap();
+    agent.kill().await;
+    scene.reach(&[Mischief::default()]);
+    let first = std::mem::replace(&mut scene.folder, copy);
+    scene.is_broken().await;
+    // The other one has lost its place by that, too.
+    scene.folder = first;
+    scene.is_broken().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_of_which_its_agent_never_heard_is_its_own() {
+    let mut scene = Scene::new(&[Mischief::default()], 4);
+    scene.lives(10).await;
+    scene.lives_alone(10).await;
+    // It was granted, and the agent killed before the welcome came.
+    let notes = Notebook::open(&scene.folder.path().join("notes.json")).unwrap().unwrap().read();
+    scene.servers[0].vault.lock().unwrap().token = notes.tokens.last().copied();
+    scene.lives_alone(10).await;
+    scene.lives(10).await;
+    scene.check();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lives_without_a_server_and_what_was_sent_before_a_kill_go_on() {
     let cut = Mischief { cut_below: Some(200_000), ..Mischief::default() };
     for seed in 0..6 {
