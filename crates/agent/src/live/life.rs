@@ -272,17 +272,18 @@ impl Life {
         halt.ask();
         let (ending, told) = (agent.clone(), progress);
         let settled = blocking(move || {
+            ending.close();
+            // While the disks are served: hooks and a pass's programs may take long, and use what lies on them.
+            for worker in [keeper, copier] {
+                // A panic was told of where it was.
+                let _ = worker.thread.join();
+            }
             // Together: a client that waits for its answer holds nobody else up.
             std::thread::scope(|scope| {
                 for server in servers {
                     scope.spawn(move || server.stop(SERVE_PATIENCE));
                 }
             });
-            ending.close();
-            for worker in [keeper, copier] {
-                // A panic was told of where it was.
-                let _ = worker.thread.join();
-            }
             for tap in &ending.taps {
                 tap.close()?;
             }
