@@ -4,6 +4,7 @@
 #![allow(clippy::cast_possible_truncation)] // tests run on 64 bits, with small numbers
 
 mod copied;
+mod silent;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -38,6 +38,8 @@ pub(crate) struct Mischief {
     pub(crate) refusal: Option<RefusalCode>,
     /// Takes records and commits none.
     pub(crate) never_commits: bool,
+    /// Answers no question.
+    pub(crate) answers_nothing: bool,
     /// Says after a reconnect that nothing is committed.
     pub(crate) forgets: bool,
 }
@@ -251,7 +253,9 @@ impl TestServer {
             Item::Message(Message::Record(record)) => self.receive(record, Vec::new()),
             Item::Message(Message::Hashes(question)) => {
                 self.session.question(&question).unwrap();
-                self.session.answer(answer(&question), &mut self.out);
+                if !self.mischief.answers_nothing {
+                    self.session.answer(answer(&question), &mut self.out);
+                }
             }
             Item::Message(Message::Bye) => {
                 self.session.bye().unwrap();
