@@ -13,7 +13,6 @@ use tidegate_agent::live::{
     self, Answer, BitmapSource, DiskSource, Hooks, LastPass, LiveDisk, LiveSettings, PassSettings,
     Request, Server, Serving,
 };
-use tidegate_model::Incarnation;
 use tidegate_vault::identity::Identity;
 
 use crate::cli::{
@@ -69,9 +68,7 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
         retry: RetryPolicy { seed, ..RetryPolicy::default() },
         clock: super::clock(),
         boot: boot_id()?,
-        new_incarnation: Arc::new(move || {
-            super::new_incarnation().unwrap_or(Incarnation::from_bytes(spare))
-        }),
+        random: Arc::new(move || super::random().unwrap_or(spare)),
     })
 }
 

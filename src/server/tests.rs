@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use tidegate_model::limits::PACK_CLOSE_BYTES_DEFAULT;
-use tidegate_model::{Bookmark, BookmarkKind, Epoch, Incarnation, Lsn, Micros, Name, PackNumber};
+use tidegate_model::{
+    Bookmark, BookmarkKind, Epoch, Incarnation, Lsn, Micros, Name, PackNumber, Token,
+};
 use tidegate_vault::keys::{Credential, PassphraseCost};
 use tidegate_vault::layout;
 use tidegate_vault::meta::{SessionRecord, list_sessions};
@@ -116,6 +118,7 @@ impl Machine {
             features: 0,
             begins: Begins::Copy,
             parent: None,
+            token: Token::NONE,
             machine: name.parse().unwrap(),
         };
         let (pipe, theirs) = tokio::io::duplex(64 << 10);

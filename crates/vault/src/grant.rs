@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt};
-use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
+use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point, Token};
 
 use crate::fold::newest_manifest;
 use crate::layout;
@@ -38,6 +38,8 @@ pub struct GrantRequest {
     pub machine: Name,
     /// The life of the agent's journal.
     pub incarnation: Incarnation,
+    /// By what it knows the session again.
+    pub token: Token,
     /// The epoch that it goes on with; [`Epoch::NONE`] for a new one.
     pub claimed: Epoch,
     /// What a new epoch begins with. Without any parent it begins with a copy all the same.
@@ -79,6 +81,9 @@ pub struct Grant {
     pub session: u64,
     /// How the epoch began.
     pub begins: Begins,
+    /// That of the epoch's session before this one; [`Token::NONE`] for its first. Who doesn't know it isn't
+    /// the agent that the epoch belongs to, but a copy of it.
+    pub before: Token,
 }
 
 /// What a request comes to.
@@ -165,10 +170,12 @@ async fn resume(
     if committed < request.acknowledged {
         committed = committed.max(chain.end_of_all().await?);
     }
+    let before = newest.as_ref().map_or(epoch.token, |newest| newest.token);
     let record = SessionRecord {
         epoch: epoch.epoch,
         number: newest.map_or(0, |newest| newest.number).saturating_add(1),
         incarnation: request.incarnation,
+        token: request.token,
         committed,
         log: request.log.clone(),
         pack: request.pack,
@@ -177,7 +184,7 @@ async fn resume(
     let put =
         meta::create_session(reader.store(), reader.ring(), &request.machine, &record).await?;
     let (session, begins) = (record.number, epoch.begins);
-    let granted = Grant { epoch: epoch.epoch, committed, session, begins };
+    let granted = Grant { epoch: epoch.epoch, committed, session, begins, before };
     Ok((put == Put::Created).then_some(granted))
 }
 
@@ -213,6 +220,7 @@ async fn begin(
     let record = EpochRecord {
         epoch,
         incarnation: request.incarnation,
+        token: request.token,
         parent,
         begins,
         log: request.log.clone(),
@@ -220,7 +228,8 @@ async fn begin(
         granted: request.now,
     };
     let put = meta::create_epoch(reader.store(), reader.ring(), &machine, &record).await?;
-    let granted = Grant { epoch, committed: Lsn::NONE, session: 0, begins };
+    let (committed, before) = (Lsn::NONE, Token::NONE);
+    let granted = Grant { epoch, committed, session: 0, begins, before };
     Ok((put == Put::Created).then_some(granted))
 }
 

@@ -171,6 +171,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_answered_before_nobody_answers_any_more_comes_first() {
+        let questions = Questions::default();
+        (0..3).for_each(|block| questions.ask(question(block)));
+        questions.welcomed(Answers::Blocks(BLOCK));
+        assert_eq!(questions.take(), Some(question(0)));
+        questions.answered(have(0, 1));
+        questions.welcomed(Answers::None);
+        let answers = [0, 1, 2].map(|_| questions.answer(SOON));
+        assert_eq!(answers, [have(0, 1), have(1, 0), have(2, 0)].map(Some));
+    }
+
+    #[test]
     fn where_other_blocks_are_compared_what_is_open_is_needed() {
         let questions = Questions::default();
         questions.welcomed(Answers::Blocks(BLOCK));
