@@ -20,6 +20,8 @@ use crate::store::Store;
 pub struct Needed {
     /// The manifests, by their numbers; those with higher ones are of others who fold meanwhile.
     pub manifests: BTreeSet<u64>,
+    /// The epochs that they tell of, but for removed ones.
+    pub epochs: BTreeSet<Epoch>,
     /// The layers.
     pub layers: BTreeSet<LayerId>,
     /// The packs in which bytes are kept.
@@ -68,6 +70,7 @@ impl Needed {
         let folded = manifest.logs.iter().map(|log| (log.log.clone(), (log.from, log.upto)));
         Self {
             manifests: BTreeSet::from([manifest.number]),
+            epochs: manifest.epochs.iter().map(|folded| folded.epoch).collect(),
             layers: manifest.epochs.iter().flat_map(layers_of).collect(),
             packs: packs.map(|(place, _)| place).collect(),
             folded: folded.collect(),
@@ -87,6 +90,7 @@ impl Needed {
     /// What either needs.
     fn and(mut self, other: Self) -> Self {
         self.manifests.extend(other.manifests);
+        self.epochs.extend(other.epochs);
         self.layers.extend(other.layers);
         self.packs.extend(other.packs);
         self.folded.retain(|log, (from, upto)| match other.folded.get(log) {

@@ -39,6 +39,10 @@ pub struct LogSeen {
     pub newest: Option<PackNumber>,
     /// Stored packs that count for nothing and never will: they lie beyond the tombstone.
     pub left_over: Ranges,
+    /// The first number that isn't there.
+    pub next: PackNumber,
+    /// The newest step that its newest pack states; 0 without one.
+    pub stated: u64,
     /// Whether it may grow.
     pub end: LogEnd,
 }
@@ -52,10 +56,6 @@ pub enum LogEnd {
     Last,
     /// It may.
     Open {
-        /// The newest step that its newest pack states.
-        stated: u64,
-        /// The first number that isn't there.
-        next: PackNumber,
         /// Whether its run began so lately that its owner may still be about to read the list.
         is_young: bool,
     },
@@ -133,6 +133,11 @@ pub struct Outcome {
     pub unknown: u64,
     /// Why nothing may be collected: a pack has records of a machine that nothing accounts for.
     pub unnamed: Option<(PackPlace, Name)>,
+    /// Why nothing may be collected: this log states a step, and there is none of that number.
+    pub lost_step: Option<(LogName, u64)>,
+    /// Why nothing may be collected: this pack was removed, and this machine needs it. What has folded
+    /// it is lost.
+    pub lost_fold: Option<(PackPlace, Name)>,
     /// Others collected all the time.
     pub contended: bool,
 }
@@ -155,6 +160,8 @@ pub struct Collection {
     /// It wants nothing more once it has deleted.
     ends: bool,
     tries: u32,
+    /// The newest step when a log stated a later one.
+    doubted: Option<u64>,
     outcome: Outcome,
 }
 
@@ -182,7 +189,8 @@ impl Collection {
             Answer::Fenced => Ask::Logs,
             Answer::Machines(machines) => {
                 self.machines = machines;
-                Ask::Pins
+                self.outcome.lost_fold = self.lost_fold();
+                if self.outcome.lost_fold.is_some() { self.give_up() } else { Ask::Pins }
             }
             Answer::Pins(pinned) => {
                 self.needs = Needs::default();
@@ -204,6 +212,16 @@ impl Collection {
 
     fn told_logs(&mut self, logs: BTreeMap<LogName, LogSeen>) -> Ask {
         self.logs = logs;
+        let beyond = self.logs.iter().find(|(_, seen)| seen.stated > self.collected.newest);
+        if let Some((log, seen)) = beyond {
+            let step = (log.clone(), seen.stated);
+            // Others may have created it since: then it is there when that is asked again.
+            if self.doubted.replace(self.collected.newest) == Some(self.collected.newest) {
+                self.outcome.lost_step = Some(step);
+                return self.give_up();
+            }
+            return Ask::Collected;
+        }
         let Some(list) = self.collected.open_list() else { return Ask::Machines };
         let waits: Vec<Waits> = waits(list, &self.logs).collect();
         if waits.is_empty() {
@@ -225,7 +243,9 @@ impl Collection {
         if self.collected.open_list().is_some() {
             let condemned = self.collected.condemned.places();
             return condemned
-                .filter(|place| needless(place) && !self.is_left_over(place))
+                .filter(|place| {
+                    needless(place) && !self.is_left_over(place) && self.is_stored(place)
+                })
                 .collect();
         }
         let stored = self.logs.iter().flat_map(|(log, seen)| {
@@ -255,9 +275,24 @@ impl Collection {
         newest.map(|(log, number)| PackPlace { log: log.clone(), number }).collect()
     }
 
-    /// Whether the pack lies beyond its log's tombstone: it counts for nothing, whatever it has.
+    /// Whether the pack lies beyond its log's tombstone: it counts for nothing, whatever it has; unless a
+    /// manifest names it all the same, as where a pack before it was lost.
     fn is_left_over(&self, place: &PackPlace) -> bool {
-        self.logs.get(&place.log).is_some_and(|log| log.left_over.has(place.number))
+        let beyond = self.logs.get(&place.log).is_some_and(|log| log.left_over.has(place.number));
+        beyond && !self.needs.packs.has(place)
+    }
+
+    fn is_stored(&self, place: &PackPlace) -> bool {
+        self.logs.get(&place.log).is_some_and(|log| log.packs.has(place.number))
+    }
+
+    /// Whether a condemned pack may go without a look into it: it counts for nothing, or has gone.
+    fn goes_unseen(&self, place: &PackPlace) -> bool {
+        let is_there = self
+            .logs
+            .get(&place.log)
+            .is_some_and(|log| log.packs.has(place.number) || log.left_over.has(place.number));
+        self.is_left_over(place) || !is_there && !self.needs.has(place)
     }
 
     fn told_indexes(&mut self, packs: Vec<(PackPlace, Vec<IndexEntry>)>) -> Ask {
@@ -282,17 +317,19 @@ impl Collection {
                 let mut removed = self.collected.removed.clone();
                 removed.add_all(&sieved.passed);
                 let condemned = self.collected.condemned.places();
-                let left_over = condemned.filter(|place| self.is_left_over(place));
-                left_over.for_each(|place| removed.add(&place));
+                let unseen = condemned.filter(|place| self.goes_unseen(place));
+                unseen.for_each(|place| removed.add(&place));
                 removed
             }
             None if self.condemned => return self.end(),
             None => {
                 let mut condemned = sieved.passed;
-                for (log, seen) in &self.logs {
-                    let left = seen.left_over.runs();
-                    left.for_each(|(first, last)| condemned.add_range(log, first, last));
-                }
+                let left_over = self.logs.iter().flat_map(|(log, seen)| {
+                    let numbers = seen.left_over.runs().flat_map(|(first, last)| first.0..=last.0);
+                    numbers.map(|number| PackPlace { log: log.clone(), number: PackNumber(number) })
+                });
+                let left_over = left_over.filter(|place| self.is_left_over(place));
+                left_over.for_each(|place| condemned.add(&place));
                 condemned
             }
         };
@@ -322,6 +359,23 @@ impl Collection {
         Ask::Delete(step.packs)
     }
 
+    /// A pack that was removed, and that a machine needs which hasn't folded it.
+    fn lost_fold(&self) -> Option<(PackPlace, Name)> {
+        self.machines.iter().find_map(|(machine, seen)| {
+            seen.root.tails.iter().find_map(|(log, first)| {
+                let number = self.collected.removed.of(log)?.next(*first)?;
+                // What lay beyond a tombstone nobody needed.
+                let counted = self.logs.get(log).is_none_or(|log| number < log.next);
+                counted.then(|| (PackPlace { log: log.clone(), number }, machine.clone()))
+            })
+        })
+    }
+
+    /// Ends without touching anything: what is stored contradicts itself.
+    const fn give_up(&self) -> Ask {
+        Ask::Nothing
+    }
+
     /// Ends with what others may have left.
     fn end(&mut self) -> Ask {
         self.ends = true;
@@ -340,8 +394,8 @@ struct Waits {
 /// The logs that may still refer to what `list` condemns.
 fn waits(list: u64, logs: &BTreeMap<LogName, LogSeen>) -> impl Iterator<Item = Waits> + '_ {
     logs.iter().filter_map(move |(log, seen)| match seen.end {
-        LogEnd::Open { stated, next, is_young } if stated < list => {
-            Some(Waits { log: log.clone(), next, is_young })
+        LogEnd::Open { is_young } if seen.stated < list => {
+            Some(Waits { log: log.clone(), next: seen.next, is_young })
         }
         _ => None,
     })

@@ -1,6 +1,6 @@
 //! Why garbage couldn't be collected.
 
-use tidegate_model::{Name, Remedy};
+use tidegate_model::{LogName, Name, Remedy};
 
 use crate::log::{LogError, PackPlace};
 use crate::meta::MetaError;
@@ -42,6 +42,26 @@ pub enum GcError {
         /// What they may take.
         bytes_max: u64,
     },
+    /// The newest steps are gone: what they had removed nobody can tell.
+    #[error(
+        "nothing is collected: log {log} has read gc/{step:020}, and that isn't there; bring it back from a copy of the vault"
+    )]
+    LostStep {
+        /// The log.
+        log: LogName,
+        /// The step.
+        step: u64,
+    },
+    /// The manifests that had folded what was removed are gone.
+    #[error(
+        "nothing is collected: {machine} needs {pack}, which was removed when newer manifests of it had folded that; they aren't there, bring them back from a copy of the vault"
+    )]
+    LostFold {
+        /// The pack.
+        pack: PackPlace,
+        /// The machine.
+        machine: Name,
+    },
     /// A pack has records of a machine that nothing accounts for.
     #[error(
         "nothing is collected: {pack} has records of {machine} that no session names and no manifest has folded; `tidegate verify` tells more"
@@ -63,7 +83,7 @@ impl GcError {
             Self::Meta(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
             Self::TooLong { .. } | Self::TooMuch { .. } => Remedy::Refuse,
-            Self::Unnamed { .. } => Remedy::Repair,
+            Self::Unnamed { .. } | Self::LostStep { .. } | Self::LostFold { .. } => Remedy::Repair,
         }
     }
 }

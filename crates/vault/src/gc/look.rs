@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use tidegate_model::{LogName, Micros, Name, PackNumber, RunId};
+use tidegate_model::{Epoch, LogName, Micros, Name, PackNumber, RunId};
 
 use super::collection::{LogEnd, LogSeen};
 use super::error::GcError;
@@ -72,23 +72,23 @@ impl<'r> Look<'r> {
         survey.counted.packs.iter().for_each(|number| packs.add(*number, *number));
         let newest = survey.counted.packs.last().copied();
         let is_young = self.young.contains(&survey.log.id.run);
-        let open = |stated| LogEnd::Open { stated, next, is_young };
-        let end = match newest {
-            _ if survey.tombstone == Some(next) => LogEnd::Fenced,
-            None => open(0),
+        let open = LogEnd::Open { is_young };
+        let (stated, end) = match newest {
+            None => (0, open),
             Some(number) => match self.reader.pack(&survey.place(number)).await {
-                Ok(pack) if pack.index.last => LogEnd::Last,
-                Ok(pack) => open(pack.index.condemned_list),
+                Ok(pack) if pack.index.last => (pack.index.condemned_list, LogEnd::Last),
+                Ok(pack) => (pack.index.condemned_list, open),
                 // Nobody can tell what it says: it is waited for.
-                Err(error) if error.is_damage() => open(0),
+                Err(error) if error.is_damage() => (0, open),
                 Err(error) => return Err(error.into()),
             },
         };
+        let end = if survey.tombstone == Some(next) { LogEnd::Fenced } else { end };
         if end == LogEnd::Fenced {
             let beyond = survey.counted.leftovers.iter().filter(|number| **number > next);
             beyond.for_each(|number| left_over.add(*number, *number));
         }
-        Ok(LogSeen { packs, newest, left_over, end })
+        Ok(LogSeen { packs, newest, left_over, next, stated, end })
     }
 
     /// Every machine.
@@ -105,7 +105,21 @@ impl<'r> Look<'r> {
 
     async fn machine(&mut self, machine: &Name) -> Result<Option<MachineSeen>, GcError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
+        let removed = meta::removed_upto(store, ring, machine).await?;
+        let named = self.newest_named(machine).await?;
+        if removed > Epoch::NONE
+            && named <= removed
+            && self.pinned_numbers(machine, Micros(0)).await?.is_empty()
+        {
+            // Whatever has become of its records.
+            return Ok(Some(MachineSeen { removed, ..MachineSeen::default() }));
+        }
         let epochs = whole(meta::list_epochs(store, ring, machine).await?)?;
+        let newest = epochs.last().map_or(Epoch::NONE, |record| record.epoch);
+        if newest < named {
+            let path = layout::epoch(machine, named);
+            return Err(MetaError::Missing { path }.into());
+        }
         if epochs.is_empty() {
             return Ok(None);
         }
@@ -116,15 +130,32 @@ impl<'r> Look<'r> {
         let sessions = Records { whole: sessions, damaged: Vec::new() };
         let mut history = MachineHistory::new(machine.clone(), records(epochs), sessions);
         self.histories.insert(machine.clone(), history.clone());
-        history.remove_upto(meta::removed_upto(store, ring, machine).await?);
+        history.remove_upto(removed);
         if history.is_gone() {
-            return Ok(Some(MachineSeen { gone: history.gone, ..MachineSeen::default() }));
+            return Ok(Some(MachineSeen { removed, ..MachineSeen::default() }));
         }
         let needed = needed(store, ring, machine).await?;
         history.let_go(needed.iter().flat_map(|needed| &needed.gone));
         let root = Root::of(&history.logs(), needed.as_ref());
         let folded = needed.as_ref().map(folded_by).unwrap_or_default();
-        Ok(Some(MachineSeen { root, folded, gone: history.gone, committed }))
+        Ok(Some(MachineSeen { root, folded, removed, gone: history.gone, committed }))
+    }
+
+    /// The highest epoch that anything of a machine names: its record must be there.
+    async fn newest_named(&self, machine: &Name) -> Result<Epoch, GcError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let mut named = meta::epoch_numbers(store, machine).await?.into_iter().max();
+        let mut listed = store.list(&layout::sessions(machine), None);
+        while let Some(object) = listed.try_next().await? {
+            named = named.max(layout::parse_session(machine, &object.path).map(|(epoch, _)| epoch));
+        }
+        let folded = match needed(store, ring, machine).await {
+            Ok(needed) => needed.and_then(|needed| needed.epochs.last().copied()),
+            // Told where it matters.
+            Err(error) if error.is_damage() => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(named.max(folded).unwrap_or_default())
     }
 
     /// What those need who have pinned a manifest; pins from before `oldest` are deleted.
@@ -166,7 +197,7 @@ impl<'r> Look<'r> {
         oldest: Micros,
     ) -> Result<BTreeSet<u64>, GcError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        let (mut numbers, mut read) = (BTreeSet::new(), BTreeSet::new());
+        let (mut numbers, mut read, mut is_listed) = (BTreeSet::new(), BTreeSet::new(), false);
         loop {
             let listed: Vec<_> = store.list(&layout::pins(machine), None).try_collect().await?;
             let mut is_whole = true;
@@ -182,7 +213,9 @@ impl<'r> Look<'r> {
                     }
                 }
             }
-            if is_whole {
+            // What goes while a directory is listed isn't seen at all: two listings, one after the other,
+            // see the one or the other.
+            if is_whole && std::mem::replace(&mut is_listed, true) {
                 return Ok(numbers);
             }
         }

@@ -41,11 +41,20 @@ pub struct MachineSeen {
     pub root: Root,
     /// The packs that are folded.
     pub folded: PackSet,
-    /// The epochs of which nothing is kept any more, or that were removed.
+    /// Up to this epoch all were removed.
+    pub removed: Epoch,
+    /// The epochs of which nothing is kept any more.
     pub gone: BTreeSet<Epoch>,
     /// Up to where the newest session of each epoch states that the vault has it: what a server is
     /// told without looking into a log.
     pub committed: BTreeMap<Epoch, Lsn>,
+}
+
+impl MachineSeen {
+    /// Whether nothing of an epoch is needed any more.
+    pub(super) fn has_let_go(&self, epoch: Epoch) -> bool {
+        epoch <= self.removed || self.gone.contains(&epoch)
+    }
 }
 
 /// The packs that are folded.

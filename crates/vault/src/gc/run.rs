@@ -88,8 +88,15 @@ async fn collect_packs(
         ask = collection.told(answer);
     }
     let report = CollectReport { outcome: collection.outcome(), ..collector.report };
-    match report.outcome.unnamed.clone() {
-        Some((pack, machine)) => Err(GcError::Unnamed { pack, machine }),
+    let Outcome { unnamed, lost_step, lost_fold, .. } = report.outcome.clone();
+    if let Some((pack, machine)) = unnamed {
+        return Err(GcError::Unnamed { pack, machine });
+    }
+    if let Some((log, step)) = lost_step {
+        return Err(GcError::LostStep { log, step });
+    }
+    match lost_fold {
+        Some((pack, machine)) => Err(GcError::LostFold { pack, machine }),
         None => Ok(report),
     }
 }
@@ -159,14 +166,18 @@ impl Collector<'_> {
     /// Closes logs. Where something is by now, that was there first.
     async fn fence(&self, logs: Vec<(LogName, PackNumber)>) -> Result<(), GcError> {
         for (log, next) in logs {
-            let tombstone = self.tombstone(&log, next)?;
-            let path = layout::pack(&log, next);
-            let put = self.look.reader.store().create(&path, tombstone).await?;
-            if put == Put::Created {
+            if self.fence_at(&log, next).await? == Put::Created {
                 tracing::warn!(%log, number = next.0, "a silent log was closed");
+                // Should its newest pack have been lost, its owner goes on behind that.
+                self.fence_at(&log, next.next()).await?;
             }
         }
         Ok(())
+    }
+
+    async fn fence_at(&self, log: &LogName, number: PackNumber) -> Result<Put, GcError> {
+        let tombstone = self.tombstone(log, number)?;
+        Ok(self.look.reader.store().create(&layout::pack(log, number), tombstone).await?)
     }
 
     fn tombstone(&self, log: &LogName, number: PackNumber) -> Result<Bytes, MetaError> {

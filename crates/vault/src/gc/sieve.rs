@@ -64,19 +64,19 @@ impl Sieve {
         machines: &BTreeMap<Name, MachineSeen>,
     ) {
         let has_gone = |entry: &&IndexEntry| {
-            machines.get(&entry.machine).is_some_and(|seen| seen.gone.contains(&entry.epoch))
+            machines.get(&entry.machine).is_some_and(|seen| seen.has_let_go(entry.epoch))
         };
         let entries: Vec<_> = entries.iter().filter(|entry| !has_gone(entry)).collect();
         let known: Vec<_> = entries
             .iter()
             .filter_map(|entry| Some((*entry, machines.get(&entry.machine)?)))
             .collect();
-        if known.len() < entries.len() {
-            self.sieved.unknown += 1;
-            return;
-        }
         if let Some((entry, _)) = known.iter().find(|(_, seen)| !seen.folded.has(&place)) {
             self.sieved.unnamed.get_or_insert((place, entry.machine.clone()));
+            return;
+        }
+        if known.len() < entries.len() {
+            self.sieved.unknown += 1;
             return;
         }
         let last = |(entry, seen): &&(&IndexEntry, &MachineSeen)| {

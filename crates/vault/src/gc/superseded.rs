@@ -91,9 +91,13 @@ async fn kept(
 ) -> Result<Needed, GcError> {
     let (store, ring) = (reader.store(), reader.ring());
     let last = meta::epoch_numbers(store, machine).await?.into_iter().max();
-    let mut kept = match last.is_some_and(|last| last > removed) {
-        true => needed(store, ring, machine).await?.unwrap_or_default(),
-        false => Needed::default(),
+    let is_removed = removed > Epoch::NONE && last.is_none_or(|last| last <= removed);
+    let needed = needed(store, ring, machine).await?.unwrap_or_default();
+    // Of one that was removed whole nothing is read any more; but where a manifest has later epochs, it is
+    // their records that are gone.
+    let mut kept = match is_removed && needed.epochs.is_empty() {
+        true => Needed::default(),
+        false => needed,
     };
     kept.manifests.insert(newest);
     Ok(kept)

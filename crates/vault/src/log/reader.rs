@@ -15,7 +15,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::cache::ByteCache;
 use super::survey::INDEXES_AHEAD;
 use super::{LogError, PackPlace};
+use crate::fold::is_superseded;
 use crate::gc::{Collected, read_collected};
+use crate::layout;
 use crate::pack::{
     Envelope, FrameEntry, HEADER_BYTES, PackBlocks, PackError, PackHeader, PackIndex, PackKind,
     PackSummary, Record, SEALED_INDEX_BYTES_MAX, open_blocks, open_index, open_summary,
@@ -425,9 +427,15 @@ impl LogReader {
 
     /// Why a pack isn't there: what was collected is no loss.
     async fn absent(&self, place: &PackPlace) -> LogError {
-        match self.collected(true).await {
-            Ok(collected) if collected.removed.has(place) => LogError::Collected(place.clone()),
-            Ok(_) => LogError::Missing(place.clone()),
+        let was_collected = match layout::is_dense(&place.log) {
+            true => is_superseded(self.store(), &place.log.node, place.number.0)
+                .await
+                .map_err(LogError::from),
+            false => self.collected(true).await.map(|collected| collected.removed.has(place)),
+        };
+        match was_collected {
+            Ok(true) => LogError::Collected(place.clone()),
+            Ok(false) => LogError::Missing(place.clone()),
             Err(error) => error,
         }
     }

@@ -280,11 +280,13 @@ impl LogReader {
         self.ask_for_missing(survey).await
     }
 
-    /// Looks whether what seems to be missing was removed as garbage. As long as nothing is, and
-    /// nothing was, this costs nothing.
+    /// Looks whether what seems to be missing was removed as garbage. As long as nothing is, what was
+    /// known before will do.
     async fn excuse(&self, survey: &mut Survey) -> Result<(), LogError> {
         for fresh in [false, true] {
-            if survey.counted.missing.is_empty() && survey.counted.leftovers.is_empty() {
+            let seems_whole =
+                survey.counted.missing.is_empty() && survey.counted.leftovers.is_empty();
+            if seems_whole && fresh {
                 return Ok(());
             }
             let collected = self.collected(fresh).await?;

@@ -121,6 +121,7 @@ mod tests {
             // Its agent can't go on as if nothing were, but begin anew.
             let log = TestLog::new(&vault, 2);
             let request = GrantRequest {
+                token: Token::NONE,
                 machine: db.clone(),
                 incarnation: Incarnation::from_bytes([5; 16]),
                 claimed: Epoch(1),

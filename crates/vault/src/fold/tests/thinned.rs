@@ -247,6 +247,7 @@ fn no_epoch_is_granted_that_goes_on_from_what_isnt_kept() {
         let log = TestLog::new(&vault, 9);
         let granted = async |lsn| {
             let request = GrantRequest {
+                token: Token::NONE,
                 machine: db(),
                 incarnation: Incarnation::from_bytes([8; 16]),
                 claimed: Epoch::NONE,

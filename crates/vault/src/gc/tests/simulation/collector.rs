@@ -116,14 +116,12 @@ fn logs(world: &World) -> BTreeMap<LogName, LogSeen> {
             Some((_, pack)) if pack.last => LogEnd::Last,
             _ if world.broken == Broken::WaitsForNobody => LogEnd::Last,
             None if world.broken == Broken::ForgetsEmptyLogs => LogEnd::Last,
-            _ => LogEnd::Open {
-                stated: newest.map_or(0, |(_, pack)| pack.stated),
-                next: PackNumber(next),
-                is_young: false,
-            },
+            _ => LogEnd::Open { is_young: false },
         };
+        let stated = newest.map_or(0, |(_, pack)| pack.stated);
         let newest = newest.map(|(number, _)| PackNumber(number));
-        seen.insert(name.clone(), LogSeen { packs, newest, left_over, end });
+        let next = PackNumber(next);
+        seen.insert(name.clone(), LogSeen { packs, newest, left_over, next, stated, end });
     }
     seen
 }
@@ -152,7 +150,8 @@ fn machines(world: &World) -> BTreeMap<Name, MachineSeen> {
         };
         let committed = BTreeMap::from([(Epoch(1), stated)]);
         let (root, gone) = (root(world, machine, number), BTreeSet::new());
-        let seen = MachineSeen { root, folded, gone, committed };
+        let removed = Epoch::NONE;
+        let seen = MachineSeen { root, folded, removed, gone, committed };
         (machine_name(machine), seen)
     });
     seen.collect()
