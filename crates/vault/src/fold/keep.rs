@@ -9,13 +9,14 @@ use futures::{StreamExt, stream};
 use tidegate_model::{Epoch, Lsn, Micros};
 
 use super::FoldError;
-use super::fate::{Fate, fates};
-use super::manifest::{FoldedEpoch, LayerEntry, Needs, sizes_of};
+use super::fate::{Fate, fates, lacks_parent};
+use super::manifest::{FoldedEpoch, LayerEntry, Manifest, Needs, sizes_of};
+use super::objects::manifest_before;
 use super::run::Folder;
 use super::thin::{Outcome, Thinning};
-use crate::chain::{Loss, Retained};
+use crate::chain::{Loss, MachineHistory, Retained};
 use crate::layout;
-use crate::log::PackPlace;
+use crate::log::{LogReader, PackPlace};
 use crate::meta::MetaError;
 use crate::points::MachinePoints;
 use crate::retention::{AgedPoint, Policy};
@@ -27,6 +28,26 @@ pub struct Keeping {
     pub policy: Policy,
     /// Now, by the store's clock.
     pub now: Micros,
+}
+
+/// The manifest before the newest one, where that let go what an epoch continues: the epoch was granted
+/// while it was made. Both are there until two more are.
+pub(super) async fn goes_back_to(
+    reader: &LogReader,
+    history: &MachineHistory,
+    newest: u64,
+    manifest: Option<&Manifest>,
+) -> Result<Option<Manifest>, FoldError> {
+    if !manifest.is_some_and(|manifest| lacks_parent(manifest, history)) {
+        return Ok(None);
+    }
+    let (store, ring, machine) = (reader.store(), reader.ring(), &history.machine);
+    let before = manifest_before(store, ring, machine, newest).await?;
+    let before = before.filter(|before| !lacks_parent(before, history));
+    if before.is_some() {
+        tracing::info!(%machine, "an epoch continues what was let go meanwhile: it is kept again");
+    }
+    Ok(before)
 }
 
 impl Folder<'_> {

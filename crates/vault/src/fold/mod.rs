@@ -40,6 +40,7 @@ mod needed;
 mod objects;
 mod run;
 mod thin;
+mod unnamed;
 mod visible;
 
 #[cfg(test)]

@@ -10,13 +10,12 @@ use super::FoldError;
 use super::ages::stored_times;
 use super::fate::Fate;
 use super::gather::{Gatherer, LogGather};
-use super::keep::Keeping;
+use super::keep::{Keeping, goes_back_to};
 use super::layer::{LAYER_EXTENTS_MAX, LOOKED_EXTENTS, Layer, LayerBuilder};
 use super::limits::FoldLimits;
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
-use super::objects::{
-    Newest, create_layer, create_manifest, newest_manifest, newest_number, read_layer,
-};
+use super::objects::{Newest, create_layer, newest_manifest, newest_number, read_layer};
+use super::unnamed::create_and_sweep;
 use crate::chain::{Loss, MachineHistory};
 use crate::gc::{Collected, PackSet, Pin};
 use crate::log::{LogError, LogReader, PackRead};
@@ -161,6 +160,8 @@ pub(super) struct Folder<'r> {
     pub(super) referred: Referred,
     /// The number of the newest manifest.
     newest: u64,
+    /// Whether what is gone on from is the one before, for the newest let go what an epoch continues.
+    goes_back: bool,
     /// What nothing may refer to that is folded from the logs alone: no manifest has kept it.
     collected: Option<Arc<Collected>>,
     gatherer: Gatherer,
@@ -182,6 +183,12 @@ impl<'r> Folder<'r> {
         let mut manifest = newest.manifest.clone().filter(|_| !folding.anew);
         let read = |fold| MachineHistory::read_beyond(reader, machine, fold, |_| ());
         let mut history = read(manifest.clone()).await?;
+        let before = goes_back_to(reader, &history, newest.number, manifest.as_ref()).await?;
+        let goes_back = before.is_some();
+        if goes_back {
+            manifest = before;
+            history = read(manifest.clone()).await?;
+        }
         if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
             manifest = None;
             history = read(None).await?;
@@ -204,6 +211,7 @@ impl<'r> Folder<'r> {
             folding,
             gatherer: Gatherer::new(machine, &ends, &base, &history.gone),
             newest: newest.number,
+            goes_back,
             collected,
             referred: Referred::default(),
             logs: base.logs.clone(),
@@ -322,7 +330,7 @@ impl<'r> Folder<'r> {
             runs.map(|(first, last)| last.0 - first.0 + 1).sum()
         };
         self.report.records = records(&epochs).saturating_sub(records(&self.base.epochs));
-        let is_thinned = self.keep(&mut epochs).await?;
+        let is_thinned = self.keep(&mut epochs).await? || self.goes_back;
         if self.report.packs == 0 && self.report.records == 0 && !is_thinned {
             return Ok(Some(self.report));
         }
@@ -331,7 +339,7 @@ impl<'r> Folder<'r> {
         let gone = self.history.gone.iter().copied().collect();
         let manifest = Manifest { number, logs: self.logs, epochs, gone, usage };
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        let put = create_manifest(store, ring, machine, &manifest).await?;
+        let put = create_and_sweep(store, ring, machine, &manifest).await?;
         self.report.manifest = number;
         Ok((put == Put::Created).then_some(self.report))
     }

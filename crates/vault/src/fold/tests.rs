@@ -3,7 +3,9 @@
 mod bytes;
 mod cost;
 mod damage;
+mod kept;
 mod limited;
+mod meeting;
 mod saga;
 mod thinned;
 mod trimmed_saga;

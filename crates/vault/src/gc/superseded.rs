@@ -4,7 +4,7 @@
 //! gone and takes the newest. And a new manifest names layers of those that count, or its own.
 //!
 //! Layers go before the manifest that names them: after a crash they are found again by it. Layers that no
-//! manifest ever named, of a fold that was killed, aren't found. The newest manifest stays also where all
+//! manifest ever named, of a fold that was killed, are found by the next fold. The newest manifest stays also where all
 //! of its machine was removed, so that no number is used twice.
 
 use std::collections::BTreeSet;

@@ -9,7 +9,7 @@ use super::thinned::{hourly, keeping, manifest, offered, thinned};
 use super::*;
 use crate::fold::{FoldLimits, TooMuch};
 
-fn limits() -> FoldLimits {
+pub(super) fn limits() -> FoldLimits {
     FoldLimits::within(FoldLimits::BYTES_MIN).unwrap()
 }
 
