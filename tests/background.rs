@@ -36,6 +36,18 @@ fn told(server: &Server) -> Value {
     report["maintenance"].clone()
 }
 
+/// How far each of a server's threads yields to others, by its name.
+fn niceness(server: &Server) -> Vec<(String, i32)> {
+    let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs");
+    let nice = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+        // The 19th field, of which the third comes behind the name.
+        Some((name.to_owned(), rest.split_whitespace().nth(16)?.parse().ok()?))
+    };
+    threads.flatten().filter_map(nice).collect()
+}
+
 fn rounds(server: &Server) -> u64 {
     told(server)["rounds"].as_u64().expect("a number")
 }
@@ -95,6 +107,8 @@ fn a_server_folds_lets_go_and_deletes_by_itself() {
     wait_until("that what nothing needs is deleted", || packs.iter().any(|pack| !pack.exists()));
     assert_eq!(failures(&server), [Value::Null; 0]);
     site.assert_recovers("db", 0, &db);
+    let (peak, bound) = (server.peak_memory_bytes(), server.memory_bound_bytes());
+    assert!(peak.is_some_and(|peak| peak <= bound), "{peak:?} of {bound}");
     server.stop().success();
     site.verify();
 }
@@ -210,6 +224,10 @@ fn who_shall_not_maintain_or_cant_says_so() {
     assert_eq!(told(&enough)["state"], "waiting");
     assert_eq!(enough.announced()["maintenance"]["seconds"], 7200);
     assert!(enough.memory_term_bytes("maintenance") >= 256 * MIB);
+    let threads = niceness(&enough);
+    let lowest = threads.iter().filter(|(_, nice)| *nice == 19);
+    assert!(lowest.clone().count() > 0 && lowest.clone().all(|(name, _)| name == "maintenance"));
+    assert!(threads.iter().all(|(name, nice)| name != "maintenance" || *nice == 19), "{threads:?}");
     enough.signal(Signal::TERM);
     enough.wait(Duration::from_secs(60)).success();
 }
