@@ -173,6 +173,11 @@ async fn open(args: &VaultArgs) -> Result<Vault, Failure> {
     open_at(&args.vault, &args.credential, Access::Read).await
 }
 
+/// Opens a vault to read and, where that is allowed, to pin what is read.
+async fn open_to_pin(args: &VaultArgs) -> Result<Vault, Failure> {
+    open_at(&args.vault, &args.credential, Access::Write).await
+}
+
 /// Opens a vault.
 async fn open_at(
     location: &Location,

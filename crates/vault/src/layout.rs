@@ -26,6 +26,9 @@ pub const CLOCK: &str = "clock";
 
 /// Digits of a number: those of the largest.
 const DIGITS: usize = 20;
+/// The shard that no run has: by it the log of a dense pack is known. A run has shards below the number
+/// of its shards, which is no higher than this.
+const DENSE_SHARD: u16 = u16::MAX;
 
 /// Version `number` of the keys.
 #[must_use]
@@ -57,9 +60,12 @@ pub fn node(node: &Name) -> String {
     format!("{LOGS}/{node}")
 }
 
-/// The folder of a log.
+/// The folder of a log, or of a machine's dense packs.
 #[must_use]
 pub fn log(log: &LogName) -> String {
+    if is_dense(log) {
+        return dense(&log.node);
+    }
     format!("{LOGS}/{}/{}-{}", log.node, log.id.run, log.id.shard)
 }
 
@@ -73,10 +79,37 @@ pub fn parse_log(folder: &str) -> Option<LogName> {
     (log(&name) == folder).then_some(name)
 }
 
-/// A pack.
+/// A pack, of a log or dense.
 #[must_use]
 pub fn pack(log_name: &LogName, number: PackNumber) -> String {
-    format!("{}/{:0DIGITS$}", log(log_name), number.0)
+    let run = if is_dense(log_name) { format!("-{}", log_name.id.run) } else { String::new() };
+    format!("{}/{:0DIGITS$}{run}", log(log_name), number.0)
+}
+
+/// The log that a dense pack of a machine has for itself.
+#[must_use]
+pub fn dense_log(machine: &Name, run: RunId) -> LogName {
+    LogName { node: machine.clone(), id: LogId { run, shard: DENSE_SHARD } }
+}
+
+/// Whether it is a dense pack's.
+#[must_use]
+pub const fn is_dense(log: &LogName) -> bool {
+    log.id.shard == DENSE_SHARD
+}
+
+/// The folder of a machine's dense packs.
+#[must_use]
+pub fn dense(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/dense")
+}
+
+/// The log and number of a dense pack of a machine.
+#[must_use]
+pub fn parse_dense(machine: &Name, path: &str) -> Option<(LogName, PackNumber)> {
+    let name = path.strip_prefix(&dense(machine))?.strip_prefix('/')?;
+    let (count, run) = name.split_once('-')?;
+    Some((dense_log(machine, run_id(run)?), PackNumber(number(count)?)))
 }
 
 /// The log and number of a pack.
@@ -275,6 +308,10 @@ mod tests {
         let id = LayerId::from_bytes([0xcd; 16]);
         assert_eq!(parse_layer(&machine, &layer(&machine, id)), Some(id));
         assert_eq!(parse_layer(&machine, &layer(&machine, id).to_uppercase()), None);
+        let dense = dense_log(&machine, log_name().id.run);
+        let path = pack(&dense, number);
+        assert_eq!(parse_dense(&machine, &path), Some((dense, number)));
+        assert_eq!((parse_pack(&path), parse_log(&path)), (None, None));
         let id = PinId::from_bytes([0xef; 16]);
         assert_eq!(parse_pin(&machine, &pin(&machine, id)), Some(id));
         assert_eq!(parse_step(&step(3)), Some(3));
@@ -291,6 +328,7 @@ mod tests {
             "log/n/abababababababababababababababab-07/00000000000000000000",
             "log/n/ABababababababababababababababab-7/00000000000000000000",
             "log/n/abababababababababababababababab-70000/00000000000000000000",
+            "log/n/abababababababababababababababab-65535/00000000000000000000",
             "log//abababababababababababababababab-7/00000000000000000000",
         ] {
             assert_eq!(parse_pack(path), None, "{path}");

@@ -28,6 +28,12 @@ pub enum FoldError {
         /// The machine.
         machine: Name,
     },
+    /// The record of a session was brought back: all is to be folded anew.
+    #[error("records of {machine} lie before what was folded of their log")]
+    BeginsBefore {
+        /// The machine.
+        machine: Name,
+    },
     /// The logs alone would give less than what was folded.
     #[error(
         "{machine} can't be folded from its logs alone: they no longer hold all that was folded, for what isn't kept was let go and collected, and only its newest manifests and their layers tell of the rest; bring those that are damaged back from a copy of the vault ('tidegate verify' names them)"
@@ -80,7 +86,16 @@ impl FoldError {
             Self::Meta(error) => error.remedy(),
             Self::Strayed { .. } | Self::Collected { .. } => Remedy::Repair,
             Self::TooLong { .. } | Self::TooMuch { .. } => Remedy::Refuse,
-            Self::Contended { .. } => Remedy::Retry,
+            Self::BeginsBefore { .. } | Self::Contended { .. } => Remedy::Retry,
+        }
+    }
+
+    /// Whether what is stored is wrong, or was when it was read.
+    pub(super) const fn is_damage(&self) -> bool {
+        match self {
+            Self::Log(error) | Self::History(HistoryError::Log(error)) => error.is_damage(),
+            Self::Meta(error) | Self::History(HistoryError::Meta(error)) => error.is_damage(),
+            _ => false,
         }
     }
 }

@@ -14,7 +14,8 @@ use tidegate_model::{
 
 use super::ages::ages;
 use super::layer::{LAYER_CLOSE_EXTENTS, Layer, LayerBuilder, LayerExtent, LayerSource};
-use super::manifest::{FoldedEpoch, FoldedUsage, Manifest, Need, Needs, sizes_of};
+use super::manifest::{FoldedEpoch, FoldedUsage, Manifest};
+use super::packs::{Need, Needs, sizes_of};
 use crate::chain::{Assembler, Chain, Trace, Traces};
 use crate::log::{PackPlace, PackRead};
 use crate::pack::{Content, MachineEntry, Record};
@@ -88,7 +89,7 @@ impl Gatherer {
         base.seed(machine, &mut traces);
         let growing = |(epoch, end): (&Epoch, &Lsn)| {
             let folded = base.epochs.iter().find(|folded| folded.epoch == *epoch);
-            let packs = folded.into_iter().flat_map(|folded| folded.kept_in());
+            let packs = folded.into_iter().flat_map(|folded| folded.layers_kept_in());
             let ages = folded.into_iter().flat_map(|folded| &folded.ages);
             let marks = folded.into_iter().flat_map(|folded| &folded.bookmarks);
             let growing = Growing {
@@ -215,10 +216,8 @@ impl Growing {
             let source = match bytes {
                 Bytes::Zero => LayerSource::Zero,
                 Bytes::Kept { place, frame, ordinal, checksum, name } => {
-                    let none = Need { first: record.lsn, last: record.lsn, bytes: 0, head: 0 };
-                    let need = self.packs.entry(PackPlace::clone(&place)).or_insert(none);
-                    need.first = record.lsn.min(need.first);
-                    need.last = record.lsn.max(need.last);
+                    let by = Need::by(record.lsn);
+                    self.packs.entry(PackPlace::clone(&place)).or_insert(by).add(record.lsn);
                     let pack = self.new.pack(&place);
                     LayerSource::Kept { pack, frame, ordinal, checksum, name }
                 }

@@ -10,8 +10,10 @@ use tidegate_model::{Epoch, Lsn, Micros};
 
 use super::FoldError;
 use super::fate::{Fate, fates, lacks_parent};
-use super::manifest::{FoldedEpoch, LayerEntry, Manifest, Needs, sizes_of};
-use super::objects::manifest_before;
+use super::layer::Layer;
+use super::manifest::{FoldedEpoch, LayerEntry, Manifest};
+use super::objects::{create_layer, manifest_before, read_layer};
+use super::packs::{Needs, sizes_of};
 use super::run::Folder;
 use super::thin::{Outcome, Thinning};
 use crate::chain::{Loss, MachineHistory, Retained};
@@ -191,5 +193,22 @@ impl Folder<'_> {
             }
         }
         Ok(())
+    }
+
+    pub(super) async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let entry = create_layer(store, ring, &self.history.machine, layer).await?;
+        self.report.layers += 1;
+        self.report.bytes += entry.bytes;
+        Ok(entry)
+    }
+
+    pub(super) async fn read_layer(
+        &self,
+        epoch: Epoch,
+        entry: LayerEntry,
+    ) -> Result<Layer, FoldError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        Ok(read_layer(store, ring, &self.history.machine, epoch, entry).await?)
     }
 }

@@ -7,7 +7,9 @@ use tidegate_model::{
     BlockName, Checksum, DiskNumber, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, PackNumber,
 };
 
+use super::dense::{Alive, NewPlace, RecordKey};
 use super::manifest::Declared;
+use super::packs::{Need, Needs};
 use super::visible;
 use crate::log::PackPlace;
 
@@ -69,6 +71,27 @@ pub enum LayerSource {
         /// Its name, when it is a whole block.
         name: Option<BlockName>,
     },
+}
+
+impl Layer {
+    /// Bytes of disks that its extents keep.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        let kept = self.extents.iter().filter(|entry| entry.source != LayerSource::Zero);
+        kept.map(|entry| entry.extent.length).sum()
+    }
+
+    /// Adds the packs that its extents need.
+    pub(super) fn add_needs(&self, needs: &mut Needs) {
+        for entry in &self.extents {
+            if let LayerSource::Kept { pack, .. } = entry.source {
+                let place = &self.packs[pack as usize];
+                match needs.get_mut(place) {
+                    Some(need) => need.add(entry.lsn),
+                    None => drop(needs.insert(place.clone(), Need::by(entry.lsn))),
+                }
+            }
+        }
+    }
 }
 
 impl LayerExtent {
@@ -151,6 +174,40 @@ impl LayerBuilder {
     /// declarations.
     pub fn retain_visible(&mut self, disks: &[Declared]) {
         visible::retain(&mut self.extents, |extent| extent, disks, |_| ());
+    }
+
+    /// The table of packs.
+    pub fn packs(&self) -> &[PackPlace] {
+        &self.packs
+    }
+
+    /// The kept records that its extents are, each once, in the order of their packs and frames.
+    pub fn alive(&self) -> Vec<Alive> {
+        let alive = |entry: &LayerExtent| {
+            let LayerExtent { extent, lsn, time, source } = *entry;
+            let LayerSource::Kept { pack, frame, ordinal, checksum, name } = source else {
+                return None;
+            };
+            Some(Alive { key: (pack, frame, ordinal), extent, lsn, time, checksum, name })
+        };
+        let mut alive: Vec<Alive> = self.extents.iter().filter_map(alive).collect();
+        alive.sort_by_key(|alive| (alive.key, alive.extent.disk, alive.extent.offset, alive.lsn));
+        alive.dedup_by_key(|alive| alive.key);
+        alive
+    }
+
+    /// Has extents name the places to which their records were copied.
+    pub fn move_kept(&mut self, moved: &HashMap<RecordKey, NewPlace>) {
+        let mut extents = std::mem::take(&mut self.extents);
+        for entry in &mut extents {
+            let LayerSource::Kept { pack, frame, ordinal, .. } = &mut entry.source else {
+                continue;
+            };
+            if let Some(new) = moved.get(&(*pack, *frame, *ordinal)) {
+                (*pack, *frame, *ordinal) = (self.pack(&new.place), new.frame, new.ordinal);
+            }
+        }
+        self.extents = extents;
     }
 
     /// The layers of all that was added, however much it is: one after another by place.

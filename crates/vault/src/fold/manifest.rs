@@ -11,9 +11,12 @@ use tidegate_model::{
 
 use super::ages::Age;
 use super::layer::LAYER_EXTENTS_MAX;
+use super::packs::{FoldedPack, Need, Needs, is_listed, list, listed};
 use crate::chain::{Chain, Retained, Trace, Traces};
 use crate::log::PackPlace;
-use crate::pack::PackHeader;
+
+/// What part of a base's bytes is written since when the next one is made: one in so many.
+const BASE_PART: u64 = 32;
 
 /// A machine's history, as far as it is folded, but for what its layers hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +82,16 @@ pub struct Base {
     pub lsn: Lsn,
     /// The layers, by place on the disks.
     pub layers: Vec<LayerEntry>,
+    /// The packs in which their bytes are kept. Where none is listed (as before there were dense packs),
+    /// those of the epoch are.
+    #[serde(default)]
+    pub packs: Vec<FoldedPack>,
+    /// The logs of those packs.
+    #[serde(default)]
+    pub pack_logs: Vec<LogName>,
+    /// More should have been copied into dense packs than one fold does: the next one goes on.
+    #[serde(default)]
+    pub unfinished: bool,
 }
 
 /// A bookmark.
@@ -116,44 +129,6 @@ pub struct Begin {
     pub lsn: Lsn,
 }
 
-/// A pack in which bytes are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoldedPack {
-    /// Its log: a place in [`FoldedEpoch::pack_logs`].
-    pub log: u32,
-    /// Its number.
-    pub pack: PackNumber,
-    /// The first record that needs it.
-    pub lsn: Lsn,
-    /// The last record that needs it.
-    pub last: Lsn,
-    /// Its size; 0 where it couldn't be read.
-    pub bytes: u64,
-    /// The size of its header and index together; 0 where it couldn't be read.
-    pub head: u32,
-}
-
-/// Why a pack is needed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Need {
-    /// The first record that needs it.
-    pub first: Lsn,
-    /// The last.
-    pub last: Lsn,
-    /// Its size; 0 where it couldn't be read.
-    pub bytes: u64,
-    /// The size of its header and index together; 0 where it couldn't be read.
-    pub head: u32,
-}
-
-/// Packs that are needed.
-pub(crate) type Needs = BTreeMap<PackPlace, Need>;
-
-/// The sizes of a pack, and of its header and index.
-pub(super) fn sizes_of(header: &PackHeader) -> (u64, u32) {
-    (header.object_bytes, u32::try_from(header.frames_begin()).unwrap_or(0))
-}
-
 /// A layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerEntry {
@@ -167,6 +142,9 @@ pub struct LayerEntry {
     pub extents: u32,
     /// Bytes of the object.
     pub bytes: u64,
+    /// Bytes of disks that its extents keep; 0 where that wasn't written.
+    #[serde(default)]
+    pub kept_bytes: u64,
 }
 
 /// What packs take of a machine; see `usage`.
@@ -281,17 +259,23 @@ impl FoldedEpoch {
     }
 
     /// Where a base is worth making: everything up to there is folded, and since the one before at
-    /// least `extents_min` extents were, and as many as that has.
+    /// least `extents_min` extents were. And as many as that has, so that layers are written anew
+    /// about twice; or [`BASE_PART`] of its bytes, so that a recovery doesn't read much more than that
+    /// of what was written over since. Or the one before was left unfinished.
     pub(super) fn next_base(&self, extents_min: u64) -> Option<Lsn> {
-        let extents = |layers: &[LayerEntry]| -> u64 {
-            layers.iter().map(|layer| u64::from(layer.extents)).sum()
+        let sums = |layers: &mut dyn Iterator<Item = &LayerEntry>| -> (u64, u64) {
+            layers.fold((0, 0), |(extents, bytes), layer| {
+                (extents + u64::from(layer.extents), bytes + layer.kept_bytes)
+            })
         };
-        let (before, lsn) =
-            self.base.as_ref().map_or((0, Lsn::NONE), |base| (extents(&base.layers), base.lsn));
-        let since: Vec<_> = self.layers.iter().copied().filter(|layer| layer.first > lsn).collect();
-        let since = extents(&since);
+        let lsn = self.base.as_ref().map_or(Lsn::NONE, |base| base.lsn);
+        let of_base = sums(&mut self.base.iter().flat_map(|base| &base.layers));
+        let since = sums(&mut self.layers.iter().filter(|layer| layer.first > lsn));
         let [(Lsn(1), end)] = self.runs[..] else { return None };
-        (since >= extents_min.max(before)).then_some(end)
+        let is_much = since.0 >= of_base.0 || since.1.saturating_mul(BASE_PART) >= of_base.1;
+        let is_due = since.0 >= extents_min && is_much;
+        let is_unfinished = self.base.as_ref().is_some_and(|base| base.unfinished);
+        (is_due || is_unfinished).then_some(end)
     }
 
     fn trace(&self) -> Trace {
@@ -354,27 +338,20 @@ impl FoldedEpoch {
         self.retained = retained;
     }
 
-    /// The packs in which its bytes are kept.
+    /// The packs in which its bytes are kept; one may come twice.
     pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Need)> + '_ {
-        self.packs.iter().filter_map(|folded| {
-            let log = self.pack_logs.get(folded.log as usize)?.clone();
-            let FoldedPack { lsn: first, last, bytes, head, .. } = *folded;
-            let need = Need { first, last, bytes, head };
-            Some((PackPlace { log, number: folded.pack }, need))
-        })
+        let of_base = self.base.iter().flat_map(|base| listed(&base.packs, &base.pack_logs));
+        self.layers_kept_in().chain(of_base)
     }
 
-    /// Sets the packs.
+    /// The packs in which the bytes of its layers are kept.
+    pub(super) fn layers_kept_in(&self) -> impl Iterator<Item = (PackPlace, Need)> + '_ {
+        listed(&self.packs, &self.pack_logs)
+    }
+
+    /// Sets the packs in which the bytes of its layers are kept.
     pub(super) fn set_packs(&mut self, packs: &Needs) {
-        (self.packs, self.pack_logs) = (Vec::with_capacity(packs.len()), Vec::new());
-        for (place, need) in packs {
-            if self.pack_logs.last() != Some(&place.log) {
-                self.pack_logs.push(place.log.clone());
-            }
-            let log = u32::try_from(self.pack_logs.len() - 1).unwrap_or(u32::MAX);
-            let Need { first: lsn, last, bytes, head } = *need;
-            self.packs.push(FoldedPack { log, pack: place.number, lsn, last, bytes, head });
-        }
+        (self.packs, self.pack_logs) = list(packs);
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -402,7 +379,8 @@ impl FoldedEpoch {
         if !self.ages.is_sorted_by(|a, b| a.lsn < b.lsn && a.stored <= b.stored) {
             return Err("its ages are out of order");
         }
-        if self.packs.iter().any(|pack| pack.log as usize >= self.pack_logs.len()) {
+        let of_base = |base: &Base| is_listed(&base.packs, &base.pack_logs);
+        if !is_listed(&self.packs, &self.pack_logs) || !self.base.iter().all(of_base) {
             return Err("a pack is of a log that isn't listed");
         }
         let whole = |layer: &LayerEntry| {

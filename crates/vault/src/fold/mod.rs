@@ -25,7 +25,9 @@
 //! folds within [`FoldLimits`]. Of who reads, a few layers at a time.
 
 mod ages;
+mod base;
 pub(crate) mod body;
+mod dense;
 mod error;
 mod fate;
 #[cfg(feature = "fuzzing")]
@@ -38,6 +40,7 @@ mod limits;
 mod manifest;
 mod needed;
 mod objects;
+mod packs;
 mod run;
 mod thin;
 mod unnamed;
@@ -54,13 +57,13 @@ pub use keep::Keeping;
 pub use layer::{LAYER_EXTENTS_MAX, Layer, LayerExtent, LayerSource};
 pub use limits::FoldLimits;
 pub use manifest::{
-    Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedPack, FoldedUsage, LayerEntry, Manifest,
-    Marked,
+    Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedUsage, LayerEntry, Manifest, Marked,
 };
 pub use needed::{Needed, needed};
+pub use packs::FoldedPack;
 pub use run::{Done, FoldReport, Folding, fold};
 
 pub(crate) use objects::{
-    LAYERS_AHEAD, MANIFESTS_KEPT, manifest_numbers, newest_manifest, newest_number, read_layer,
-    read_manifest,
+    LAYERS_AHEAD, MANIFESTS_KEPT, is_superseded, manifest_numbers, newest_manifest, newest_number,
+    read_layer, read_manifest,
 };

@@ -115,6 +115,20 @@ pub(crate) async fn manifest_numbers(
     }
 }
 
+/// Whether so many newer manifests of a machine are there that this one, and what only it needs, may
+/// have been deleted. A `number` of 0 stands for the logs.
+///
+/// # Errors
+/// What the store reports.
+pub(crate) async fn is_superseded(
+    store: &Store,
+    machine: &Name,
+    number: u64,
+) -> Result<bool, MetaError> {
+    let numbers = manifest_numbers(store, machine).await?;
+    Ok(numbers.range(number.saturating_add(1)..).count() >= MANIFESTS_KEPT)
+}
+
 /// Manifest `number` of a machine.
 pub(crate) async fn read_manifest(
     store: &Store,
@@ -193,10 +207,11 @@ pub(super) async fn create_layer(
     let path = layout::layer(machine, id);
     let (first, last) = (layer.first, layer.last);
     let extents = u32::try_from(layer.extents.len()).unwrap_or(u32::MAX);
+    let kept_bytes = layer.kept_bytes();
     let content = aside(&path, move || Ok(layer_codec::encode(&layer))).await?;
     let (bytes, put) = create(store, ring, &path, &content, LAYER_BYTES_MAX).await?;
     match put {
-        Put::Created => Ok(LayerEntry { layer: id, first, last, extents, bytes }),
+        Put::Created => Ok(LayerEntry { layer: id, first, last, extents, bytes, kept_bytes }),
         Put::Exists => Err(MetaError::damaged(&path, "another layer has this random name")),
     }
 }

@@ -11,13 +11,13 @@ use super::ages::stored_times;
 use super::fate::Fate;
 use super::gather::{Gatherer, LogGather};
 use super::keep::{Keeping, goes_back_to};
-use super::layer::{LAYER_EXTENTS_MAX, LOOKED_EXTENTS, Layer, LayerBuilder};
+use super::layer::{LAYER_EXTENTS_MAX, Layer};
 use super::limits::FoldLimits;
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
-use super::objects::{Newest, create_layer, newest_manifest, newest_number, read_layer};
+use super::objects::{Newest, newest_manifest, newest_number};
 use super::unnamed::create_and_sweep;
 use crate::chain::{Loss, MachineHistory};
-use crate::gc::{Collected, PackSet, Pin};
+use crate::gc::{Collected, Pin};
 use crate::log::{LogError, LogReader, PackRead};
 use crate::pack::{Content, Record};
 use crate::points::Referred;
@@ -34,6 +34,8 @@ pub struct Folding {
     pub anew: bool,
     /// A base is made of that many extents at least.
     pub base_extents_min: u64,
+    /// At most so many bytes are copied into dense packs, for each base that is made.
+    pub copied_bytes_max: u64,
     /// By what the past is kept; `None` keeps all.
     pub keeping: Option<Keeping>,
     /// What may be held at once; `None` for what the history asks for.
@@ -47,11 +49,24 @@ impl Folding {
     }
 }
 
+impl Folding {
+    /// From what was folded before, and everything is kept.
+    pub(crate) const DEFAULT: Self = {
+        // 30 KB of layers, compressed: less isn't worth another object, and more would tell on the
+        // recovery of small disks. And what is copied in some five minutes, at 200 MB/s.
+        Self {
+            anew: false,
+            base_extents_min: 1 << 10,
+            copied_bytes_max: 64 << 30,
+            keeping: None,
+            limits: None,
+        }
+    };
+}
+
 impl Default for Folding {
     fn default() -> Self {
-        // 100 KB of layers, compressed: less isn't worth another object, and more would tell on the
-        // recovery of small disks.
-        Self { anew: false, base_extents_min: 1 << 12, keeping: None, limits: None }
+        Self::DEFAULT
     }
 }
 
@@ -68,6 +83,10 @@ pub struct FoldReport {
     pub layers: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Dense packs that were created.
+    pub dense_packs: u64,
+    /// Bytes of them.
+    pub dense_bytes: u64,
     /// Versions of ranges that were let go.
     pub let_go: u64,
     /// Bookmarks that were.
@@ -101,44 +120,40 @@ pub async fn fold(
     mut folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
-    // What is read from the logs once more mustn't be collected meanwhile.
-    let pin = match folding.anew {
-        true => Some(Pin::logs(reader, machine).await?),
-        false => None,
-    };
-    let folded = fold_pinned(reader, machine, folding, progress).await;
-    if let Some(pin) = pin {
-        pin.release().await?;
-    }
-    match folded {
-        // What a new layer was to be put together with can't be read: the logs are left.
-        Err(FoldError::Meta(error)) if error.is_damage() && !folding.anew => {
-            tracing::warn!(%error, "folded anew from the logs");
-            folding.anew = true;
-            Box::pin(fold(reader, machine, folding, progress)).await
+    if !folding.anew {
+        match try_fold(reader, machine, folding, progress).await {
+            // What a new layer was to be put together with can't be read: the logs are left.
+            Err(FoldError::Meta(error)) if error.is_damage() => {
+                tracing::warn!(%error, "folded anew from the logs");
+            }
+            Err(FoldError::BeginsBefore { .. }) => {}
+            folded => return folded,
         }
-        folded => folded,
     }
+    folding.anew = true;
+    // What is read from the logs once more mustn't be collected meanwhile.
+    let mut pin = Pin::logs(reader, machine).await?;
+    let folded = pin.during(try_fold(reader, machine, folding, progress)).await;
+    pin.release().await?;
+    folded
 }
 
-async fn fold_pinned(
+async fn try_fold(
     reader: &LogReader,
     machine: &Name,
     folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
     for _ in 0..TRIES_MAX {
+        let newest = newest_number(reader.store(), machine).await?;
         if let Some(limits) = folding.limits {
             limits.check(reader, machine).await?;
         }
-        let mut folder = Folder::begin(reader, machine, folding, progress).await?;
-        folder.gather().await?;
-        let newest = folder.newest;
-        match folder.finish().await {
+        match try_once(reader, machine, folding, progress).await {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => tracing::debug!(%machine, "another folded it meanwhile; once more"),
-            // Layers go when a newer manifest doesn't name them.
-            Err(FoldError::Meta(error))
+            // Layers and packs go when newer manifests don't need them.
+            Err(error)
                 if error.is_damage() && newest_number(reader.store(), machine).await? > newest =>
             {
                 tracing::debug!(%machine, %error, "another folded it meanwhile; once more");
@@ -147,6 +162,18 @@ async fn fold_pinned(
         }
     }
     Err(FoldError::Contended { machine: machine.clone() })
+}
+
+/// `None` when another was first.
+async fn try_once(
+    reader: &LogReader,
+    machine: &Name,
+    folding: Folding,
+    progress: &(dyn Fn(Done) + Send + Sync),
+) -> Result<Option<FoldReport>, FoldError> {
+    let mut folder = Folder::begin(reader, machine, folding, progress).await?;
+    folder.gather().await?;
+    folder.finish().await
 }
 
 /// One try.
@@ -159,7 +186,7 @@ pub(super) struct Folder<'r> {
     /// To which packs what is folded now refers.
     pub(super) referred: Referred,
     /// The number of the newest manifest.
-    newest: u64,
+    pub(super) newest: u64,
     /// Whether what is gone on from is the one before, for the newest let go what an epoch continues.
     goes_back: bool,
     /// What nothing may refer to that is folded from the logs alone: no manifest has kept it.
@@ -190,8 +217,7 @@ impl<'r> Folder<'r> {
             history = read(manifest.clone()).await?;
         }
         if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
-            manifest = None;
-            history = read(None).await?;
+            return Err(FoldError::BeginsBefore { machine: machine.clone() });
         }
         if history.is_strayed() {
             return Err(FoldError::Strayed { machine: machine.clone() });
@@ -293,23 +319,6 @@ impl<'r> Folder<'r> {
         Ok(())
     }
 
-    pub(super) async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
-        let (store, ring) = (self.reader.store(), self.reader.ring());
-        let entry = create_layer(store, ring, &self.history.machine, layer).await?;
-        self.report.layers += 1;
-        self.report.bytes += entry.bytes;
-        Ok(entry)
-    }
-
-    pub(super) async fn read_layer(
-        &self,
-        epoch: Epoch,
-        entry: LayerEntry,
-    ) -> Result<Layer, FoldError> {
-        let (store, ring) = (self.reader.store(), self.reader.ring());
-        Ok(read_layer(store, ring, &self.history.machine, epoch, entry).await?)
-    }
-
     /// Stores what is left, and the manifest; `None` when another was first.
     async fn finish(mut self) -> Result<Option<FoldReport>, FoldError> {
         let traces = std::mem::take(&mut self.gatherer.traces);
@@ -330,10 +339,11 @@ impl<'r> Folder<'r> {
             runs.map(|(first, last)| last.0 - first.0 + 1).sum()
         };
         self.report.records = records(&epochs).saturating_sub(records(&self.base.epochs));
-        let is_thinned = self.keep(&mut epochs).await? || self.goes_back;
-        if self.report.packs == 0 && self.report.records == 0 && !is_thinned {
+        let is_changed = self.keep(&mut epochs).await? || self.goes_back;
+        if self.report.packs == 0 && self.report.records == 0 && !is_changed {
             return Ok(Some(self.report));
         }
+        self.check_again(&epochs).await?;
         let (number, usage) = (self.newest.saturating_add(1), self.base.usage);
         let machine = &self.history.machine;
         let gone = self.history.gone.iter().copied().collect();
@@ -344,27 +354,46 @@ impl<'r> Folder<'r> {
         Ok((put == Put::Created).then_some(self.report))
     }
 
-    /// Lets go of what isn't kept of the epochs, and completes them; true if anything was let go.
+    /// What was folded from the logs alone is still there: a pin is no promise to who was stopped for
+    /// longer than it lasts.
+    async fn check_again(&self, epochs: &[FoldedEpoch]) -> Result<(), FoldError> {
+        if self.collected.is_none() {
+            return Ok(());
+        }
+        let collected = self.reader.collected(true).await?;
+        let mut kept_in = epochs.iter().flat_map(FoldedEpoch::kept_in);
+        if was_collected(self.reader, &self.history).await?
+            || kept_in.any(|(place, _)| collected.forbids(&place.log, place.number))
+        {
+            return Err(FoldError::Collected { machine: self.history.machine.clone() });
+        }
+        Ok(())
+    }
+
+    /// Lets go of what isn't kept of the epochs, and completes them; true if that changes anything.
     async fn keep(&mut self, epochs: &mut Vec<FoldedEpoch>) -> Result<bool, FoldError> {
         let mut fates = self.fates(epochs).await?;
-        let mut is_thinned = false;
+        let mut is_changed = false;
         for mut folded in std::mem::take(epochs) {
             let mut packs = self.gatherer.packs(folded.epoch);
             match fates.remove(&folded.epoch) {
                 Some(Fate::Goes) => {
                     self.history.gone.insert(folded.epoch);
                     self.report.epochs_gone += 1;
-                    is_thinned = true;
+                    is_changed = true;
                     continue;
                 }
                 Some(Fate::Stays(retained)) => {
-                    is_thinned |= self.thin(&mut folded, &mut packs, retained).await?;
+                    is_changed |= self.thin(&mut folded, &mut packs, retained).await?;
                 }
                 None => {}
             }
             if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
                 match self.make_base(&folded, lsn).await? {
-                    Some(base) => folded.base = Some(base),
+                    Some(base) => {
+                        folded.base = Some(base);
+                        is_changed = true;
+                    }
                     None => self.report.too_long += 1,
                 }
             }
@@ -372,7 +401,7 @@ impl<'r> Folder<'r> {
             folded.set_packs(&packs);
             epochs.push(folded);
         }
-        Ok(is_thinned)
+        Ok(is_changed)
     }
 
     /// Stores what is left of an epoch, together with the last layers that aren't much longer: so
@@ -405,32 +434,6 @@ impl<'r> Folder<'r> {
         let folded = self.base.epochs.iter().find(|folded| folded.epoch == epoch);
         folded.and_then(|folded| folded.base.as_ref())
     }
-
-    /// Makes the base of an epoch at its end; `None` where it would hold too much.
-    async fn make_base(
-        &mut self,
-        folded: &FoldedEpoch,
-        lsn: Lsn,
-    ) -> Result<Option<Base>, FoldError> {
-        let (mut all, mut visible) = (LayerBuilder::default(), 0);
-        for entry in folded.needed(lsn) {
-            all.add_layer(&self.read_layer(folded.epoch, entry).await?);
-            // What is hidden already needn't be held until all is there.
-            if all.len() > 2 * visible + LOOKED_EXTENTS {
-                all.retain_visible(&folded.disks);
-                visible = all.len();
-            }
-            if self.folding.is_beyond(all.len()) {
-                return Ok(None);
-            }
-        }
-        all.retain_visible(&folded.disks);
-        let mut layers = Vec::new();
-        for layer in all.split(folded.epoch) {
-            layers.push(self.create_layer(layer).await?);
-        }
-        Ok(Some(Base { lsn, layers }))
-    }
 }
 
 /// Refuses to fold what would be less than was folded already. What a policy keeps, and packs that were
@@ -458,12 +461,12 @@ async fn check_logs(
 /// Whether packs that a fold from the logs alone would read were collected, or will be.
 async fn was_collected(reader: &LogReader, history: &MachineHistory) -> Result<bool, FoldError> {
     let collected = reader.collected(true).await?;
-    let gone = |packs: &PackSet, log: &LogName, first| packs.of(log)?.next(first);
     for (log, first) in history.logs() {
-        let removed = gone(&collected.removed, &log, first);
-        let Some(gone) = removed.or(gone(&collected.condemned, &log, first)) else { continue };
-        // What lies beyond a log's end is nothing that was ever to be folded.
-        if gone < reader.survey(&log).await?.counted.next {
+        let sets = [&collected.removed, &collected.condemned];
+        let gone = sets.into_iter().filter_map(|packs| packs.of(&log)?.next(first)).min();
+        let Some(gone) = gone else { continue };
+        // What lies beyond a tombstone is nothing that was ever to be folded.
+        if reader.survey(&log).await?.tombstone.is_none_or(|end| gone < end) {
             return Ok(true);
         }
     }

@@ -33,7 +33,7 @@ fn db() -> Name {
 }
 
 /// Bases are made of few extents here.
-const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, keeping: None, limits: None };
+const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, ..Folding::DEFAULT };
 
 async fn folded(vault: &TestVault) -> FoldReport {
     fold(&vault.reader(), &db(), FOLDING, &|_| ()).await.unwrap()

@@ -18,6 +18,16 @@ pub enum GcError {
     /// A pack can't be read.
     #[error("nothing is collected as long as it can't be told what is needed: {0}")]
     Log(#[from] LogError),
+    /// What was removed fills a step.
+    #[error(
+        "no more packs can be collected: to note which were, a step would take {bytes} bytes, and {bytes_max} are the most; manifests and layers are deleted all the same"
+    )]
+    TooLong {
+        /// What it would take.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// It would take more memory than there is for it.
     #[error(
         "garbage isn't collected in the background: what {packs} packs and {records} records of machines take is {bytes} bytes, and {bytes_max} are left for that; run `tidegate maintain`, or give the server more (--memory)"
@@ -52,7 +62,7 @@ impl GcError {
             Self::Store(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
-            Self::TooMuch { .. } => Remedy::Refuse,
+            Self::TooLong { .. } | Self::TooMuch { .. } => Remedy::Refuse,
             Self::Unnamed { .. } => Remedy::Repair,
         }
     }

@@ -417,10 +417,19 @@ impl LogReader {
             }
             first => first,
         };
-        first.map_err(|error| match error {
-            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
-            error => LogError::Store(error),
-        })
+        match first {
+            Err(StoreError::NotFound { .. }) => Err(self.absent(place).await),
+            first => Ok(first?),
+        }
+    }
+
+    /// Why a pack isn't there: what was collected is no loss.
+    async fn absent(&self, place: &PackPlace) -> LogError {
+        match self.collected(true).await {
+            Ok(collected) if collected.removed.has(place) => LogError::Collected(place.clone()),
+            Ok(_) => LogError::Missing(place.clone()),
+            Err(error) => error,
+        }
     }
 
     async fn get(
@@ -429,13 +438,13 @@ impl LogReader {
         range: std::ops::Range<u64>,
         stated: u64,
     ) -> Result<Bytes, LogError> {
-        self.store().get_range(&place.path(), range).await.map_err(|error| match error {
-            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
-            StoreError::Short { bytes: stored, .. } => {
-                LogError::Size { place: place.clone(), stored, stated }
+        match self.store().get_range(&place.path(), range).await {
+            Err(StoreError::NotFound { .. }) => Err(self.absent(place).await),
+            Err(StoreError::Short { bytes: stored, .. }) => {
+                Err(LogError::Size { place: place.clone(), stored, stated })
             }
-            error => LogError::Store(error),
-        })
+            got => Ok(got?),
+        }
     }
 
     fn check_place(&self, place: &PackPlace, header: &PackHeader) -> Result<(), PackError> {

@@ -78,6 +78,12 @@ impl Survey {
         survey
     }
 
+    /// Of a log of which nothing is there.
+    #[must_use]
+    pub fn none(log: LogName) -> Self {
+        Self::of(log, PackNumber(0), BTreeMap::new())
+    }
+
     /// Adds what is known of how far the log was committed.
     pub fn state(&mut self, stated: Stated) {
         if stated > self.stated {
@@ -308,6 +314,11 @@ impl LogReader {
             }
         }
         survey.judge();
+        // It was put where the log would grow: all before it was committed, though its newest packs may
+        // have been removed since.
+        if let Some(end) = survey.tombstone {
+            survey.state(Stated::by_writer(end));
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::testing::{
 };
 
 /// Folds at once, and makes bases.
-const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, keeping: None, limits: None };
+const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, ..Folding::DEFAULT };
 
 fn db() -> Name {
     "db-1".parse().unwrap()

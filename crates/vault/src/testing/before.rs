@@ -5,7 +5,6 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{
@@ -17,17 +16,19 @@ use object_store::{
 pub struct Before {
     objects: Arc<dyn ObjectStore>,
     path: String,
-    work: Mutex<Option<BoxFuture<'static, ()>>>,
+    work: Mutex<Option<Work>>,
 }
 
+type Work = Box<dyn FnOnce() + Send>;
+
 impl Before {
-    /// Before `path` is put in `objects`, `work` is done.
+    /// Before `path` is put in `objects`, `work` is done, on a thread of its own.
     pub fn put(
         objects: Arc<dyn ObjectStore>,
         path: &str,
-        work: impl Future<Output = ()> + Send + 'static,
+        work: impl FnOnce() + Send + 'static,
     ) -> Arc<Self> {
-        let work: BoxFuture<'static, ()> = Box::pin(work);
+        let work: Work = Box::new(work);
         Arc::new(Self { objects, path: path.to_owned(), work: Mutex::new(Some(work)) })
     }
 }
@@ -67,7 +68,7 @@ impl ObjectStore for Before {
         if path.as_ref() == self.path {
             let work = self.work.lock().unwrap().take();
             if let Some(work) = work {
-                work.await;
+                tokio::task::spawn_blocking(work).await.unwrap();
             }
         }
         self.objects.put_opts(path, payload, options).await

@@ -66,11 +66,7 @@ impl TestVault {
     }
 
     /// A reader of a store in which `work` is done right before `path` is put.
-    pub fn reader_before(
-        &self,
-        path: &str,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> LogReader {
+    pub fn reader_before(&self, path: &str, work: impl FnOnce() + Send + 'static) -> LogReader {
         let clocked = Arc::new(ClockedStore(self.objects.clone(), self.clock.clone()));
         let store = Store::over(Before::put(clocked, path, work), "memory://test");
         LogReader::new(store, self.ring.clone(), CACHE_BYTES_DEFAULT)

@@ -11,6 +11,8 @@ use crate::log::PackPlace;
 
 const LAYER: &[u8] = include_bytes!("../../golden/layer.bin");
 const MANIFEST: &[u8] = include_bytes!("../../golden/manifest.json");
+/// The same as it was written before there were dense packs.
+const OLD_MANIFEST: &[u8] = include_bytes!("../../golden/manifest-0.json");
 /// A layer and a manifest as objects, in the vault of all these tests.
 const LAYER_OBJECT: &[u8] = include_bytes!("../../golden/layer.object");
 const MANIFEST_OBJECT: &[u8] = include_bytes!("../../golden/manifest.object");
@@ -55,7 +57,7 @@ fn sample_layer() -> Layer {
 
 fn sample_entry() -> LayerEntry {
     let layer = LayerId::from_bytes([0xab; 16]);
-    LayerEntry { layer, first: Lsn(7), last: Lsn(9), extents: 3, bytes: 300 }
+    LayerEntry { layer, first: Lsn(7), last: Lsn(9), extents: 3, bytes: 300, kept_bytes: 66_048 }
 }
 
 fn sample_manifest() -> Manifest {
@@ -100,7 +102,20 @@ fn sample_manifest() -> Manifest {
         ],
         pack_logs: vec![log(1), log(2)],
         layers: vec![sample_entry()],
-        base: Some(Base { lsn: Lsn(10), layers: vec![sample_entry()] }),
+        base: Some(Base {
+            lsn: Lsn(10),
+            layers: vec![sample_entry()],
+            packs: vec![FoldedPack {
+                log: 0,
+                pack: PackNumber(2),
+                lsn: Lsn(10),
+                last: Lsn(10),
+                bytes: 4321,
+                head: 600,
+            }],
+            pack_logs: vec![layout::dense_log(&db(), RunId::from_bytes([3; 16]))],
+            unfinished: true,
+        }),
     };
     let usage = FoldedUsage {
         kept_bytes: 512,
@@ -122,6 +137,16 @@ fn the_golden_layer_reads_and_is_written_the_same() {
 fn the_golden_manifest_reads_and_is_written_the_same() {
     assert_eq!(decode_manifest(MANIFEST, 2), Ok(sample_manifest()));
     assert_eq!(serde_json::to_vec(&sample_manifest()).unwrap(), MANIFEST);
+}
+
+#[test]
+fn a_manifest_from_before_dense_packs_reads() {
+    let mut manifest = sample_manifest();
+    let epoch = &mut manifest.epochs[0];
+    let base = epoch.base.as_mut().unwrap();
+    (base.packs, base.pack_logs, base.unfinished) = (Vec::new(), Vec::new(), false);
+    epoch.layers.iter_mut().chain(&mut base.layers).for_each(|layer| layer.kept_bytes = 0);
+    assert_eq!(decode_manifest(OLD_MANIFEST, 2), Ok(manifest));
 }
 
 #[test]
@@ -221,7 +246,11 @@ fn a_manifest_that_cant_be_is_refused() {
     assert!(refused(&|m| m.epochs[0].packs[0].log = 2).contains("pack"));
     assert!(refused(&|m| m.epochs[0].layers[0].last = Lsn(13)).contains("layer"));
     assert!(refused(&|m| m.epochs[0].layers[0].extents = 0).contains("layer"));
-    let base = |lsn| Some(Base { lsn: Lsn(lsn), layers: Vec::new() });
+    let base = |lsn| {
+        let (layers, packs, pack_logs) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Base { lsn: Lsn(lsn), layers, packs, pack_logs, unfinished: false })
+    };
+    assert!(refused(&|m| m.epochs[0].base.as_mut().unwrap().pack_logs.clear()).contains("pack"));
     assert!(refused(&|m| m.epochs[0].base = base(8)).contains("across"));
     assert!(refused(&|m| m.epochs[0].base = base(12)).contains("base"));
     assert!(refused(&|m| m.epochs[0].base.as_mut().unwrap().lsn = Lsn(6)).contains("base"));

@@ -42,8 +42,8 @@ fn an_epoch_whose_parent_was_let_go_just_before_isnt_granted() {
         let mut vault = TestVault::new();
         let (_, place) = with_a_place(&mut vault).await;
         let (reader, folding) = (vault.reader(), keeping(&vault));
-        let thins = async move {
-            let report = fold(&reader, &db(), folding, &|_| ()).await.unwrap();
+        let thins = move || {
+            let report = run(fold(&reader, &db(), folding, &|_| ())).unwrap();
             assert!(report.let_go > 0, "{report:?}");
         };
         let met = vault.reader_before(&layout::epoch(&db(), Epoch(2)), thins);
@@ -59,8 +59,8 @@ fn what_an_epoch_continues_that_was_granted_while_it_was_let_go_is_kept_again() 
         let (machine, place) = with_a_place(&mut vault).await;
         let next = TestMachine::continuing(&machine, place.0, 2, TestLog::new(&vault, 9));
         let (reader, asked) = (vault.reader(), request(&next.log, place));
-        let grants = async move {
-            assert_eq!(grant(&reader, &asked).await.unwrap().epoch, Epoch(2));
+        let grants = move || {
+            assert_eq!(run(grant(&reader, &asked)).unwrap().epoch, Epoch(2));
         };
         let met = vault.reader_before(&layout::manifest(&db(), 2), grants);
         let report = fold(&met, &db(), keeping(&vault), &|_| ()).await.unwrap();
@@ -86,8 +86,8 @@ fn a_machine_that_was_removed_just_before_isnt_granted_what_it_had() {
             let mut vault = TestVault::new();
             let machine = hourly(&mut vault, 1).await;
             let (store, ring) = (vault.store(), vault.ring.clone());
-            let removes = async move {
-                remove_machine(&store, &ring, &db(), Epoch(1), Micros(7)).await.unwrap();
+            let removes = move || {
+                run(remove_machine(&store, &ring, &db(), Epoch(1), Micros(7))).unwrap();
             };
             let asked = request(&TestLog::new(&vault, 9), Lsn(3));
             let (asked, path) = match claims {
@@ -114,8 +114,8 @@ fn layers_of_a_fold_that_came_to_nothing_go_with_the_next_and_no_others_do() {
         let mut vault = TestVault::new();
         let mut machine = hourly(&mut vault, 20).await;
         let other = vault.reader();
-        let folds = async move {
-            assert_eq!(fold(&other, &db(), FOLDING, &|_| ()).await.unwrap().manifest, 1);
+        let folds = move || {
+            assert_eq!(run(fold(&other, &db(), FOLDING, &|_| ())).unwrap().manifest, 1);
         };
         let met = vault.reader_before(&layout::manifest(&db(), 1), folds);
         assert_eq!(fold(&met, &db(), FOLDING, &|_| ()).await.unwrap().manifest, 0);

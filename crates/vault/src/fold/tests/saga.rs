@@ -206,7 +206,10 @@ impl Saga {
         for machine in &self.epochs {
             machine.publish(&self.vault).await;
         }
-        let folding = Folding { anew: self.dice.one_in(12), base_extents_min: 50, ..FOLDING };
+        let anew = self.dice.one_in(12);
+        // Little is left for the next fold, or nothing is copied at all.
+        let copied_bytes_max = [u64::MAX, 30_000, 0][self.dice.below(3) as usize];
+        let folding = Folding { anew, base_extents_min: 50, copied_bytes_max, ..FOLDING };
         self.folds += F::fold(self, folding).await;
     }
 

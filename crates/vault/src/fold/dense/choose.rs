@@ -1,0 +1,113 @@
+//! What is copied out of where it lies. Pure.
+//!
+//! What a recovery reads of a pack: its head, and the runs of frames in which something is alive, with
+//! what lies between. So a run is what can be spared. Its gain is what it costs less what is alive in it,
+//! for so much the copy costs. This is how log-structured disks are cleaned: the emptiest first, until
+//! little enough is left of what is dead.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use tidegate_model::FrameNumber;
+
+use super::Alive;
+use crate::log::PackRead;
+use crate::log::frames::runs;
+
+/// What a recovery may read for what is alive, in hundredths. Between two bases a 32nd is written besides,
+/// and layers and manifests take a little: together that is below 1.2 times.
+const READ_PERCENT: u128 = 114;
+
+/// Frames of a pack that a recovery reads together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::fold) struct Part {
+    /// The pack: its place in a table.
+    pub pack: u32,
+    /// The alive records in them: a range of those that were told.
+    pub alive: Range<usize>,
+    /// Bytes that are read of the store for them.
+    pub cost: u64,
+    /// What of that is for what is alive.
+    pub worth: u64,
+    /// Bytes that are alive, before they were made smaller.
+    pub plain: u64,
+}
+
+/// What is read of a pack for `alive`, which is all of it that is, in the order of its frames; `begin`
+/// is the place of the first of them among all.
+pub(in crate::fold) fn parts(pack: &PackRead, alive: &[Alive], begin: usize) -> Vec<Part> {
+    let Some(first) = alive.first() else { return Vec::new() };
+    let frame_of = |alive: &Alive| alive.key.1;
+    let frames = alive.chunk_by(|a, b| frame_of(a) == frame_of(b));
+    let places = frames.filter_map(|frame| pack.index.frame_place(frame_of(&frame[0])));
+    let runs = runs(&pack.index, places);
+    let head = pack.header.frames_begin();
+    let head_share = head / (runs.len() as u64).max(1);
+    let mut parts = Vec::with_capacity(runs.len());
+    for run in runs {
+        let (Some(front), Some(back)) = (run.frames.first(), run.frames.last()) else { continue };
+        let number = |place: u32| pack.index.frames[place as usize].number;
+        let (low, high) = (number(*front), number(*back));
+        let from = alive.partition_point(|alive| frame_of(alive) < low);
+        let upto = alive.partition_point(|alive| frame_of(alive) <= high);
+        let of_run = &alive[from..upto];
+        let worth = of_run.chunk_by(|a, b| frame_of(a) == frame_of(b));
+        let worth: u64 = worth.map(|frame| worth_of(pack, frame_of(&frame[0]), frame)).sum();
+        let records = pack.index.records.len() as u64;
+        let of_head = (head * of_run.len() as u64).checked_div(records).unwrap_or(0);
+        parts.push(Part {
+            pack: first.key.0,
+            alive: begin + from..begin + upto,
+            cost: run.range.end - run.range.start + head_share,
+            worth: worth + of_head,
+            plain: of_run.iter().map(|alive| alive.extent.length).sum(),
+        });
+    }
+    parts
+}
+
+/// What of a frame's stored bytes is for these records.
+fn worth_of(pack: &PackRead, number: FrameNumber, alive: &[Alive]) -> u64 {
+    let place = pack.index.frame_place(number);
+    let Some(frame) = place.and_then(|place| pack.index.frames.get(place as usize)) else {
+        return 0;
+    };
+    let plain: u64 = alive.iter().map(|alive| alive.extent.length).sum();
+    let worth = u128::from(frame.object_bytes()) * u128::from(plain);
+    let worth = worth / u128::from(frame.plain_bytes.max(1));
+    u64::try_from(worth).unwrap_or(u64::MAX).min(frame.object_bytes())
+}
+
+/// The parts that are worth copying, of all that is read, and whether more would be than `bytes_max`.
+/// Those of packs that `must_go` come first, whatever the others cost.
+pub(in crate::fold) fn choose(
+    mut parts: Vec<Part>,
+    must_go: impl Fn(&Part) -> bool,
+    bytes_max: u64,
+) -> (Vec<Part>, bool) {
+    let mut cost: u128 = parts.iter().map(|part| u128::from(part.cost)).sum();
+    let worth: u128 = parts.iter().map(|part| u128::from(part.worth)).sum();
+    parts.sort_by(|a, b| must_go(b).cmp(&must_go(a)).then_with(|| by_emptiness(a, b)));
+    let (mut chosen, mut bytes) = (Vec::new(), 0);
+    for part in parts {
+        let is_enough = cost * 100 <= worth * READ_PERCENT || part.cost <= part.worth;
+        if is_enough && !must_go(&part) {
+            break;
+        }
+        bytes += part.plain;
+        if bytes > bytes_max {
+            // A limit below any part would else be in the way for ever.
+            let goes_on = !chosen.is_empty();
+            return (chosen, goes_on);
+        }
+        cost -= u128::from(part.cost.saturating_sub(part.worth));
+        chosen.push(part);
+    }
+    (chosen, false)
+}
+
+/// The one of which less is alive comes first.
+fn by_emptiness(a: &Part, b: &Part) -> Ordering {
+    let cross = |one: &Part, other: &Part| u128::from(one.worth) * u128::from(other.cost);
+    cross(a, b).cmp(&cross(b, a)).then_with(|| a.alive.start.cmp(&b.alive.start))
+}
