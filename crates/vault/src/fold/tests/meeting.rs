@@ -52,21 +52,28 @@ fn an_epoch_whose_parent_was_let_go_just_before_isnt_granted() {
     });
 }
 
+/// A vault in which a fold has let go of what an epoch continues that was granted meanwhile: the machine,
+/// the place, and where its new epoch begins.
+async fn met(vault: &mut TestVault) -> (TestMachine, Lsn, Point) {
+    let (machine, place) = with_a_place(vault).await;
+    let next = TestMachine::continuing(&machine, place.0, 2, TestLog::new(vault, 9));
+    let (reader, asked) = (vault.reader(), request(&next.log, place));
+    let grants = move || {
+        assert_eq!(run(grant(&reader, &asked)).unwrap().epoch, Epoch(2));
+    };
+    let met = vault.reader_before(&layout::manifest(&db(), 2), grants);
+    let report = fold(&met, &db(), keeping(vault), &|_| ()).await.unwrap();
+    assert!(report.manifest == 2 && report.let_go > 0, "{report:?}");
+    let point = Point { epoch: Epoch(2), lsn: Lsn::NONE };
+    assert!(history(vault).await.whole_lineage(point).is_err(), "they have met");
+    (machine, place, point)
+}
+
 #[test]
 fn what_an_epoch_continues_that_was_granted_while_it_was_let_go_is_kept_again() {
     run(async {
         let mut vault = TestVault::new();
-        let (machine, place) = with_a_place(&mut vault).await;
-        let next = TestMachine::continuing(&machine, place.0, 2, TestLog::new(&vault, 9));
-        let (reader, asked) = (vault.reader(), request(&next.log, place));
-        let grants = move || {
-            assert_eq!(run(grant(&reader, &asked)).unwrap().epoch, Epoch(2));
-        };
-        let met = vault.reader_before(&layout::manifest(&db(), 2), grants);
-        let report = fold(&met, &db(), keeping(&vault), &|_| ()).await.unwrap();
-        assert!(report.manifest == 2 && report.let_go > 0, "{report:?}");
-        let point = Point { epoch: Epoch(2), lsn: Lsn::NONE };
-        assert!(history(&vault).await.whole_lineage(point).is_err(), "they have met");
+        let (machine, place, point) = met(&mut vault).await;
         // The next fold sees both, though nothing else has come; and nothing is undone again.
         let report = thinned(&vault).await;
         assert!(report.manifest == 3 && report.losses.is_empty(), "{report:?}");
@@ -76,6 +83,16 @@ fn what_an_epoch_continues_that_was_granted_while_it_was_let_go_is_kept_again() 
             assert_eq!(thinned(&vault).await.manifest, 0);
         }
         assert!(manifest(&vault).await.epochs[0].retained.points.contains(&place));
+    });
+}
+
+#[test]
+fn it_is_kept_again_also_by_a_fold_that_lets_nothing_go() {
+    run(async {
+        let mut vault = TestVault::new();
+        let (_, _, point) = met(&mut vault).await;
+        assert_eq!(folded(&vault).await.manifest, 3);
+        assert!(restored(&vault, point).await.is_ok());
     });
 }
 
