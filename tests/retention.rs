@@ -4,20 +4,25 @@
 mod support;
 
 use std::fs::File;
+use std::io::Write;
 use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use support::images;
+use support::live::{self, Machine};
 use support::site::{Site, shown};
+use support::terminal::{Lines, at_terminal, terminal};
 
 const MIB: u64 = 1 << 20;
 
-/// Makes every pack so many hours old.
+/// Makes every pack, and what is recorded of machines, so many hours old.
 fn age_packs(site: &Site, hours: u64) {
     let then = SystemTime::now() - Duration::from_secs(hours * 3600);
-    for pack in files(&site.vault_path().join("log")) {
-        let file = File::options().write(true).open(pack).expect("it is a pack");
+    for object in ["log", "machines"].map(|folder| files(&site.vault_path().join(folder))).concat()
+    {
+        let file = File::options().write(true).open(object).expect("it is an object");
         file.set_modified(then).expect("its time can be set");
     }
 }
@@ -41,7 +46,8 @@ fn what_the_policy_doesnt_keep_goes_and_the_rest_comes_back() {
     let db = site.disk("db", 4 * MIB + 512);
     let mut before = Vec::new();
     for round in 0..3_u64 {
-        images::patch(&db, round * MIB, format!("round {round}").as_bytes());
+        // Nothing of a round before is needed for it.
+        images::random(&db, 4 * MIB + 512, 77 + round);
         // Several packs a log, whose last one stays.
         site.replicate("db", &[&db]).args(["--pack-size", "1MiB"]).run().success();
         before = points(&site);
@@ -131,4 +137,104 @@ fn a_removed_machine_is_gone_and_others_keep_what_they_share_with_it() {
     site.replicate("db", &[&db]).run().success();
     assert_eq!(points(&site).len(), 1);
     site.assert_recovers("db", 0, &db);
+}
+
+/// A question at a terminal; its program is killed when nobody waits for it any more.
+struct Question {
+    program: Child,
+    screen: Lines<File>,
+    keyboard: File,
+}
+
+impl Question {
+    /// `machines remove db`, up to where it asks for the name.
+    #[track_caller]
+    fn of_removal(site: &Site) -> Self {
+        let (keyboard, theirs) = terminal();
+        let (key, vault) = (site.key(), site.vault());
+        let args = ["machines", "remove", "db", "--vault", vault, "--key-file", shown(&key)];
+        let program = at_terminal(&theirs, &args).spawn().expect("setsid of util-linux is there");
+        let screen = Lines(keyboard.try_clone().expect("it can be shared"));
+        let mut question = Self { program, screen, keyboard };
+        question.screen.wait_for("Type its name again to remove it: ");
+        question
+    }
+
+    /// Answers, and waits until something is said; gives the status.
+    #[track_caller]
+    fn answered(mut self, answer: &str, said: &str) -> Option<i32> {
+        self.keyboard.write_all(answer.as_bytes()).expect("it can be typed");
+        self.screen.wait_for(said);
+        self.program.wait().expect("it can be waited for").code()
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let _ = self.program.kill();
+        let _ = self.program.wait();
+    }
+}
+
+#[test]
+fn whoever_types_another_name_removes_nothing_nor_does_who_types_it_when_the_agent_has_come() {
+    let site = Site::with_vault();
+    let db = site.disk("db", MIB);
+    site.replicate("db", &[&db]).run().success();
+    age_packs(&site, 1);
+    let wrong =
+        Question::of_removal(&site).answered("web\n", "'web' isn't db: nothing was removed");
+    assert_eq!((wrong, points(&site).len()), (Some(2), 1));
+    let question = Question::of_removal(&site);
+    site.replicate("db", &[&db]).run().success();
+    assert_eq!(question.answered("db\n", "its agent seems to run"), Some(2));
+    assert_eq!(points(&site).len(), 2);
+    age_packs(&site, 1);
+    assert_eq!(Question::of_removal(&site).answered("db\n", "db is removed"), Some(0));
+    site.command(&["points", "db"]).run().failure().says(&["it was removed"]);
+}
+
+#[test]
+fn the_agent_of_a_removed_machine_is_told_and_begins_anew_and_its_past_is_deleted() {
+    let site = Site::with_vault();
+    site.enroll("ps-1", "server");
+    let options = ["--memory", "256MiB", "--lists-interval", "1"];
+    let server = site.server_at("127.0.0.1:0").args(options).serve();
+    let machine = Machine::new(&site, "db", &[site.disk("db", 3 * MIB)], &[&server.at()], "");
+    let agent = machine.start();
+    machine.wait_for_copy();
+    machine.bookmark("before");
+    machine.wait_until_committed();
+    let remove = || site.command(&["machines", "remove", "db", "--yes"]).run();
+    remove().failure().says(&["its agent seems to run"]);
+    live::stop(agent);
+    site.call(&["maintain"]);
+    age_packs(&site, 1);
+    remove().success();
+    assert_eq!(site.call(&["machines"]).json(), Value::Array(Vec::new()));
+    site.verify();
+    // What it had wasn't sent: it would be under what was removed.
+    let agent = machine.start();
+    agent.wait_for_line("why it begins anew", Duration::from_secs(60), |line| {
+        line.contains("isn't kept any more")
+    });
+    machine.wait_until("another epoch", |status| status["epoch"].as_u64() > Some(1));
+    machine.wait_for_copy();
+    machine.bookmark("after");
+    machine.wait_until_committed();
+    let points = points(&site);
+    assert!(points.iter().all(|point| !point.starts_with("1:")), "{points:?}");
+    machine.assert_recovers_at(points.last().expect("a point"), &machine.disks);
+    site.command(&["recover", "db", "--at", "1:1", "--to", shown(&site.path("to"))])
+        .run()
+        .failure();
+    // Its layers go at once, its packs when every log has read the list.
+    support::refusals::wait_until("that its past is deleted", || {
+        let garbage = site.call(&["maintain"]).json()["garbage"].clone();
+        garbage["packs_removed"].as_u64() > Some(0)
+    });
+    live::stop(agent);
+    server.stop().success();
+    machine.assert_recovers_at(points.last().expect("a point"), &machine.disks);
+    site.verify();
 }

@@ -2,6 +2,8 @@
 
 mod remove;
 
+pub(super) use remove::SILENCE_MAX;
+
 use serde::Serialize;
 use tidegate_model::{HumanBytes, Name};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};

@@ -226,6 +226,7 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
             engine.lists_interval.unwrap_or(LISTS_SECONDS_DEFAULT),
             1..=LISTS_SECONDS_MAX,
         )?),
+        silence_max: machines::SILENCE_MAX,
         maintenance: None,
     })
 }

@@ -263,6 +263,7 @@ fn share(
         store_patience: settings.store_patience,
         pack_age: settings.pack_age,
         lists_interval: settings.lists_interval,
+        silence_max: settings.silence_max,
         store: tokio::runtime::Handle::current(),
         tls,
         on_failure: Box::new(move || on_failure.stop()),

@@ -37,6 +37,8 @@ pub(crate) struct ServerSettings {
     pub pack_bytes: usize,
     /// How often it looks which packs are condemned.
     pub lists_interval: Duration,
+    /// An agent that speaks again after so long must come anew.
+    pub silence_max: Duration,
     /// `None` for a server that leaves the vault to others.
     pub maintenance: Option<MaintenanceSettings>,
 }

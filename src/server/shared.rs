@@ -87,6 +87,9 @@ pub(crate) struct Shared {
     pub pack_age: Duration,
     /// How often condemned lists are looked for.
     pub lists_interval: Duration,
+    /// An agent that speaks again after so long must come anew: then it is looked whether its machine is
+    /// there still.
+    pub silence_max: Duration,
     /// The newest condemned list that was read.
     pub condemned_list: AtomicU64,
     pub times: Arc<StageTimes>,
@@ -114,6 +117,8 @@ pub(crate) struct SharedParts {
     pub pack_age: Duration,
     /// How often condemned lists are looked for.
     pub lists_interval: Duration,
+    /// An agent that speaks again after so long must come anew.
+    pub silence_max: Duration,
     pub store: tokio::runtime::Handle,
     pub tls: Option<Arc<ServerConfig>>,
     /// Called once, from any thread, when the run can't go on.
@@ -162,6 +167,7 @@ impl Shared {
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,
             lists_interval: parts.lists_interval,
+            silence_max: parts.silence_max,
             condemned_list: AtomicU64::new(0),
             times: Arc::default(),
             latencies: Latencies::default(),

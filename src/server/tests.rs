@@ -26,6 +26,10 @@ async fn shared(vault: &str) -> Arc<Shared> {
 }
 
 async fn shared_at(vault: &str) -> Arc<Shared> {
+    shared_with(vault, Duration::from_secs(60)).await
+}
+
+async fn shared_with(vault: &str, silence_max: Duration) -> Arc<Shared> {
     let store = Store::open(&vault.parse().unwrap(), Access::Create).unwrap();
     let cost = PassphraseCost::for_tests();
     let options = InitOptions { cost, ..InitOptions::new(host::wall_clock()) };
@@ -43,6 +47,7 @@ async fn shared_at(vault: &str) -> Arc<Shared> {
         pack_age: Duration::from_millis(1),
         pack_bytes: PACK_CLOSE_BYTES_DEFAULT as usize,
         lists_interval: Duration::from_secs(60),
+        silence_max,
         maintenance: None,
     };
     Arc::new(share(Arc::new(vault), settings, false, &Stop::new()).unwrap())
@@ -146,8 +151,8 @@ impl Machine {
         }
     }
 
-    /// Sends a bookmark, which has a pack of its own, and waits until that is stored.
-    async fn mark(&mut self) -> Lsn {
+    /// Sends a bookmark, which has a pack of its own.
+    async fn send_mark(&mut self) -> Lsn {
         let (lsn, time) = (self.session.sent().next(), Micros(1));
         let name = String::new();
         let bookmark = Bookmark { kind: BookmarkKind::CrashConsistent, clean: true, name };
@@ -155,6 +160,12 @@ impl Machine {
         let record = Record { lsn, time, kind: RecordKind::Bookmark(bookmark) };
         self.session.record(&record, &mut bytes);
         self.pipe.write_all(&bytes).await.unwrap();
+        lsn
+    }
+
+    /// Sends a bookmark, and waits until it is stored.
+    async fn mark(&mut self) -> Lsn {
+        let lsn = self.send_mark().await;
         while self.session.committed() < lsn {
             self.hear().await;
         }
@@ -219,4 +230,23 @@ async fn a_machine_that_falls_quiet_gets_one_record_of_its_end_and_one_that_does
     assert_eq!((sessions("busy").await, sessions("idle").await), (vec![], vec![]));
     drop((silent, idle, busy));
     server.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_was_silent_for_too_long_must_come_anew_and_has_what_it_said_still() {
+    let shared = shared_with("memory://silent", Duration::ZERO).await;
+    let server = Server::begin(shared.clone(), None).await.map_err(|error| error.to_string());
+    let server = server.unwrap();
+    for _ in 0..2 {
+        let mut machine = Machine::enter(&server, "db-1", Lsn::NONE).await;
+        machine.send_mark().await;
+        let mut said = Vec::new();
+        machine.pipe.read_to_end(&mut said).await.unwrap();
+    }
+    server.end().await.unwrap();
+    let (store, ring) = (shared.vault.store(), shared.vault.ring());
+    let machine: Name = "db-1".parse().unwrap();
+    let sessions = list_sessions(store, ring, &machine).await.unwrap().whole;
+    assert_eq!(sessions.len(), 1, "it came anew");
+    assert!(sessions.iter().all(|session| session.committed == Lsn::NONE), "nothing was taken");
 }

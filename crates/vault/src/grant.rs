@@ -131,7 +131,12 @@ pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, 
         let claimed = read_epoch(reader, &request.machine, request.claimed).await?;
         let newest = newest_epoch(reader, &request.machine).await?;
         let removed = removed_upto(reader.store(), reader.ring(), &request.machine).await?;
-        let granted = match decide(request, claimed, newest.clone())? {
+        let decision = decide(request, claimed, newest.clone())?;
+        let resumed = match &decision {
+            Decision::Resume(epoch) => epoch.epoch,
+            Decision::Begin(_) => Epoch::NONE,
+        };
+        let granted = match decision {
             Decision::Resume(epoch) if epoch.epoch <= removed => {
                 let place = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
                 return Err(GrantError::NotKept { machine: request.machine.clone(), place });
@@ -140,12 +145,16 @@ pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, 
             Decision::Resume(epoch) if newest.as_ref().is_some_and(|newest| *newest != epoch) => {
                 let end = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
                 check_kept(reader, &request.machine, end).await?;
-                resume(reader, request, &epoch).await?
+                let resumed = resume(reader, request, &epoch).await?;
+                check_kept(reader, &request.machine, end).await?;
+                resumed
             }
             Decision::Resume(epoch) => resume(reader, request, &epoch).await?,
             Decision::Begin(epoch) => begin(reader, request, epoch, newest, removed).await?,
         };
         if let Some(granted) = granted {
+            // Who has removed the machine meanwhile may not have seen that its agent came.
+            check_there(reader, &request.machine, resumed).await?;
             return Ok(granted);
         }
     }
@@ -228,6 +237,12 @@ async fn begin(
         granted: request.now,
     };
     let put = meta::create_epoch(reader.store(), reader.ring(), &machine, &record).await?;
+    if let Some(parent) = record.parent.filter(|_| begins == Begins::Continue) {
+        // Who folds has seen the epoch by now, or goes back when it is seen (`fold`), or has let the place
+        // go before, and that shows here.
+        check_kept(reader, &machine, parent).await?;
+        check_there(reader, &machine, parent.epoch).await?;
+    }
     let (committed, before) = (Lsn::NONE, Token::NONE);
     let granted = Grant { epoch, committed, session: 0, begins, before };
     Ok((put == Put::Created).then_some(granted))
@@ -255,8 +270,16 @@ async fn named_parent(
     Ok(parent)
 }
 
-/// Refuses to go on from a place that isn't kept any more: nobody could bring back what follows it. One
-/// that is let go at this very moment shows later: what follows it isn't offered then.
+/// Refuses to go on from an epoch that was removed; [`Epoch::NONE`] is none.
+async fn check_there(reader: &LogReader, machine: &Name, epoch: Epoch) -> Result<(), GrantError> {
+    if epoch > Epoch::NONE && epoch <= removed_upto(reader.store(), reader.ring(), machine).await? {
+        let place = Point { epoch, lsn: Lsn::NONE };
+        return Err(GrantError::NotKept { machine: machine.clone(), place });
+    }
+    Ok(())
+}
+
+/// Refuses to go on from a place that isn't kept any more: nobody could bring back what follows it.
 async fn check_kept(reader: &LogReader, machine: &Name, place: Point) -> Result<(), GrantError> {
     let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
     let Some(manifest) = newest.manifest else { return Ok(()) };

@@ -1,6 +1,7 @@
 //! `tidegate machines remove`: a machine's history is none any more.
 
 use std::io::IsTerminal;
+use std::time::Duration;
 
 use serde::Serialize;
 use tidegate_model::{Epoch, Name};
@@ -19,6 +20,9 @@ use crate::terminal;
 /// A machine that was sent so short ago has an agent that runs: an idle one sends the time every few
 /// seconds.
 const QUIET_SECONDS: u64 = 5 * 60;
+/// What a session that was there all the time may say after so long isn't taken: its agent comes anew, and
+/// hears that its machine was removed.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(QUIET_SECONDS - 60);
 
 #[derive(Serialize)]
 struct Removed {
@@ -31,23 +35,30 @@ pub(super) async fn run(args: MachinesRemoveArgs, output: Output) -> Result<(), 
     let MachinesRemoveArgs { machine, vault, yes } = args;
     let vault = super::super::open_at(&vault.vault, &vault.credential, Access::Write).await?;
     let upto = newest_epoch(&vault, &machine).await?;
-    let now = vault.store().agreed_clock(super::super::now).await?;
-    let last = last_sent(&LogReader::of(&vault), &machine).await?;
-    if let Some(last) = last.filter(|last| last.0.saturating_add(QUIET_SECONDS * 1_000_000) > now.0)
-    {
-        return Err(Failure::usage(format!(
-            "{machine} was sent at {}: its agent seems to run. Stop it, and try again in five minutes",
-            readable_time(last)
-        )));
-    }
+    check_quiet(&vault, &machine).await?;
     if !yes {
         confirm(&machine).await?;
+        // Its agent may have come while the question stood.
+        check_quiet(&vault, &machine).await?;
     }
     remove_machine(vault.store(), vault.ring(), &machine, upto, super::super::now()).await?;
     let removed = Removed { machine: machine.to_string(), upto: upto.0 };
     output.result(&removed, |removed| {
         format!("{} is removed, with its {} epochs", removed.machine, removed.upto)
     })
+}
+
+/// Refuses a machine whose agent seems to run.
+async fn check_quiet(vault: &Vault, machine: &Name) -> Result<(), Failure> {
+    let now = vault.store().agreed_clock(super::super::now).await?;
+    let last = last_sent(&LogReader::of(vault), machine).await?;
+    match last.filter(|last| last.0.saturating_add(QUIET_SECONDS * 1_000_000) > now.0) {
+        Some(last) => Err(Failure::usage(format!(
+            "{machine} was sent at {}: its agent seems to run. Stop it, and try again in five minutes",
+            readable_time(last)
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The newest epoch of a machine that is there.

@@ -11,8 +11,8 @@ use crate::meta;
 /// How many of a log's last packs are looked at: a minute's of a busy server, and hours of an idle one.
 const PACKS_MAX: usize = 256;
 
-/// When the newest pack was stored that has something of a machine, by the store's clock; `None` when
-/// it isn't among the last of its newest session's log.
+/// When the newest pack was stored that has something of a machine, or the record of its newest session
+/// if that is younger, by the store's clock; `None` when nothing tells.
 ///
 /// # Errors
 /// [`HistoryError`] when the vault can't be read. Damage is passed over: it isn't from now.
@@ -23,26 +23,29 @@ pub async fn last_sent(reader: &LogReader, machine: &Name) -> Result<Option<Micr
     };
     let session = match meta::newest_session(store, ring, machine, epoch).await {
         Err(error) if error.is_damage() => None,
-        session => session?.map(|session| (session.log, session.pack)),
+        session => session?.map(|session| {
+            (layout::session(machine, epoch, session.number), session.log, session.pack)
+        }),
     };
     let first = match meta::read_epoch(store, ring, machine, epoch).await {
         Err(error) if error.is_damage() => None,
-        record => record?.map(|record| (record.log, record.pack)),
+        record => record?.map(|record| (layout::epoch(machine, epoch), record.log, record.pack)),
     };
-    let Some((log, first)) = session.or(first) else { return Ok(None) };
+    let Some((record, log, first)) = session.or(first) else { return Ok(None) };
+    let granted = store.head(&record).await.map_err(meta::MetaError::from)?.modified;
     let mut packs = last_packs(reader, &log, first).await?;
     while let Some((number, stored)) = packs.pop() {
         let place = PackPlace { log: log.clone(), number };
         match reader.pack(&place).await {
             Ok(pack) if pack.index.machines.iter().any(|entry| entry.name == *machine) => {
-                return Ok(Some(stored));
+                return Ok(Some(granted.max(stored)));
             }
             Ok(_) => {}
             Err(error) if error.is_damage() => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(None)
+    Ok(Some(granted))
 }
 
 /// The last packs of a log from `first` on, and when they were stored.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidegate_model::{Epoch, Lsn, Micros, Point};
 
-use super::manifest::FoldedEpoch;
+use super::manifest::{FoldedEpoch, Manifest};
 use crate::chain::{MachineHistory, Retained};
 use crate::meta::Begins;
 use crate::retention::{AgedPoint, Policy};
@@ -16,6 +16,17 @@ pub(super) enum Fate {
     Stays(Retained),
     /// Nothing of it is kept any more.
     Goes,
+}
+
+/// Whether an epoch continues a place that this manifest let go, or of which it lets all go: it was granted
+/// while the manifest was made.
+pub(super) fn lacks_parent(manifest: &Manifest, history: &MachineHistory) -> bool {
+    let continued = history.epochs.values().filter(|told| told.record.begins == Begins::Continue);
+    let mut places = continued.filter_map(|told| told.record.parent);
+    places.any(|Point { epoch, lsn }| {
+        let folded = manifest.epochs.iter().find(|folded| folded.epoch == epoch);
+        manifest.gone.contains(&epoch) || folded.is_some_and(|folded| !folded.retained.has(lsn))
+    })
 }
 
 /// What becomes of the folded epochs of a machine whose offered points are `points`. What stays:

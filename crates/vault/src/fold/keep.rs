@@ -9,14 +9,16 @@ use futures::{StreamExt, stream};
 use tidegate_model::{Epoch, Lsn, Micros};
 
 use super::FoldError;
-use super::fate::{Fate, fates};
-use super::manifest::{FoldedEpoch, LayerEntry};
+use super::fate::{Fate, fates, lacks_parent};
+use super::layer::Layer;
+use super::manifest::{FoldedEpoch, LayerEntry, Manifest};
+use super::objects::{create_layer, manifest_before, read_layer};
 use super::packs::{Needs, sizes_of};
 use super::run::Folder;
 use super::thin::{Outcome, Thinning};
-use crate::chain::{Loss, Retained};
+use crate::chain::{Loss, MachineHistory, Retained};
 use crate::layout;
-use crate::log::PackPlace;
+use crate::log::{LogReader, PackPlace};
 use crate::meta::MetaError;
 use crate::points::MachinePoints;
 use crate::retention::{AgedPoint, Policy};
@@ -28,6 +30,26 @@ pub struct Keeping {
     pub policy: Policy,
     /// Now, by the store's clock.
     pub now: Micros,
+}
+
+/// The manifest before the newest one, where that let go what an epoch continues: the epoch was granted
+/// while it was made. Both are there until two more are.
+pub(super) async fn goes_back_to(
+    reader: &LogReader,
+    history: &MachineHistory,
+    newest: u64,
+    manifest: Option<&Manifest>,
+) -> Result<Option<Manifest>, FoldError> {
+    if !manifest.is_some_and(|manifest| lacks_parent(manifest, history)) {
+        return Ok(None);
+    }
+    let (store, ring, machine) = (reader.store(), reader.ring(), &history.machine);
+    let before = manifest_before(store, ring, machine, newest).await?;
+    let before = before.filter(|before| !lacks_parent(before, history));
+    if before.is_some() {
+        tracing::info!(%machine, "an epoch continues what was let go meanwhile: it is kept again");
+    }
+    Ok(before)
 }
 
 impl Folder<'_> {
@@ -171,5 +193,22 @@ impl Folder<'_> {
             }
         }
         Ok(())
+    }
+
+    pub(super) async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let entry = create_layer(store, ring, &self.history.machine, layer).await?;
+        self.report.layers += 1;
+        self.report.bytes += entry.bytes;
+        Ok(entry)
+    }
+
+    pub(super) async fn read_layer(
+        &self,
+        epoch: Epoch,
+        entry: LayerEntry,
+    ) -> Result<Layer, FoldError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        Ok(read_layer(store, ring, &self.history.machine, epoch, entry).await?)
     }
 }

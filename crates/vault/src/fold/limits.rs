@@ -19,10 +19,11 @@ use crate::layout;
 use crate::log::LogReader;
 use crate::store::{Store, StoreError};
 
-/// What is read or made at a time: a layer while it is opened or sealed (50 MB), two of the longest indexes
-/// (7 MiB sealed, 9 MiB open), some that are kept, what the store client and its runtime have.
+/// What is read or made at a time: a layer while it is opened or sealed (50 MB), and two of the longest indexes
+/// (7 MiB sealed, 9 MiB open); or what is copied into dense packs (70 MiB). Some indexes that are kept, what
+/// the store client and its runtime have.
 const READING_BYTES: usize = 96 << 20;
-/// An extent that is held, and its copy while it is sorted out what is visible.
+/// An extent that is held, and its copy while it is sorted out what is visible, or copied where it lies.
 const EXTENT_BYTES: usize = 2 * 96;
 const _: () = assert!(2 * size_of::<LayerExtent>() <= EXTENT_BYTES);
 /// A pack of a listed log: its size and place in a tree, and in the list of those that count.

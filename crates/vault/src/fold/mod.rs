@@ -43,6 +43,7 @@ mod objects;
 mod packs;
 mod run;
 mod thin;
+mod unnamed;
 mod visible;
 
 #[cfg(test)]

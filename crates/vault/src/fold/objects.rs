@@ -69,6 +69,21 @@ pub(crate) async fn newest_manifest(
     }
 }
 
+/// The manifest before this one, where it is there and can be read.
+pub(super) async fn manifest_before(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+    number: u64,
+) -> Result<Option<Manifest>, MetaError> {
+    let Some(number) = number.checked_sub(1).filter(|number| *number > 0) else { return Ok(None) };
+    match read_manifest(store, ring, machine, number).await {
+        Ok(manifest) => Ok(Some(manifest)),
+        Err(error) if error.is_damage() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// The number of the newest manifest of a machine; 0 when there is none.
 ///
 /// # Errors

@@ -10,13 +10,12 @@ use super::FoldError;
 use super::ages::stored_times;
 use super::fate::Fate;
 use super::gather::{Gatherer, LogGather};
-use super::keep::Keeping;
+use super::keep::{Keeping, goes_back_to};
 use super::layer::{LAYER_EXTENTS_MAX, Layer};
 use super::limits::FoldLimits;
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
-use super::objects::{
-    Newest, create_layer, create_manifest, newest_manifest, newest_number, read_layer,
-};
+use super::objects::{Newest, newest_manifest, newest_number};
+use super::unnamed::create_and_sweep;
 use crate::chain::{Loss, MachineHistory};
 use crate::gc::{Collected, Pin};
 use crate::log::{LogError, LogReader, PackRead};
@@ -188,6 +187,8 @@ pub(super) struct Folder<'r> {
     pub(super) referred: Referred,
     /// The number of the newest manifest.
     pub(super) newest: u64,
+    /// Whether what is gone on from is the one before, for the newest let go what an epoch continues.
+    goes_back: bool,
     /// What nothing may refer to that is folded from the logs alone: no manifest has kept it.
     collected: Option<Arc<Collected>>,
     gatherer: Gatherer,
@@ -206,9 +207,15 @@ impl<'r> Folder<'r> {
         progress: &'r (dyn Fn(Done) + Send + Sync),
     ) -> Result<Self, FoldError> {
         let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
-        let manifest = newest.manifest.clone().filter(|_| !folding.anew);
-        let history =
-            MachineHistory::read_beyond(reader, machine, manifest.clone(), |_| ()).await?;
+        let mut manifest = newest.manifest.clone().filter(|_| !folding.anew);
+        let read = |fold| MachineHistory::read_beyond(reader, machine, fold, |_| ());
+        let mut history = read(manifest.clone()).await?;
+        let before = goes_back_to(reader, &history, newest.number, manifest.as_ref()).await?;
+        let goes_back = before.is_some();
+        if goes_back {
+            manifest = before;
+            history = read(manifest.clone()).await?;
+        }
         if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
             return Err(FoldError::BeginsBefore { machine: machine.clone() });
         }
@@ -230,6 +237,7 @@ impl<'r> Folder<'r> {
             folding,
             gatherer: Gatherer::new(machine, &ends, &base, &history.gone),
             newest: newest.number,
+            goes_back,
             collected,
             referred: Referred::default(),
             logs: base.logs.clone(),
@@ -311,23 +319,6 @@ impl<'r> Folder<'r> {
         Ok(())
     }
 
-    pub(super) async fn create_layer(&mut self, layer: Layer) -> Result<LayerEntry, FoldError> {
-        let (store, ring) = (self.reader.store(), self.reader.ring());
-        let entry = create_layer(store, ring, &self.history.machine, layer).await?;
-        self.report.layers += 1;
-        self.report.bytes += entry.bytes;
-        Ok(entry)
-    }
-
-    pub(super) async fn read_layer(
-        &self,
-        epoch: Epoch,
-        entry: LayerEntry,
-    ) -> Result<Layer, FoldError> {
-        let (store, ring) = (self.reader.store(), self.reader.ring());
-        Ok(read_layer(store, ring, &self.history.machine, epoch, entry).await?)
-    }
-
     /// Stores what is left, and the manifest; `None` when another was first.
     async fn finish(mut self) -> Result<Option<FoldReport>, FoldError> {
         let traces = std::mem::take(&mut self.gatherer.traces);
@@ -348,7 +339,7 @@ impl<'r> Folder<'r> {
             runs.map(|(first, last)| last.0 - first.0 + 1).sum()
         };
         self.report.records = records(&epochs).saturating_sub(records(&self.base.epochs));
-        let is_changed = self.keep(&mut epochs).await?;
+        let is_changed = self.keep(&mut epochs).await? || self.goes_back;
         if self.report.packs == 0 && self.report.records == 0 && !is_changed {
             return Ok(Some(self.report));
         }
@@ -358,7 +349,7 @@ impl<'r> Folder<'r> {
         let gone = self.history.gone.iter().copied().collect();
         let manifest = Manifest { number, logs: self.logs, epochs, gone, usage };
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        let put = create_manifest(store, ring, machine, &manifest).await?;
+        let put = create_and_sweep(store, ring, machine, &manifest).await?;
         self.report.manifest = number;
         Ok((put == Put::Created).then_some(self.report))
     }

@@ -3,7 +3,9 @@
 mod bytes;
 mod cost;
 mod damage;
+mod kept;
 mod limited;
+mod meeting;
 mod saga;
 mod thinned;
 mod trimmed_saga;
@@ -117,10 +119,15 @@ proptest! {
                     Step::Mark => {
                         machine.marks(BookmarkKind::CrashConsistent, true);
                     }
-                    Step::Fold | Step::FoldAnew => {
+                    Step::Fold => {
                         machine.publish(&vault).await;
-                        let anew = matches!(step, Step::FoldAnew);
-                        let folding = Folding { anew, ..FOLDING };
+                        let limits = Some(FoldLimits { taken: 2, ..limited::limits() });
+                        let folding = Folding { limits, ..FOLDING };
+                        while fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap().more {}
+                    }
+                    Step::FoldAnew => {
+                        machine.publish(&vault).await;
+                        let folding = Folding { anew: true, ..FOLDING };
                         fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap();
                     }
                 }

@@ -5,9 +5,9 @@
 //! gone and takes the newest. And a new manifest names what those name that count, or its own.
 //!
 //! Layers go before the manifest that names them: after a crash they are found again by it. Layers that no
-//! manifest ever named, of a fold that was killed, aren't found. Dense packs are: they have the number of
-//! the manifest for which they were written in their names. Where that is there, or a later one, nobody
-//! comes to name them who doesn't yet. The newest manifest stays also where all
+//! manifest ever named, of a fold that was killed, are found by the next fold, and dense packs here: they
+//! have the number of the manifest for which they were written in their names. Where that is there, or a
+//! later one, nobody comes to name them who doesn't yet. The newest manifest stays also where all
 //! of its machine was removed, so that no number is used twice.
 
 use std::collections::{BTreeMap, BTreeSet};

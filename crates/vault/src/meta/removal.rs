@@ -75,7 +75,7 @@ pub fn is_removed(epochs: &Records<EpochRecord>, upto: Epoch) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tidegate_model::{BookmarkKind, Incarnation, Lsn};
+    use tidegate_model::{BookmarkKind, Incarnation, Lsn, Token};
 
     use super::*;
     use crate::chain::{MachineHistory, last_sent};
@@ -161,6 +161,23 @@ mod tests {
             }
             let left = needed(&store, &ring, &db).await.unwrap().unwrap();
             assert_eq!((left.manifests.len(), left.layers.len()), (2, 1), "{left:?}");
+        });
+    }
+
+    #[test]
+    fn a_machine_whose_agent_was_granted_a_session_was_sent_to_though_nothing_came_yet() {
+        run(async {
+            let mut vault = TestVault::new();
+            let mut machine = copied(&mut vault, 1, 1).await;
+            vault.clock.advance(3600);
+            for comes in [false, true] {
+                if comes {
+                    machine.reconnect(None, 3);
+                    machine.publish(&vault).await;
+                }
+                let sent = last_sent(&vault.reader(), &machine.of.0).await.unwrap().unwrap();
+                assert_eq!(vault.clock.now().0 - sent.0 < 60_000_000, comes);
+            }
         });
     }
 }

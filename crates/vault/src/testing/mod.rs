@@ -17,12 +17,14 @@ use crate::pack::Target;
 use crate::seal::{KeyRing, Secret};
 use crate::store::Store;
 
+mod before;
 mod clock;
 mod late;
 mod life;
 mod log;
 mod machine;
 
+pub use before::Before;
 pub use clock::{ClockedStore, TestClock};
 pub use late::LateStore;
 pub use life::{Event, apply, event, live};
@@ -61,6 +63,13 @@ impl TestVault {
     pub fn store(&self) -> Store {
         let clocked = ClockedStore(self.objects.clone(), self.clock.clone());
         Store::over(Arc::new(clocked), "memory://test")
+    }
+
+    /// A reader of a store in which `work` is done right before `path` is put.
+    pub fn reader_before(&self, path: &str, work: impl FnOnce() + Send + 'static) -> LogReader {
+        let clocked = Arc::new(ClockedStore(self.objects.clone(), self.clock.clone()));
+        let store = Store::over(Before::put(clocked, path, work), "memory://test");
+        LogReader::new(store, self.ring.clone(), CACHE_BYTES_DEFAULT)
     }
 
     pub fn reader(&self) -> LogReader {

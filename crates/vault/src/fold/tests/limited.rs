@@ -9,7 +9,7 @@ use super::thinned::{hourly, keeping, manifest, offered, thinned};
 use super::*;
 use crate::fold::{FoldLimits, TooMuch};
 
-fn limits() -> FoldLimits {
+pub(super) fn limits() -> FoldLimits {
     FoldLimits::within(FoldLimits::BYTES_MIN).unwrap()
 }
 
@@ -97,5 +97,37 @@ fn what_cant_be_read_within_limits_is_refused() {
         let (what, found, most) =
             refused(FoldLimits { manifest_bytes: 1000, ..limits() }).await.unwrap();
         assert!(what == TooMuch::ManifestBytes && found > most && most == 1000, "{found}");
+    });
+}
+
+#[test]
+fn what_was_made_before_it_became_too_much_goes_again() {
+    run(async {
+        let mut vault = TestVault::new();
+        // A base in the midst: what lies before it is made by itself.
+        let mut machine = hourly(&mut vault, 20).await;
+        folded(&vault).await;
+        for hour in 0..20 {
+            vault.clock.advance(3600);
+            machine.writes(extent(0, 0, 5000), 100 + hour);
+            machine.marks(BookmarkKind::CrashConsistent, true);
+            machine.store(&mut vault).await;
+        }
+        let whole = Folding { base_extents_min: u64::MAX, ..FOLDING };
+        fold(&vault.reader(), &db(), whole, &|_| ()).await.unwrap();
+        let stored = layers(&vault).await;
+        let (mut left, mut most) = (0, 0);
+        loop {
+            most += 1;
+            let few = FoldLimits { extents: most, ..limits() };
+            let folding = Folding { base_extents_min: u64::MAX, ..limited(&vault, few) };
+            let report = fold(&vault.reader(), &db(), folding, &|_| ()).await.unwrap();
+            if report.too_long == 0 {
+                break;
+            }
+            left += 1;
+            assert_eq!((report.layers, report.bytes, layers(&vault).await), (0, 0, stored.clone()));
+        }
+        assert!(left > 20, "{left} limits were too narrow");
     });
 }

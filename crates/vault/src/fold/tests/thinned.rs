@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
-use tidegate_model::{Epoch, Incarnation, Point};
+use tidegate_model::{Epoch, Incarnation, Point, Token};
 
 use super::*;
 use crate::chain::Broken;
