@@ -334,20 +334,23 @@ impl<'r> Folder<'r> {
         let mut is_changed = false;
         for mut folded in std::mem::take(epochs) {
             let mut packs = self.gatherer.packs(folded.epoch);
-            match fates.remove(&folded.epoch) {
+            let retained = match fates.remove(&folded.epoch) {
                 Some(Fate::Goes) => {
                     self.history.gone.insert(folded.epoch);
                     self.report.epochs_gone += 1;
                     is_changed = true;
                     continue;
                 }
-                Some(Fate::Stays(retained)) => {
-                    is_changed |= self.thin(&mut folded, &mut packs, retained).await?;
-                }
-                None => {}
+                Some(Fate::Stays(retained)) => Some(retained),
+                None => None,
+            };
+            let from = retained.as_ref().map_or(folded.retained.from, |retained| retained.from);
+            let base = folded.next_base(self.folding.base_extents_min, from);
+            if let Some(retained) = retained {
+                is_changed |= self.thin(&mut folded, &mut packs, retained, base.is_some()).await?;
             }
-            if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
-                folded.base = Some(self.make_base(&folded, lsn).await?);
+            if let Some(lsn) = base {
+                self.make_base(&mut folded, &mut packs, lsn).await?;
                 is_changed = true;
             }
             self.look_at(&mut packs).await?;
