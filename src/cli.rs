@@ -25,7 +25,7 @@ pub(crate) use agent::{
 };
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchLiveArgs, BenchRunArgs};
 pub(crate) use machines::{MachinesArgs, MachinesCommand, MachinesRemoveArgs};
-pub(crate) use maintain::MaintainArgs;
+pub(crate) use maintain::{BackgroundArgs, INTERVAL_SECONDS_MAX, MaintainArgs};
 pub(crate) use policy::{PolicyCommand, PolicySetArgs, PolicyShowArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
@@ -311,6 +311,8 @@ pub(crate) struct ServerArgs {
     pub identity: Option<PathBuf>,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub background: BackgroundArgs,
     /// Configuration (TOML); options on the command line win.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

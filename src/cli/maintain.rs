@@ -8,6 +8,22 @@ use super::VaultArgs;
 /// Most hours that a collection is told to bear with a silent server.
 const PATIENCE_HOURS_MAX: i64 = 24 * 365;
 
+/// Longest pause between two rounds of a server: a week of packs is still folded within its limits.
+pub(crate) const INTERVAL_SECONDS_MAX: u64 = 7 * 24 * 3600;
+
+/// What a server does of it in the background.
+#[derive(Debug, Default, Args)]
+pub(crate) struct BackgroundArgs {
+    /// Fold machines, let go of what isn't kept, and collect garbage every so many seconds, more or less
+    /// by half [default: 3600].
+    #[arg(long, value_name = "SECONDS", conflicts_with = "no_maintenance",
+          value_parser = clap::value_parser!(u64).range(1..=INTERVAL_SECONDS_MAX))]
+    pub maintenance_interval: Option<u64>,
+    /// Leave the vault to `tidegate maintain`, or to other servers.
+    #[arg(long)]
+    pub no_maintenance: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct MaintainArgs {
     /// Only these machines; no garbage is collected then.

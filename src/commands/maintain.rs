@@ -4,16 +4,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tidegate_model::{Counted, HumanBytes, LogName, Name};
-use tidegate_vault::Vault;
-use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding, Keeping, fold};
+use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding};
 use tidegate_vault::gc::{CollectReport, Collecting, collect};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
-use tidegate_vault::meta;
-use tidegate_vault::retention::policy_of;
 use tidegate_vault::store::Access;
 
 use crate::cli::MaintainArgs;
 use crate::failure::{Failure, with_causes};
+use crate::maintenance::{fold_machine, present};
 use crate::output::Output;
 
 #[derive(Serialize)]
@@ -79,7 +77,7 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let of_all = args.machine.is_empty();
     let machines = match of_all {
-        true => present(&vault).await?,
+        true => present(&reader).await?,
         false => args.machine,
     };
     let now = vault.store().agreed_clock(super::now).await?;
@@ -89,22 +87,16 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     for machine in machines {
         let bar = output.waiting("folding");
         let tell = |done: Done| bar.set_message(format!("folding {machine}, {} packs", done.packs));
-        let policy = policy_of(vault.store(), vault.ring(), &machine).await;
-        let folded = match policy {
-            Ok(policy) => {
-                let keeping = (!args.keep_all).then_some(Keeping { policy, now });
-                let folding = Folding { anew: args.anew, keeping, ..Folding::default() };
-                fold(&reader, &machine, folding, &tell).await
-            }
-            Err(error) => Err(error.into()),
-        };
+        let folding = Folding { anew: args.anew, ..Folding::default() };
+        let now = (!args.keep_all).then_some(now);
+        let folded = fold_machine(&reader, &machine, folding, now, &tell).await;
         bar.finish_and_clear();
         lines.push(line(&machine, &folded));
         // The others don't wait for what is wrong with one.
         first_failure = first_failure.or(folded.err().map(Failure::from));
     }
     let patience = Duration::from_secs(3600 * u64::from(args.patience));
-    let collecting = Collecting { dry_run: args.dry_run, patience };
+    let collecting = Collecting { dry_run: args.dry_run, patience, bytes_max: None };
     let garbage = match collects {
         true => garbage(&reader, collecting, &output).await.map(Some),
         false => Ok(None),
@@ -141,20 +133,6 @@ async fn garbage(
         waits_for: names(&outcome.waits_for),
         closed: names(&outcome.fenced),
     })
-}
-
-/// The machines of which something is there and wasn't removed.
-async fn present(vault: &Vault) -> Result<Vec<Name>, Failure> {
-    let (store, ring) = (vault.store(), vault.ring());
-    let mut present = Vec::new();
-    for machine in meta::list_machines(store).await? {
-        let removed = meta::removed_upto(store, ring, &machine).await?;
-        let newest = meta::epoch_numbers(store, &machine).await?.into_iter().max();
-        if newest.is_some_and(|newest| newest > removed) {
-            present.push(machine);
-        }
-    }
-    Ok(present)
 }
 
 fn line(machine: &Name, folded: &Result<FoldReport, FoldError>) -> Line {

@@ -173,6 +173,11 @@ async fn open(args: &VaultArgs) -> Result<Vault, Failure> {
     open_at(&args.vault, &args.credential, Access::Read).await
 }
 
+/// Opens a vault to read and, where that is allowed, to pin what is read.
+async fn open_to_pin(args: &VaultArgs) -> Result<Vault, Failure> {
+    open_at(&args.vault, &args.credential, Access::Write).await
+}
+
 /// Opens a vault.
 async fn open_at(
     location: &Location,
@@ -221,6 +226,7 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
             engine.lists_interval.unwrap_or(LISTS_SECONDS_DEFAULT),
             1..=LISTS_SECONDS_MAX,
         )?),
+        maintenance: None,
     })
 }
 

@@ -46,7 +46,10 @@ struct Mounted {
 
 pub(super) async fn run(args: MountArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let pinned = Pinned::default();
-    let served = serve(args, &pinned, &output, &stop).await;
+    let served = tokio::select! {
+        served = serve(args, &pinned, &output, &stop) => served,
+        never = pinned.keep() => match never {},
+    };
     pinned.release().await;
     served
 }
@@ -60,10 +63,7 @@ async fn serve(
 ) -> Result<(), Failure> {
     let (foundation, server) =
         super::unless_stopped(stop, start(args, pinned, output, stop)).await?;
-    tokio::select! {
-        () = stop.asked() => {}
-        never = pinned.keep() => match never {},
-    }
+    stop.asked().await;
     // Not on this thread: what is under way needs it to end.
     let stopped = tokio::task::spawn_blocking(move || {
         server.stop(LAST_REPLIES);
@@ -88,7 +88,7 @@ async fn start(
     let wanted = Wanted::parse(&at)?;
     // Refused before a secret is asked for, where it is too little for any machine.
     let memory = Memory::of(args.memory, 1)?;
-    let vault = super::open(&vault).await?;
+    let vault = super::open_to_pin(&vault).await?;
     let (store, ring) = (vault.store().clone(), vault.ring().clone());
     let reader = LogReader::new(store, ring, memory.index_bytes);
     let found = pinned.read(&reader, &machine, &wanted, output).await?;

@@ -86,7 +86,7 @@ async fn write(args: RecoverArgs, pinned: &Pinned, output: &Output) -> Result<Wr
     let PointArgs { machine, vault, disk, at } = args.point;
     let wanted = Wanted::parse(&at)?;
     let means = means(args.memory)?;
-    let vault = super::open(&vault).await?;
+    let vault = super::open_to_pin(&vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let found = pinned.read(&reader, &machine, &wanted, output).await?;
     // Said before anything is written.

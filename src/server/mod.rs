@@ -24,6 +24,7 @@ mod line;
 mod link;
 mod listener;
 mod lists;
+mod maintenance;
 mod quiet;
 mod refill;
 mod report;
@@ -59,11 +60,13 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub(crate) use latency::Summary;
+pub(crate) use maintenance::MaintenanceSettings;
 pub(crate) use report::ServerReport;
 pub(crate) use settings::{ServerError, ServerIdentity, ServerSettings};
 
 use self::front::Arrival;
 use self::listener::Listener;
+use self::maintenance::Maintenance;
 use self::shared::{News, Shared, SharedParts};
 use crate::signals::Stop;
 
@@ -77,6 +80,8 @@ pub(crate) struct Server {
     listener: Option<Listener>,
     /// Looks for condemned lists.
     lists: Option<JoinHandle<()>>,
+    /// Maintains the vault, if it shall.
+    maintenance: Option<Maintenance>,
 }
 
 impl Server {
@@ -87,16 +92,20 @@ impl Server {
     /// [`ServerError`] when something that it needs isn't there; nothing keeps running then.
     pub(crate) async fn start(
         vault: Arc<Vault>,
-        settings: ServerSettings,
+        mut settings: ServerSettings,
         stop: &Stop,
     ) -> Result<Self, ServerError> {
         settings::cores(usize::from(settings.cores))?;
         limits::check(settings.cores)?;
-        let listen = settings.listen;
-        let shared = Arc::new(share(vault, settings, stop)?);
+        let (listen, maintained) = (settings.listen, settings.maintenance.take());
+        let maintains = maintained.is_some();
+        let shared = Arc::new(share(vault, settings, maintains, stop)?);
         // Bind before anything is claimed in the vault: a port in use leaves no trace there.
         let socket = listen.map(listener::bind).transpose()?;
-        Self::begin(shared, socket).await
+        let mut server = Self::begin(shared, socket).await?;
+        server.maintenance =
+            maintained.and_then(|settings| Maintenance::start(&server.shared, settings));
+        Ok(server)
     }
 
     /// Starts what shares `shared`, from the run's claim on. After an error nothing of it runs.
@@ -111,7 +120,8 @@ impl Server {
         // Lists before blocks: nothing is made known that may be deleted.
         let collected = lists::read(&shared).await?;
         refill::refill(shared.grants.reader(), &known, &logs, &collected).await?;
-        let mut server = Self { shared, executors: Vec::new(), listener: None, lists: None };
+        let mut server =
+            Self { shared, executors: Vec::new(), listener: None, lists: None, maintenance: None };
         match server.run(&known, &logs, socket).await {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -146,6 +156,17 @@ impl Server {
         micros(self.shared.pack_age) / 1000
     }
 
+    /// Whether it maintains the vault.
+    pub(crate) fn maintains(&self) -> bool {
+        self.maintenance.is_some()
+    }
+
+    /// With how many bytes of memory it could.
+    pub(crate) fn memory_for_maintenance(&self) -> usize {
+        let (shards, record) = (self.shared.shards.len(), self.shared.record_bytes_max as usize);
+        MemoryPlan::enough_for_maintenance(shards, record)
+    }
+
     /// The memory plan.
     pub(crate) fn plan(&self) -> &MemoryPlan {
         &self.shared.plan
@@ -178,6 +199,9 @@ impl Server {
     /// Tells what runs to end, and waits for that.
     async fn end(mut self) -> Result<(), ServerError> {
         drop(self.listener.take());
+        if let Some(maintenance) = self.maintenance.take() {
+            maintenance.end().await;
+        }
         if let Some(lists) = self.lists.take() {
             lists.abort();
             let _ = lists.await;
@@ -198,7 +222,12 @@ impl Server {
 }
 
 /// What the shards of a server with these settings share: the memory is divided here.
-fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Shared, ServerError> {
+fn share(
+    vault: Arc<Vault>,
+    settings: ServerSettings,
+    maintains: bool,
+    stop: &Stop,
+) -> Result<Shared, ServerError> {
     let shards = settings.cores;
     let block_bytes = vault.description().block_bytes;
     let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
@@ -212,6 +241,7 @@ fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Sha
     let effort = Arc::new(Effort::new(level, settings.frame_bytes, frame_bytes));
     // One without a port serves no agent that would ask.
     let divide = match settings.listen {
+        _ if maintains => MemoryPlan::with_maintenance,
         Some(_) => MemoryPlan::with_resync,
         None => MemoryPlan::with_frames,
     };

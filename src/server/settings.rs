@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tidegate_model::{Counted, HumanBytes, Name, Remedy};
 use tidegate_pipeline::MemoryError;
 
+use super::maintenance::MaintenanceSettings;
 use super::tls;
 use super::uploads::UploadFailure;
 
@@ -36,6 +37,8 @@ pub(crate) struct ServerSettings {
     pub pack_bytes: usize,
     /// How often it looks which packs are condemned.
     pub lists_interval: Duration,
+    /// `None` for a server that leaves the vault to others.
+    pub maintenance: Option<MaintenanceSettings>,
 }
 
 /// A certificate chain and its key.

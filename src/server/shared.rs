@@ -17,6 +17,7 @@ use super::directory::Directory;
 use super::front::Arrival;
 use super::grants::Grants;
 use super::latency::Latencies;
+use super::maintenance::Told;
 use super::resync::Resyncs;
 use super::uploads::{PutGate, UploadFailure};
 use super::waits::Waits;
@@ -76,6 +77,8 @@ pub(crate) struct Shared {
     pub grants: Grants,
     /// What answers agents that ask what the vault holds; none where memory is short.
     pub resyncs: Option<Resyncs>,
+    /// What became of maintenance in the background.
+    pub maintenance: Told,
     /// Puts and grants under way.
     pub waits: Waits,
     /// How long a put is tried again.
@@ -154,6 +157,7 @@ impl Shared {
             store: parts.store,
             grants,
             resyncs,
+            maintenance: Told::new(),
             waits: Waits::default(),
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,

@@ -41,8 +41,9 @@ async fn shared_at(vault: &str) -> Arc<Shared> {
         pack_age: Duration::from_millis(1),
         pack_bytes: PACK_CLOSE_BYTES_DEFAULT as usize,
         lists_interval: Duration::from_secs(60),
+        maintenance: None,
     };
-    Arc::new(share(Arc::new(vault), settings, &Stop::new()).unwrap())
+    Arc::new(share(Arc::new(vault), settings, false, &Stop::new()).unwrap())
 }
 
 #[tokio::test]
@@ -82,7 +83,13 @@ async fn shards_end_though_another_never_started() {
     (1..taken).for_each(|shard| assert!(logs.add(&name(u16::try_from(shard).unwrap())).is_some()));
     let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
     let (shared, executors) = (shared.clone(), Vec::new());
-    let mut server = Server { shared: shared.clone(), executors, listener: None, lists: None };
+    let mut server = Server {
+        shared: shared.clone(),
+        executors,
+        listener: None,
+        lists: None,
+        maintenance: None,
+    };
     assert!(matches!(server.run(&known, &logs, None).await, Err(ServerError::Logs)));
     assert_eq!(server.executors.len(), 1);
     server.end().await.unwrap();

@@ -401,8 +401,14 @@ impl<'a> Chain<'a> {
         // Several are read at once: in a log of many machines the last that names this one may lie
         // far back.
         while let Some((_, complete)) = packs.next().await {
-            if let Some(complete) = complete? {
-                return Ok(Some(complete));
+            match complete {
+                // Going since it was listed: it tells nothing that a session's record doesn't.
+                Err(LogError::Collected(_)) => {}
+                complete => {
+                    if let Some(complete) = complete? {
+                        return Ok(Some(complete));
+                    }
+                }
             }
         }
         Ok(None)

@@ -18,6 +18,7 @@ pub use assemble::Assembler;
 pub use history::{Broken, EpochHistory, Loss, MachineHistory};
 pub use last_sent::last_sent;
 pub use read::HistoryError;
+pub(crate) use read::READ_TRIES_MAX;
 pub use retained::Retained;
 pub use stretch::Stretch;
 pub use trace::{Trace, Traces};

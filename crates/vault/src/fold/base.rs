@@ -10,25 +10,24 @@ use tidegate_model::{Epoch, LogId, Lsn, PackNumber};
 
 use super::FoldError;
 use super::dense::{Alive, Copier, Part, choose, is_sparse, parts};
-use super::layer::{LAYER_EXTENTS_MAX, LayerBuilder};
+use super::layer::{LOOKED_EXTENTS, LayerBuilder};
 use super::manifest::{Base, FoldedEpoch};
 use super::packs::{Needs, list, sizes_of};
 use super::run::Folder;
-use crate::log::INDEXES_AHEAD;
 
 /// The sizes of packs, and of their heads.
 pub(super) type Sizes = HashMap<(LogId, PackNumber), (u64, u32)>;
 
 impl<'r> Folder<'r> {
     /// Makes the base of an epoch at its end, and condenses what lies before its window; `packs` are those
-    /// of its layers.
+    /// of its layers. False where the base would hold too much.
     pub(super) async fn make_base(
         &mut self,
         folded: &mut FoldedEpoch,
         packs: &mut Needs,
         lsn: Lsn,
-    ) -> Result<(), FoldError> {
-        let mut all = self.visible_at(folded, lsn).await?;
+    ) -> Result<bool, FoldError> {
+        let Some(mut all) = self.visible_at(folded, lsn).await? else { return Ok(false) };
         let mut sizes = Sizes::new();
         let mut unfinished = self.copy_out(folded, packs, &mut all, &mut sizes).await?;
         all.sort();
@@ -45,22 +44,29 @@ impl<'r> Folder<'r> {
         }
         let (packs, pack_logs) = list(&needs);
         folded.base = Some(Base { lsn, layers, packs, pack_logs, unfinished });
-        Ok(())
+        Ok(true)
     }
 
     /// What the disks hold something of at `lsn`.
-    async fn visible_at(&self, folded: &FoldedEpoch, lsn: Lsn) -> Result<LayerBuilder, FoldError> {
+    async fn visible_at(
+        &self,
+        folded: &FoldedEpoch,
+        lsn: Lsn,
+    ) -> Result<Option<LayerBuilder>, FoldError> {
         let (mut all, mut visible) = (LayerBuilder::default(), 0);
         for entry in folded.needed(lsn) {
             all.add_layer(&self.read_layer(folded.epoch, entry).await?);
             // What is hidden already needn't be held until all is there.
-            if all.len() > 2 * visible + LAYER_EXTENTS_MAX {
+            if all.len() > 2 * visible + LOOKED_EXTENTS {
                 all.retain_visible(&folded.disks);
                 visible = all.len();
             }
+            if self.folding.is_beyond(all.len()) {
+                return Ok(None);
+            }
         }
         all.retain_visible(&folded.disks);
-        Ok(all)
+        Ok(Some(all))
     }
 
     /// Copies what should lie denser, and says so in `all`; gives whether more is to be copied than one
@@ -75,7 +81,7 @@ impl<'r> Folder<'r> {
         let alive = all.alive();
         let window = (packs, folded.retained.from);
         let parts = self.parts_of(all, &alive, window, sizes).await?;
-        let (chosen, unfinished) = choose(parts, self.folding.copied_bytes_max);
+        let (chosen, unfinished) = choose(parts, self.folding.copied_most());
         let mut copier = self.copier(folded.epoch);
         copier.copy(all.packs(), &alive, chosen).await?;
         self.end_copying(&mut copier, sizes).await?;
@@ -123,7 +129,7 @@ impl<'r> Folder<'r> {
             (begin, group, reader.pack(place).await)
         });
         let mut all_parts = Vec::new();
-        let mut read = std::pin::pin!(read.buffered(INDEXES_AHEAD));
+        let mut read = std::pin::pin!(read.buffered(reader.ahead()));
         while let Some((begin, group, pack)) = read.next().await {
             let pack = match pack {
                 Ok(pack) => pack,

@@ -37,7 +37,7 @@ impl Folder<'_> {
         let alive = others.alive();
         let mut parts = self.parts_of(&others, &alive, (packs, from), sizes).await?;
         parts.retain(|part| part.must_go);
-        let (chosen, unfinished) = choose(parts, self.folding.copied_bytes_max);
+        let (chosen, unfinished) = choose(parts, self.folding.copied_most());
         let mut copier = self.copier(epoch);
         copier.copy(others.packs(), &alive, chosen).await?;
         self.end_copying(&mut copier, sizes).await?;
@@ -66,10 +66,12 @@ impl Folder<'_> {
     ) -> Result<LayerBuilder, FoldError> {
         let mut others = LayerBuilder::default();
         let from = folded.retained.from;
+        // Two thirds are the base's.
+        let most = self.folding.limits.map_or(OTHERS_MAX, |limits| limits.extents / 3);
         for entry in folded.layers.iter().filter(|entry| entry.first <= from) {
             let layer = self.read_layer(folded.epoch, *entry).await?;
             for extent in layer.extents.iter().filter(|extent| base.place_of(extent).is_none()) {
-                if others.len() < OTHERS_MAX {
+                if others.len() < most {
                     others.add_of(&layer.packs, extent);
                 }
             }

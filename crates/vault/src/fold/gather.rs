@@ -167,10 +167,11 @@ impl Gatherer {
         (upto, sum)
     }
 
-    /// A layer that is long enough.
+    /// A layer, when all that grow together are long enough for one: the longest.
     pub fn full(&mut self) -> Option<Layer> {
-        let full = |(_, growing): &(&Epoch, &mut Growing)| growing.new.len() > LAYER_CLOSE_EXTENTS;
-        let (epoch, growing) = self.epochs.iter_mut().find(full)?;
+        let all: usize = self.epochs.values().map(|growing| growing.new.len()).sum();
+        let longest = self.epochs.iter_mut().max_by_key(|(_, growing)| growing.new.len());
+        let (epoch, growing) = longest.filter(|_| all > LAYER_CLOSE_EXTENTS)?;
         growing.new.close(*epoch)
     }
 

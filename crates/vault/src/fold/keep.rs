@@ -5,15 +5,19 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt, stream};
 use tidegate_model::{Epoch, Lsn, Micros};
 
 use super::FoldError;
 use super::fate::{Fate, fates};
 use super::manifest::{FoldedEpoch, LayerEntry};
-use super::packs::Needs;
+use super::packs::{Needs, sizes_of};
 use super::run::Folder;
 use super::thin::{Outcome, Thinning};
 use crate::chain::{Loss, Retained};
+use crate::layout;
+use crate::log::PackPlace;
+use crate::meta::MetaError;
 use crate::points::MachinePoints;
 use crate::retention::{AgedPoint, Policy};
 
@@ -82,6 +86,7 @@ impl Folder<'_> {
         let disks = folded.disks.clone();
         let mut thinning = Thinning::new(epoch, &retained, base, &disks);
         let mut layers = std::mem::take(&mut folded.layers);
+        let before = layers.clone();
         layers.sort_by_key(|layer| (layer.first, layer.last));
         let behind = layers.split_off(layers.partition_point(|layer| layer.first <= from));
         let mut layers = layers.into_iter().peekable();
@@ -89,6 +94,10 @@ impl Folder<'_> {
         while let Some(place) = thinning.next() {
             while let Some(entry) = layers.next_if(|entry| entry.first <= place) {
                 thinning.add(entry, self.read_layer(epoch, entry).await?);
+                if self.folding.is_beyond(thinning.held()) {
+                    folded.layers = before;
+                    return self.give_up(&folded.layers, left).await;
+                }
             }
             self.take_outcomes(thinning.decide(), &mut left).await?;
         }
@@ -113,6 +122,23 @@ impl Folder<'_> {
         Ok(true)
     }
 
+    /// Leaves an epoch as it was, which takes more memory than the limits allow: what was made of its
+    /// layers goes.
+    async fn give_up(
+        &mut self,
+        before: &[LayerEntry],
+        made: Vec<LayerEntry>,
+    ) -> Result<bool, FoldError> {
+        for entry in made.iter().filter(|entry| !before.contains(entry)) {
+            let path = layout::layer(&self.history.machine, entry.layer);
+            self.reader.store().delete(&path).await.map_err(MetaError::from)?;
+            self.report.layers -= 1;
+            self.report.bytes -= entry.bytes;
+        }
+        self.report.too_long += 1;
+        Ok(false)
+    }
+
     async fn take_outcomes(
         &mut self,
         outcomes: Vec<Outcome>,
@@ -123,6 +149,30 @@ impl Folder<'_> {
                 Outcome::Stays(entry) => entry,
                 Outcome::Made(layer) => self.create_layer(layer).await?,
             });
+        }
+        Ok(())
+    }
+
+    /// Reads the packs whose sizes aren't known: those to which is only referred. One that can't be
+    /// read is looked at by whoever needs it.
+    pub(super) async fn look_at(&self, packs: &mut Needs) -> Result<(), FoldError> {
+        let unknown = packs.iter().filter(|(_, need)| need.bytes == 0);
+        let unknown: Vec<PackPlace> = unknown.map(|(place, _)| place.clone()).collect();
+        let looked = stream::iter(unknown).map(|place| async {
+            let pack = self.reader.pack(&place).await;
+            (place, pack)
+        });
+        let mut looked = std::pin::pin!(looked.buffer_unordered(self.reader.ahead()));
+        while let Some((place, pack)) = looked.next().await {
+            match pack {
+                Ok(pack) => {
+                    if let Some(need) = packs.get_mut(&place) {
+                        (need.bytes, need.head) = sizes_of(&pack.header);
+                    }
+                }
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -21,6 +21,9 @@ pub const LAYER_EXTENTS_MAX: usize = 1 << 18;
 pub(super) const LAYER_CLOSE_EXTENTS: usize = LAYER_EXTENTS_MAX - 2 * PACK_RECORDS_MAX as usize;
 
 const _: () = assert!(LAYER_CLOSE_EXTENTS > 0);
+/// What is hidden is looked for when so many came besides twice those that were visible before: a look
+/// at all of them costs as much as some layers' reading.
+pub(super) const LOOKED_EXTENTS: usize = 1 << 16;
 
 /// Part of what an epoch's records did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,7 +204,9 @@ impl LayerBuilder {
             Some(Alive { key: (pack, frame, ordinal), extent, lsn, time, checksum, name })
         };
         let mut alive: Vec<Alive> = self.extents.iter().filter_map(alive).collect();
-        alive.sort_by_key(|alive| (alive.key, alive.extent.disk, alive.extent.offset, alive.lsn));
+        // In place: there are as many as extents.
+        let order = |alive: &Alive| (alive.key, alive.extent.disk, alive.extent.offset, alive.lsn);
+        alive.sort_unstable_by_key(order);
         alive.dedup_by_key(|alive| alive.key);
         alive
     }
@@ -223,7 +228,7 @@ impl LayerBuilder {
 
     /// Puts the extents in the order of a layer, so that they are found.
     pub fn sort(&mut self) {
-        self.extents.sort_by_key(LayerExtent::order);
+        self.extents.sort_unstable_by_key(LayerExtent::order);
     }
 
     /// Where the bytes of this extent are kept, if they are among those here, which were sorted.

@@ -213,6 +213,13 @@ impl Manifest {
     }
 }
 
+impl Base {
+    /// Whether it says by itself in which packs its bytes are kept.
+    pub(super) const fn is_whole(&self) -> bool {
+        !self.packs.is_empty()
+    }
+}
+
 impl FoldedEpoch {
     /// What is folded of an epoch, as it was read.
     pub(super) fn of(epoch: Epoch, trace: &Trace, marks_stored: &BTreeMap<Lsn, Micros>) -> Self {

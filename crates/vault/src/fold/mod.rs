@@ -21,9 +21,10 @@
 //! Memory: of who folds, the new extents of one layer, [`LAYER_EXTENTS_MAX`] at most, some 100 bytes
 //! each, and as many of those that it is put together with; where a base is made, the extents of the
 //! one before and as many again, and once more what tells of them which are alive: less than the map of a
-//! restore; where is thinned, what is visible of
-//! the records between two kept places, twice; the reader's cache of indexes; the
-//! manifest, which grows with bookmarks, packs and layers. Of who reads, a few layers at a time.
+//! restore; where is thinned, what is visible of the records between two kept places, twice; the reader's
+//! cache of indexes; the listing of a log; the manifest, which grows with bookmarks, packs and layers. Who
+//! can't have as much as a history asks for folds within [`FoldLimits`]. Of who reads, a few layers at a
+//! time.
 
 mod ages;
 mod base;
@@ -32,12 +33,14 @@ mod condense;
 mod dense;
 mod error;
 mod fate;
+mod folding;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod gather;
 mod keep;
 mod layer;
 mod layer_codec;
+mod limits;
 mod manifest;
 mod needed;
 mod objects;
@@ -52,17 +55,19 @@ pub(crate) use objects::create_manifest;
 mod tests;
 
 pub use ages::Age;
-pub use error::FoldError;
+pub use error::{FoldError, TooMuch};
+pub use folding::{Done, FoldReport, Folding};
 pub use keep::Keeping;
 pub use layer::{LAYER_EXTENTS_MAX, Layer, LayerExtent, LayerSource};
+pub use limits::FoldLimits;
 pub use manifest::{
     Base, Begin, Declared, FoldedEpoch, FoldedLog, FoldedUsage, LayerEntry, Manifest, Marked,
 };
 pub use needed::{Needed, needed};
 pub use packs::FoldedPack;
-pub use run::{Done, FoldReport, Folding, fold};
+pub use run::fold;
 
 pub(crate) use objects::{
-    LAYERS_AHEAD, MANIFESTS_KEPT, manifest_numbers, newest_manifest, newest_number, read_layer,
-    read_manifest,
+    LAYERS_AHEAD, MANIFESTS_KEPT, is_superseded, manifest_numbers, newest_manifest, newest_number,
+    read_layer, read_manifest,
 };

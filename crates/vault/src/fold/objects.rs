@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use tidegate_model::{Epoch, LayerId, Name};
 
 use super::FoldError;
-use super::body::{body_bytes_max, pack, unpack};
+use super::body::{body_bytes_max, content_bytes, pack, unpack};
 use super::layer::Layer;
 use super::layer_codec::{self, LAYER_BYTES_MAX};
 use super::manifest::{LayerEntry, Manifest};
@@ -100,6 +100,20 @@ pub(crate) async fn manifest_numbers(
     }
 }
 
+/// Whether so many newer manifests of a machine are there that this one, and what only it needs, may
+/// have been deleted. A `number` of 0 stands for the logs.
+///
+/// # Errors
+/// What the store reports.
+pub(crate) async fn is_superseded(
+    store: &Store,
+    machine: &Name,
+    number: u64,
+) -> Result<bool, MetaError> {
+    let numbers = manifest_numbers(store, machine).await?;
+    Ok(numbers.range(number.saturating_add(1)..).count() >= MANIFESTS_KEPT)
+}
+
 /// Manifest `number` of a machine.
 pub(crate) async fn read_manifest(
     store: &Store,
@@ -111,6 +125,34 @@ pub(crate) async fn read_manifest(
     let content = read(store, ring, &path, MANIFEST_BYTES_MAX).await?;
     let manifest = decode_manifest(&content, number);
     manifest.map_err(|cause| MetaError::damaged(&path, &cause))
+}
+
+/// Manifest `number` of a machine, unless its content has more than so many bytes: then how many.
+pub(super) async fn read_manifest_within(
+    store: &Store,
+    ring: &KeyRing,
+    machine: &Name,
+    number: u64,
+    bytes_max: usize,
+) -> Result<Result<Manifest, usize>, MetaError> {
+    let path = layout::manifest(machine, number);
+    // No content is shorter than what it is sealed as, but for a few bytes.
+    let stored = match store.head(&path).await {
+        Err(error) if error.is_not_found() => return Err(MetaError::Missing { path }),
+        head => usize::try_from(head?.bytes).unwrap_or(usize::MAX),
+    };
+    if stored > body_bytes_max(bytes_max) + SEALED_OVERHEAD_BYTES {
+        return Ok(Err(stored));
+    }
+    let body = read_body(store, ring, &path, bytes_max).await?;
+    let damaged = |cause: &str| MetaError::damaged(&path, cause);
+    match content_bytes(&body).map_err(damaged)? {
+        bytes if bytes > bytes_max => Ok(Err(bytes)),
+        bytes => {
+            let content = unpack(&body, bytes).map_err(damaged)?;
+            Ok(Ok(decode_manifest(&content, number).map_err(|cause| damaged(&cause))?))
+        }
+    }
 }
 
 /// The manifest with this number whose content this is.
@@ -212,6 +254,17 @@ async fn read(
     path: &str,
     content_bytes_max: usize,
 ) -> Result<Vec<u8>, MetaError> {
+    let body = read_body(store, ring, path, content_bytes_max).await?;
+    unpack(&body, content_bytes_max).map_err(|cause| MetaError::damaged(path, cause))
+}
+
+/// The body of the object at `path`.
+async fn read_body(
+    store: &Store,
+    ring: &KeyRing,
+    path: &str,
+    content_bytes_max: usize,
+) -> Result<Vec<u8>, MetaError> {
     let body_max = body_bytes_max(content_bytes_max);
     let object = match store.get(path, (body_max + SEALED_OVERHEAD_BYTES) as u64).await {
         Err(error) if error.is_not_found() => {
@@ -219,6 +272,5 @@ async fn read(
         }
         got => got?,
     };
-    let body = open_within(ring, path, &object, body_max)?;
-    unpack(&body, content_bytes_max).map_err(|cause| MetaError::damaged(path, cause))
+    open_within(ring, path, &object, body_max)
 }

@@ -3,23 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
 
 use super::FoldError;
 use super::ages::stored_times;
 use super::fate::Fate;
+use super::folding::{Done, FoldReport, Folding};
 use super::gather::{Gatherer, LogGather};
-use super::keep::Keeping;
 use super::layer::{LAYER_EXTENTS_MAX, Layer};
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
 use super::objects::{
     Newest, create_layer, create_manifest, newest_manifest, newest_number, read_layer,
 };
-use super::packs::{Needs, sizes_of};
 use crate::chain::{Loss, MachineHistory};
-use crate::gc::{Collected, PackSet, Pin};
-use crate::log::{INDEXES_AHEAD, LogError, LogReader, PackPlace, PackRead};
+use crate::gc::{Collected, Pin};
+use crate::log::{LogError, LogReader, PackRead};
 use crate::pack::{Content, Record};
 use crate::points::Referred;
 use crate::restore::target_place;
@@ -27,68 +26,6 @@ use crate::store::Put;
 
 /// How often another may be first: each time something was folded.
 const TRIES_MAX: u32 = 4;
-
-/// How a machine is folded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Folding {
-    /// From the logs alone, whatever was folded before.
-    pub anew: bool,
-    /// A base is made of that many extents at least.
-    pub base_extents_min: u64,
-    /// At most so many bytes are copied into dense packs, for each base that is made.
-    pub copied_bytes_max: u64,
-    /// By what the past is kept; `None` keeps all.
-    pub keeping: Option<Keeping>,
-}
-
-impl Folding {
-    /// From what was folded before, and everything is kept.
-    pub(crate) const DEFAULT: Self = {
-        // 30 KB of layers, compressed: less isn't worth another object, and more would tell on the
-        // recovery of small disks. And what is copied in some five minutes, at 200 MB/s.
-        Self { anew: false, base_extents_min: 1 << 10, copied_bytes_max: 64 << 30, keeping: None }
-    };
-}
-
-impl Default for Folding {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
-/// What folding a machine did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FoldReport {
-    /// The manifest that was created; 0 when there was nothing to fold.
-    pub manifest: u64,
-    /// Packs that nobody has to read any more for this machine's history.
-    pub packs: u64,
-    /// Records that were folded.
-    pub records: u64,
-    /// Layers that were created.
-    pub layers: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Dense packs that were created.
-    pub dense_packs: u64,
-    /// Bytes of them.
-    pub dense_bytes: u64,
-    /// Versions of ranges that were let go.
-    pub let_go: u64,
-    /// Bookmarks that were.
-    pub bookmarks_let_go: u64,
-    /// Epochs of which nothing is kept any more.
-    pub epochs_gone: u64,
-    /// What stands in the way, or is wrong with what was folded before.
-    pub losses: Vec<Loss>,
-}
-
-/// How far folding has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Packs that were read.
-    pub packs: u64,
-}
 
 /// Folds what can be folded of a machine.
 ///
@@ -101,41 +38,40 @@ pub async fn fold(
     mut folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
-    // What is read from the logs once more mustn't be collected meanwhile.
-    let pin = match folding.anew {
-        true => Some(Pin::logs(reader, machine).await?),
-        false => None,
-    };
-    let folded = fold_pinned(reader, machine, folding, progress).await;
-    if let Some(pin) = pin {
-        pin.release().await?;
-    }
-    match folded {
-        // What a new layer was to be put together with can't be read: the logs are left.
-        Err(FoldError::Meta(error)) if error.is_damage() && !folding.anew => {
-            tracing::warn!(%error, "folded anew from the logs");
-            folding.anew = true;
-            Box::pin(fold(reader, machine, folding, progress)).await
+    if !folding.anew {
+        match try_fold(reader, machine, folding, progress).await {
+            // What a new layer was to be put together with can't be read: the logs are left.
+            Err(FoldError::Meta(error)) if error.is_damage() => {
+                tracing::warn!(%error, "folded anew from the logs");
+            }
+            Err(FoldError::BeginsBefore { .. }) => {}
+            folded => return folded,
         }
-        folded => folded,
     }
+    folding.anew = true;
+    // What is read from the logs once more mustn't be collected meanwhile.
+    let mut pin = Pin::logs(reader, machine).await?;
+    let folded = pin.during(try_fold(reader, machine, folding, progress)).await;
+    pin.release().await?;
+    folded
 }
 
-async fn fold_pinned(
+async fn try_fold(
     reader: &LogReader,
     machine: &Name,
     folding: Folding,
     progress: &(dyn Fn(Done) + Send + Sync),
 ) -> Result<FoldReport, FoldError> {
     for _ in 0..TRIES_MAX {
-        let mut folder = Folder::begin(reader, machine, folding, progress).await?;
-        folder.gather().await?;
-        let newest = folder.newest;
-        match folder.finish().await {
+        let newest = newest_number(reader.store(), machine).await?;
+        if let Some(limits) = folding.limits {
+            limits.check(reader, machine).await?;
+        }
+        match try_once(reader, machine, folding, progress).await {
             Ok(Some(report)) => return Ok(report),
             Ok(None) => tracing::debug!(%machine, "another folded it meanwhile; once more"),
-            // Layers go when a newer manifest doesn't name them.
-            Err(FoldError::Meta(error))
+            // Layers and packs go when newer manifests don't need them.
+            Err(error)
                 if error.is_damage() && newest_number(reader.store(), machine).await? > newest =>
             {
                 tracing::debug!(%machine, %error, "another folded it meanwhile; once more");
@@ -144,6 +80,18 @@ async fn fold_pinned(
         }
     }
     Err(FoldError::Contended { machine: machine.clone() })
+}
+
+/// `None` when another was first.
+async fn try_once(
+    reader: &LogReader,
+    machine: &Name,
+    folding: Folding,
+    progress: &(dyn Fn(Done) + Send + Sync),
+) -> Result<Option<FoldReport>, FoldError> {
+    let mut folder = Folder::begin(reader, machine, folding, progress).await?;
+    folder.gather().await?;
+    folder.finish().await
 }
 
 /// One try.
@@ -175,12 +123,11 @@ impl<'r> Folder<'r> {
         progress: &'r (dyn Fn(Done) + Send + Sync),
     ) -> Result<Self, FoldError> {
         let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
-        let mut manifest = newest.manifest.clone().filter(|_| !folding.anew);
-        let read = |fold| MachineHistory::read_beyond(reader, machine, fold, |_| ());
-        let mut history = read(manifest.clone()).await?;
+        let manifest = newest.manifest.clone().filter(|_| !folding.anew);
+        let history =
+            MachineHistory::read_beyond(reader, machine, manifest.clone(), |_| ()).await?;
         if manifest.as_ref().is_some_and(|base| begins_before(&history, base)) {
-            manifest = None;
-            history = read(None).await?;
+            return Err(FoldError::BeginsBefore { machine: machine.clone() });
         }
         if history.is_strayed() {
             return Err(FoldError::Strayed { machine: machine.clone() });
@@ -229,6 +176,10 @@ impl<'r> Folder<'r> {
         let (mut taken, mut next, mut ended) = (LogGather::default(), start, missing.is_none());
         let mut packs = std::pin::pin!(self.reader.packs(&survey, numbers));
         while let Some((place, pack)) = packs.next().await {
+            if self.folding.limits.is_some_and(|limits| self.done.packs >= limits.taken) {
+                (self.report.more, ended) = (true, false);
+                break;
+            }
             self.done.packs += 1;
             (self.progress)(self.done);
             let pack = match pack {
@@ -318,6 +269,7 @@ impl<'r> Folder<'r> {
         if self.report.packs == 0 && self.report.records == 0 && !is_changed {
             return Ok(Some(self.report));
         }
+        self.check_again(&epochs).await?;
         let (number, usage) = (self.newest.saturating_add(1), self.base.usage);
         let machine = &self.history.machine;
         let gone = self.history.gone.iter().copied().collect();
@@ -326,6 +278,22 @@ impl<'r> Folder<'r> {
         let put = create_manifest(store, ring, machine, &manifest).await?;
         self.report.manifest = number;
         Ok((put == Put::Created).then_some(self.report))
+    }
+
+    /// What was folded from the logs alone is still there: a pin is no promise to who was stopped for
+    /// longer than it lasts.
+    async fn check_again(&self, epochs: &[FoldedEpoch]) -> Result<(), FoldError> {
+        if self.collected.is_none() {
+            return Ok(());
+        }
+        let collected = self.reader.collected(true).await?;
+        let mut kept_in = epochs.iter().flat_map(FoldedEpoch::kept_in);
+        if was_collected(self.reader, &self.history).await?
+            || kept_in.any(|(place, _)| collected.forbids(&place.log, place.number))
+        {
+            return Err(FoldError::Collected { machine: self.history.machine.clone() });
+        }
+        Ok(())
     }
 
     /// Lets go of what isn't kept of the epochs, and completes them; true if that changes anything.
@@ -346,12 +314,16 @@ impl<'r> Folder<'r> {
             };
             let from = retained.as_ref().map_or(folded.retained.from, |retained| retained.from);
             let base = folded.next_base(self.folding.base_extents_min, from);
+            // Where no base comes after all, the one that is there still has what its place needs.
+            let is_replaced = base.is_some() && folded.base.as_ref().is_some_and(Base::is_whole);
             if let Some(retained) = retained {
-                is_changed |= self.thin(&mut folded, &mut packs, retained, base.is_some()).await?;
+                is_changed |= self.thin(&mut folded, &mut packs, retained, is_replaced).await?;
             }
             if let Some(lsn) = base {
-                self.make_base(&mut folded, &mut packs, lsn).await?;
-                is_changed = true;
+                match self.make_base(&mut folded, &mut packs, lsn).await? {
+                    true => is_changed = true,
+                    false => self.report.too_long += 1,
+                }
             }
             self.look_at(&mut packs).await?;
             folded.set_packs(&packs);
@@ -390,30 +362,6 @@ impl<'r> Folder<'r> {
         let folded = self.base.epochs.iter().find(|folded| folded.epoch == epoch);
         folded.and_then(|folded| folded.base.as_ref())
     }
-
-    /// Reads the packs whose sizes aren't known: those to which is only referred. One that can't be
-    /// read is looked at by whoever needs it.
-    async fn look_at(&self, packs: &mut Needs) -> Result<(), FoldError> {
-        let unknown = packs.iter().filter(|(_, need)| need.bytes == 0);
-        let unknown: Vec<PackPlace> = unknown.map(|(place, _)| place.clone()).collect();
-        let looked = stream::iter(unknown).map(|place| async {
-            let pack = self.reader.pack(&place).await;
-            (place, pack)
-        });
-        let mut looked = std::pin::pin!(looked.buffer_unordered(INDEXES_AHEAD));
-        while let Some((place, pack)) = looked.next().await {
-            match pack {
-                Ok(pack) => {
-                    if let Some(need) = packs.get_mut(&place) {
-                        (need.bytes, need.head) = sizes_of(&pack.header);
-                    }
-                }
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Refuses to fold what would be less than was folded already. What a policy keeps, and packs that were
@@ -441,12 +389,12 @@ async fn check_logs(
 /// Whether packs that a fold from the logs alone would read were collected, or will be.
 async fn was_collected(reader: &LogReader, history: &MachineHistory) -> Result<bool, FoldError> {
     let collected = reader.collected(true).await?;
-    let gone = |packs: &PackSet, log: &LogName, first| packs.of(log)?.next(first);
     for (log, first) in history.logs() {
-        let removed = gone(&collected.removed, &log, first);
-        let Some(gone) = removed.or(gone(&collected.condemned, &log, first)) else { continue };
-        // What lies beyond a log's end is nothing that was ever to be folded.
-        if gone < reader.survey(&log).await?.counted.next {
+        let sets = [&collected.removed, &collected.condemned];
+        let gone = sets.into_iter().filter_map(|packs| packs.of(&log)?.next(first)).min();
+        let Some(gone) = gone else { continue };
+        // What lies beyond a tombstone is nothing that was ever to be folded.
+        if reader.survey(&log).await?.tombstone.is_none_or(|end| gone < end) {
             return Ok(true);
         }
     }

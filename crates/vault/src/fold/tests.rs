@@ -4,6 +4,7 @@ mod bytes;
 mod cost;
 mod damage;
 mod dense;
+mod limited;
 mod saga;
 mod thinned;
 mod trimmed_saga;

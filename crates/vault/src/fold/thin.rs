@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tidegate_model::{Epoch, Lsn};
 
 use super::layer::{
-    LAYER_CLOSE_EXTENTS, LAYER_EXTENTS_MAX, Layer, LayerBuilder, LayerExtent, LayerSource,
+    LAYER_CLOSE_EXTENTS, LOOKED_EXTENTS, Layer, LayerBuilder, LayerExtent, LayerSource,
 };
 use super::manifest::{Declared, LayerEntry};
 use super::visible;
@@ -95,7 +95,7 @@ impl<'d> Thinning<'d> {
         self.sources.push(Source { entry, packs, waiting, left: Vec::new(), is_whole: true });
         let held: usize = self.sources.iter().map(Source::len).sum();
         // What is hidden already needn't be held until all is there.
-        if held > 2 * self.looked + LAYER_EXTENTS_MAX
+        if held > 2 * self.looked + LOOKED_EXTENTS
             && let Some(place) = self.next()
         {
             for (number, extent) in self.visible(place) {
@@ -103,6 +103,11 @@ impl<'d> Thinning<'d> {
             }
             self.looked = self.sources.iter().map(Source::len).sum();
         }
+    }
+
+    /// How many extents it holds.
+    pub fn held(&self) -> usize {
+        self.sources.iter().map(Source::len).sum::<usize>() + self.made.len()
     }
 
     /// Decides what the next place needs; gives what became of layers that end there.

@@ -20,12 +20,15 @@ use tidegate_model::{LogName, Name, PackNumber};
 
 use super::needs::{IndexEntry, MachineSeen, Needs, Root};
 use super::packs::{PackSet, Ranges};
-use super::sieve::sieve;
+use super::sieve::Sieve;
 use super::step::{Collected, LIST_PACKS_MAX, Step};
 use crate::log::PackPlace;
 
 /// How often another may be first.
 const TRIES_MAX: u32 = 8;
+/// Packs whose indexes are asked for at once: what each says of a hundred machines, some 100 bytes each,
+/// takes 3 MB together.
+const BATCH_PACKS: usize = if cfg!(test) { 3 } else { 256 };
 
 /// A log, as a collection sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub enum LogEnd {
         stated: u64,
         /// The first number that isn't there.
         next: PackNumber,
+        /// Whether its run began so lately that its owner may still be about to read the list.
+        is_young: bool,
     },
 }
 
@@ -69,7 +74,7 @@ pub enum Ask {
     Pins,
     /// To what the packs of these logs refer, from these on.
     References(BTreeMap<LogName, PackNumber>),
-    /// What the indexes of these packs say.
+    /// What the indexes of these packs say, [`BATCH_PACKS`] at most.
     Indexes(PackSet),
     /// That this step is created, unless there is one of its number.
     Create(Step),
@@ -140,6 +145,9 @@ pub struct Collection {
     logs: BTreeMap<LogName, LogSeen>,
     machines: BTreeMap<Name, MachineSeen>,
     needs: Needs,
+    /// The packs that nobody needs, but for those that were looked into.
+    candidates: PackSet,
+    sieve: Sieve,
     /// What the step has that is to be created.
     created: Option<Step>,
     /// Whether it has condemned.
@@ -184,7 +192,8 @@ impl Collection {
             }
             Answer::References(packs) => {
                 self.needs.packs.add_all(&packs);
-                Ask::Indexes(self.candidates())
+                (self.candidates, self.sieve) = (self.candidates(), self.new_sieve());
+                Ask::Indexes(self.batch())
             }
             Answer::Indexes(packs) => self.told_indexes(packs),
             Answer::Created(created) => self.told_created(created),
@@ -196,16 +205,17 @@ impl Collection {
     fn told_logs(&mut self, logs: BTreeMap<LogName, LogSeen>) -> Ask {
         self.logs = logs;
         let Some(list) = self.collected.open_list() else { return Ask::Machines };
-        let waits: Vec<(LogName, PackNumber)> = waits(list, &self.logs).collect();
-        let first = self.outcome.fenced.is_empty();
+        let waits: Vec<Waits> = waits(list, &self.logs).collect();
         if waits.is_empty() {
             return Ask::Machines;
         }
-        if self.late && first {
-            self.outcome.fenced = waits.iter().map(|(log, _)| log.clone()).collect();
-            return Ask::Fence(waits);
+        let silent = waits.iter().filter(|waits| self.late && !waits.is_young);
+        let silent: Vec<_> = silent.map(|waits| (waits.log.clone(), waits.next)).collect();
+        if !silent.is_empty() && self.outcome.fenced.is_empty() {
+            self.outcome.fenced = silent.iter().map(|(log, _)| log.clone()).collect();
+            return Ask::Fence(silent);
         }
-        self.outcome.waits_for = waits.into_iter().map(|(log, _)| log).collect();
+        self.outcome.waits_for = waits.into_iter().map(|waits| waits.log).collect();
         self.end()
     }
 
@@ -222,7 +232,20 @@ impl Collection {
             let packs = seen.packs.runs().flat_map(|(first, last)| first.0..=last.0);
             packs.map(|number| PackPlace { log: log.clone(), number: PackNumber(number) })
         });
-        stored.filter(needless).take(LIST_PACKS_MAX).collect()
+        stored.filter(needless).collect()
+    }
+
+    /// Where packs aren't condemned yet, last words stay.
+    fn new_sieve(&self) -> Sieve {
+        match self.collected.open_list() {
+            None => Sieve::condemning(self.speakers()),
+            Some(_) => Sieve::default(),
+        }
+    }
+
+    /// Takes the next candidates, the newest of a log first.
+    fn batch(&mut self) -> PackSet {
+        self.candidates.take_last(BATCH_PACKS)
     }
 
     /// The newest packs of logs say what these have read, and whether they have ended: they stay.
@@ -238,16 +261,19 @@ impl Collection {
     }
 
     fn told_indexes(&mut self, packs: Vec<(PackPlace, Vec<IndexEntry>)>) -> Ask {
-        let stay = match self.collected.open_list() {
-            None => Some(self.speakers()),
-            Some(_) => None,
-        };
-        let sieved = sieve(packs, &self.machines, stay.as_ref());
+        self.sieve.add(packs, &self.machines);
+        let is_full = self.sieve.sieved.passed.count() >= LIST_PACKS_MAX as u64;
+        let is_condemning = self.collected.open_list().is_none();
+        let is_done = self.candidates.is_empty() || is_condemning && is_full;
+        if self.sieve.sieved.unnamed.is_none() && !is_done {
+            return Ask::Indexes(self.batch());
+        }
+        let sieved = std::mem::take(&mut self.sieve).sieved;
         if sieved.unnamed.is_some() {
             self.outcome.unnamed = sieved.unnamed;
             return self.end();
         }
-        if self.collected.open_list().is_none() {
+        if is_condemning {
             (self.outcome.last_words, self.outcome.unknown) = (sieved.last_words, sieved.unknown);
         }
         let number = self.collected.newest + 1;
@@ -303,13 +329,20 @@ impl Collection {
     }
 }
 
-/// The logs that may still refer to what `list` condemns, and where each would grow.
-fn waits(
-    list: u64,
-    logs: &BTreeMap<LogName, LogSeen>,
-) -> impl Iterator<Item = (LogName, PackNumber)> + '_ {
+/// A log that may still refer to what a list condemns.
+struct Waits {
+    log: LogName,
+    /// Where it would grow.
+    next: PackNumber,
+    is_young: bool,
+}
+
+/// The logs that may still refer to what `list` condemns.
+fn waits(list: u64, logs: &BTreeMap<LogName, LogSeen>) -> impl Iterator<Item = Waits> + '_ {
     logs.iter().filter_map(move |(log, seen)| match seen.end {
-        LogEnd::Open { stated, next } if stated < list => Some((log.clone(), next)),
+        LogEnd::Open { stated, next, is_young } if stated < list => {
+            Some(Waits { log: log.clone(), next, is_young })
+        }
         _ => None,
     })
 }

@@ -18,6 +18,30 @@ pub enum GcError {
     /// A pack can't be read.
     #[error("nothing is collected as long as it can't be told what is needed: {0}")]
     Log(#[from] LogError),
+    /// What was removed fills a step.
+    #[error(
+        "no more packs can be collected: to note which were, a step would take {bytes} bytes, and {bytes_max} are the most; manifests and layers are deleted all the same"
+    )]
+    TooLong {
+        /// What it would take.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// It would take more memory than there is for it.
+    #[error(
+        "garbage isn't collected in the background: what {packs} packs and {records} records of machines take is {bytes} bytes, and {bytes_max} are left for that; run `tidegate maintain`, or give the server more (--memory)"
+    )]
+    TooMuch {
+        /// Stored packs.
+        packs: u64,
+        /// Objects of machines.
+        records: u64,
+        /// What they take.
+        bytes: u64,
+        /// What they may take.
+        bytes_max: u64,
+    },
     /// A pack has records of a machine that nothing accounts for.
     #[error(
         "nothing is collected: {pack} has records of {machine} that no session names and no manifest has folded; `tidegate verify` tells more"
@@ -38,6 +62,7 @@ impl GcError {
             Self::Store(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Log(error) => error.remedy(),
+            Self::TooLong { .. } | Self::TooMuch { .. } => Remedy::Refuse,
             Self::Unnamed { .. } => Remedy::Repair,
         }
     }

@@ -3,10 +3,11 @@
 //! Damage stops it wherever it could hide that something is needed: a record, a manifest, a pin, or a
 //! pack that some reader would read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
-use tidegate_model::{LogName, Micros, Name, PackNumber, PinId};
+use tidegate_model::{LogName, Micros, Name, PackNumber, RunId};
 
 use super::collection::{LogEnd, LogSeen};
 use super::error::GcError;
@@ -14,7 +15,7 @@ use super::needs::{IndexEntry, MachineSeen, Root, folded_by};
 use super::packs::{PackSet, Ranges};
 use super::pin::read_pin;
 use crate::chain::MachineHistory;
-use crate::fold::{Needed, needed, read_manifest};
+use crate::fold::{Needed, is_superseded, needed, read_manifest};
 use crate::layout;
 use crate::log::{LogError, LogReader, PackPlace, Survey};
 use crate::meta::{self, MetaError, Records};
@@ -24,19 +25,32 @@ use crate::restore::target_place;
 /// What a collection has read of the vault.
 pub(super) struct Look<'r> {
     pub reader: &'r LogReader,
+    /// How much is told of packs at most: each counts, and each machine in it.
+    pub told_max: u64,
     surveys: BTreeMap<LogName, Survey>,
+    /// The runs that began lately.
+    young: BTreeSet<RunId>,
     /// What is recorded of each machine, removed or not.
     histories: BTreeMap<Name, MachineHistory>,
 }
 
 impl<'r> Look<'r> {
-    pub const fn new(reader: &'r LogReader) -> Self {
-        Self { reader, surveys: BTreeMap::new(), histories: BTreeMap::new() }
+    pub fn new(reader: &'r LogReader) -> Self {
+        let (surveys, histories) = (BTreeMap::new(), BTreeMap::new());
+        Self { reader, told_max: u64::MAX, surveys, young: BTreeSet::new(), histories }
     }
 
-    /// Every log of every run, and every log that is there.
-    pub async fn logs(&mut self) -> Result<BTreeMap<LogName, LogSeen>, GcError> {
+    /// Every log of every run, and every log that is there. A run is young until it is as old as
+    /// `patience`.
+    pub async fn logs(
+        &mut self,
+        now: Micros,
+        patience: Duration,
+    ) -> Result<BTreeMap<LogName, LogSeen>, GcError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
+        let claimed: Vec<_> = store.list(layout::RUNS, None).try_collect().await?;
+        let claimed = claimed.iter().filter(|object| !is_older(object.modified, now, patience));
+        self.young = claimed.filter_map(|object| layout::parse_run(&object.path)).collect();
         let runs = whole(meta::list_runs(store, ring).await?)?;
         (self.surveys, _) = self.reader.surveys().await?;
         for log in runs.iter().flat_map(meta::Run::logs) {
@@ -57,14 +71,16 @@ impl<'r> Look<'r> {
         let (mut packs, mut left_over) = (Ranges::default(), Ranges::default());
         survey.counted.packs.iter().for_each(|number| packs.add(*number, *number));
         let newest = survey.counted.packs.last().copied();
+        let is_young = self.young.contains(&survey.log.id.run);
+        let open = |stated| LogEnd::Open { stated, next, is_young };
         let end = match newest {
             _ if survey.tombstone == Some(next) => LogEnd::Fenced,
-            None => LogEnd::Open { stated: 0, next },
+            None => open(0),
             Some(number) => match self.reader.pack(&survey.place(number)).await {
                 Ok(pack) if pack.index.last => LogEnd::Last,
-                Ok(pack) => LogEnd::Open { stated: pack.index.condemned_list, next },
+                Ok(pack) => open(pack.index.condemned_list),
                 // Nobody can tell what it says: it is waited for.
-                Err(error) if error.is_damage() => LogEnd::Open { stated: 0, next },
+                Err(error) if error.is_damage() => open(0),
                 Err(error) => return Err(error.into()),
             },
         };
@@ -115,8 +131,7 @@ impl<'r> Look<'r> {
     pub async fn pins(&self, oldest: Micros) -> Result<Vec<Root>, GcError> {
         let mut roots = Vec::new();
         for (machine, history) in &self.histories {
-            for number in self.pinned(machine, oldest).await? {
-                let needed = self.pinned_needs(machine, number).await?;
+            for needed in self.pinned(machine, oldest).await?.into_values() {
                 // What was removed since is read all the same.
                 let mut history = history.clone();
                 history.let_go(needed.iter().flat_map(|needed| &needed.gone));
@@ -126,37 +141,67 @@ impl<'r> Look<'r> {
         Ok(roots)
     }
 
-    /// The manifests of a machine that are pinned; pins from before `oldest` are deleted.
-    pub async fn pinned(&self, machine: &Name, oldest: Micros) -> Result<Vec<u64>, GcError> {
-        let store = self.reader.store();
-        let listed: Vec<_> = store.list(&layout::pins(machine), None).try_collect().await?;
-        let mut pinned = Vec::new();
-        for object in listed {
-            let Some(id) = layout::parse_pin(machine, &object.path) else { continue };
-            if object.modified < oldest {
-                tracing::warn!(%machine, pin = %id, "a pin that nobody has renewed is deleted");
-                store.delete(&object.path).await?;
-                continue;
+    /// The manifests of a machine that are pinned, and what they need; 0 stands for its logs, of which
+    /// all is needed. Pins from before `oldest` are deleted.
+    pub async fn pinned(
+        &self,
+        machine: &Name,
+        oldest: Micros,
+    ) -> Result<BTreeMap<u64, Option<Needed>>, GcError> {
+        let mut pinned = BTreeMap::new();
+        for number in self.pinned_numbers(machine, oldest).await? {
+            match number {
+                0 => drop(pinned.insert(0, None)),
+                _ => pinned.extend(self.pinned_needs(machine, number).await?),
             }
-            pinned.extend(self.pin(machine, id).await?);
         }
         Ok(pinned)
     }
 
-    async fn pin(&self, machine: &Name, id: PinId) -> Result<Option<u64>, GcError> {
-        match read_pin(self.reader.store(), self.reader.ring(), machine, id).await {
-            // Its owner has ended.
-            Err(MetaError::Missing { .. }) => Ok(None),
-            pinned => Ok(Some(pinned?)),
+    /// A pin that is renewed goes when the next one is there: when one goes between listing and
+    /// reading, all are listed once more.
+    async fn pinned_numbers(
+        &self,
+        machine: &Name,
+        oldest: Micros,
+    ) -> Result<BTreeSet<u64>, GcError> {
+        let (store, ring) = (self.reader.store(), self.reader.ring());
+        let (mut numbers, mut read) = (BTreeSet::new(), BTreeSet::new());
+        loop {
+            let listed: Vec<_> = store.list(&layout::pins(machine), None).try_collect().await?;
+            let mut is_whole = true;
+            for object in listed {
+                let Some(id) = layout::parse_pin(machine, &object.path) else { continue };
+                if object.modified < oldest {
+                    tracing::warn!(%machine, pin = %id, "a pin that nobody has renewed is deleted");
+                    store.delete(&object.path).await?;
+                } else if read.insert(id) {
+                    match read_pin(store, ring, machine, id).await {
+                        Err(MetaError::Missing { .. }) => is_whole = false,
+                        number => drop(numbers.insert(number?)),
+                    }
+                }
+            }
+            if is_whole {
+                return Ok(numbers);
+            }
         }
     }
 
-    async fn pinned_needs(&self, machine: &Name, number: u64) -> Result<Option<Needed>, GcError> {
-        if number == 0 {
-            return Ok(None);
-        }
+    /// `None` for a manifest that was superseded and deleted before it was pinned: who pinned it finds
+    /// that out, or was killed.
+    async fn pinned_needs(
+        &self,
+        machine: &Name,
+        number: u64,
+    ) -> Result<Option<(u64, Option<Needed>)>, GcError> {
         let (store, ring) = (self.reader.store(), self.reader.ring());
-        Ok(Some(Needed::by(&read_manifest(store, ring, machine, number).await?)))
+        match read_manifest(store, ring, machine, number).await {
+            Err(MetaError::Missing { .. }) if is_superseded(store, machine, number).await? => {
+                Ok(None)
+            }
+            manifest => Ok(Some((number, Some(Needed::by(&manifest?))))),
+        }
     }
 
     /// To what the packs of these logs refer, from these on.
@@ -184,12 +229,13 @@ impl<'r> Look<'r> {
         Ok(packs)
     }
 
-    /// What the indexes of these packs say; one that can't be read isn't among them.
+    /// What the indexes of these packs say; one that can't be read isn't among them, nor are those for
+    /// which there is no room: they stay where they are.
     pub async fn indexes(
         &self,
         packs: &PackSet,
     ) -> Result<Vec<(PackPlace, Vec<IndexEntry>)>, GcError> {
-        let mut told = Vec::new();
+        let (mut told, mut room) = (Vec::new(), self.told_max);
         for (log, ranges) in packs.logs() {
             let Some(survey) = self.surveys.get(log) else { continue };
             let numbers = survey.counted.packs.iter().copied();
@@ -205,7 +251,14 @@ impl<'r> Look<'r> {
             let mut read = std::pin::pin!(self.reader.summaries(survey, numbers, entries));
             while let Some((place, entries)) = read.next().await {
                 match entries {
-                    Ok(entries) => told.push((place, entries)),
+                    Ok(entries) => {
+                        let entries: Vec<IndexEntry> = entries;
+                        room = room.saturating_sub(1 + entries.len() as u64);
+                        if room == 0 {
+                            return Ok(told);
+                        }
+                        told.push((place, entries));
+                    }
                     Err(error) if error.is_damage() => {
                         tracing::warn!(%error, "a pack that nobody needs stays: it can't be read");
                     }
@@ -215,6 +268,11 @@ impl<'r> Look<'r> {
         }
         Ok(told)
     }
+}
+
+/// Whether what was made then is that old; what came since is of no age.
+pub(super) fn is_older(made: Micros, now: Micros, than: Duration) -> bool {
+    u128::from(now.0.saturating_sub(made.0)) >= than.as_micros()
 }
 
 /// Records of which none is damaged or missing.

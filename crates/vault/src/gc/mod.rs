@@ -13,6 +13,7 @@
 
 mod collection;
 mod error;
+mod limits;
 mod look;
 mod needs;
 mod objects;

@@ -2,6 +2,7 @@
 
 use futures::TryStreamExt;
 
+use super::error::GcError;
 use super::step::{Collected, Step};
 use crate::fold::body::{body_bytes_max, pack, unpack};
 use crate::layout;
@@ -19,11 +20,7 @@ const STEP_BYTES_MAX: usize = 4 << 20;
 /// What the store reports; [`MetaError::Damaged`], [`MetaError::Missing`]: then nobody can tell what was
 /// collected from what is lost.
 pub async fn read_collected(store: &Store, ring: &KeyRing) -> Result<Collected, MetaError> {
-    let mut newest = 0;
-    let mut listed = store.list(layout::GC, None);
-    while let Some(object) = listed.try_next().await? {
-        newest = layout::parse_step(&object.path).unwrap_or_default().max(newest);
-    }
+    let newest = newest_step(store).await?;
     if newest == 0 {
         return Ok(Collected::default());
     }
@@ -33,6 +30,23 @@ pub async fn read_collected(store: &Store, ring: &KeyRing) -> Result<Collected, 
         false => None,
     };
     Ok(Collected::of(step, before))
+}
+
+/// The number of the newest step; 0 when there is none. What a listing hasn't yet is asked for by its
+/// name.
+async fn newest_step(store: &Store) -> Result<u64, MetaError> {
+    let mut newest = 0;
+    let mut listed = store.list(layout::GC, None);
+    while let Some(object) = listed.try_next().await? {
+        newest = layout::parse_step(&object.path).unwrap_or_default().max(newest);
+    }
+    loop {
+        match store.head(&layout::step(newest.saturating_add(1))).await {
+            Ok(_) => newest += 1,
+            Err(error) if error.is_not_found() => return Ok(newest),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// A step.
@@ -66,17 +80,18 @@ pub(super) fn decode(content: &[u8], number: u64) -> Result<Step, String> {
 /// Creates a step. [`Put::Exists`] means that another has its number.
 ///
 /// # Errors
-/// What the store reports; [`MetaError::Damaged`] for one that is too long.
+/// What the store reports; [`GcError::TooLong`].
 pub(super) async fn create_step(
     store: &Store,
     ring: &KeyRing,
     step: &Step,
-) -> Result<Put, MetaError> {
+) -> Result<Put, GcError> {
     let path = layout::step(step.number);
     let content = serde_json::to_vec(step);
     let content = content.map_err(|error| MetaError::damaged(&path, &error.to_string()))?;
     if content.len() > STEP_BYTES_MAX {
-        return Err(MetaError::damaged(&path, "it would be too long: too many packs were removed"));
+        let (bytes, bytes_max) = (content.len(), STEP_BYTES_MAX);
+        return Err(GcError::TooLong { bytes, bytes_max });
     }
     let body = pack(&content).map_err(|cause| MetaError::damaged(&path, cause))?;
     let object = seal_within(ring, &path, &body, body_bytes_max(STEP_BYTES_MAX))?;

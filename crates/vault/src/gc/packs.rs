@@ -112,6 +112,26 @@ impl PackSet {
         }
     }
 
+    /// Takes packs out, the last first, as many as there are up to `most`.
+    pub fn take_last(&mut self, most: usize) -> Self {
+        let (mut taken, mut left) = (Self::default(), most as u64);
+        while left > 0
+            && let Some(mut log) = self.0.last_entry()
+        {
+            let Some((first, last)) = log.get_mut().0.pop_last() else { break };
+            let begin = first.max((last - first).saturating_add(1).saturating_sub(left) + first);
+            taken.add_range(log.key(), PackNumber(begin), PackNumber(last));
+            left -= last - begin + 1;
+            if begin > first {
+                log.get_mut().0.insert(first, begin - 1);
+            }
+            if log.get().0.is_empty() {
+                log.remove();
+            }
+        }
+        taken
+    }
+
     /// Adds all of another.
     pub fn add_all(&mut self, other: &Self) {
         for (log, ranges) in &other.0 {
@@ -164,6 +184,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use proptest::prelude::*;
+    use tidegate_model::{LogId, RunId};
 
     use super::*;
 
@@ -187,6 +208,25 @@ mod tests {
             let runs: Vec<_> = ranges.runs().collect();
             prop_assert!(runs.windows(2).all(|pair| pair[0].1.0 + 1 < pair[1].0.0), "{:?}", runs);
         }
+    }
+
+    #[test]
+    fn packs_are_taken_out_from_the_end() {
+        let log = |shard| {
+            let id = LogId { run: RunId::from_bytes([1; 16]), shard };
+            LogName { node: "ps-1".parse().unwrap(), id }
+        };
+        let (a, b) = (log(0), log(1));
+        let mut set = PackSet::default();
+        set.add_range(&a, PackNumber(0), PackNumber(4));
+        set.add_range(&b, PackNumber(2), PackNumber(2));
+        set.add_range(&b, PackNumber(7), PackNumber(9));
+        let mut taken = Vec::new();
+        while !set.is_empty() {
+            let numbers: Vec<u64> = set.take_last(3).places().map(|place| place.number.0).collect();
+            taken.push(numbers);
+        }
+        assert_eq!(taken, [vec![7, 8, 9], vec![3, 4, 2], vec![0, 1, 2]]);
     }
 
     #[test]

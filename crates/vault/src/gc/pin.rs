@@ -10,8 +10,10 @@
 //! reader that was stopped for longer, or didn't reach the store, may find packs gone: that is an error
 //! that says so, for no name is used twice.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use serde::{Deserialize, Serialize};
 use tidegate_model::limits::META_BYTES_MAX;
 use tidegate_model::{Epoch, Name, PinId};
@@ -90,7 +92,11 @@ impl Pin {
         Self::of(reader, machine, 0).await
     }
 
-    async fn of(reader: &LogReader, machine: &Name, manifest: u64) -> Result<Self, MetaError> {
+    pub(super) async fn of(
+        reader: &LogReader,
+        machine: &Name,
+        manifest: u64,
+    ) -> Result<Self, MetaError> {
         let path = create(reader, machine, manifest).await?;
         Ok(Self { reader: reader.clone(), machine: machine.clone(), manifest, path })
     }
@@ -108,7 +114,29 @@ impl Pin {
     pub async fn renew(&mut self) -> Result<(), MetaError> {
         let path = create(&self.reader, &self.machine, self.manifest).await?;
         let old = std::mem::replace(&mut self.path, path);
+        if self.reader.store().head(&old).await.is_err_and(|error| error.is_not_found()) {
+            tracing::warn!(
+                machine = %self.machine,
+                "its pin wasn't renewed in time, and was taken for that of a killed reader: what is read may be gone, which is told where it is missed"
+            );
+        }
         Ok(self.reader.store().delete(&old).await?)
+    }
+
+    /// Does some work, and renews it all the while.
+    pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let keep = async {
+            loop {
+                tokio::time::sleep(PIN_RENEWAL).await;
+                if let Err(error) = self.renew().await {
+                    tracing::warn!(%error, "what is read can't be pinned anew yet");
+                }
+            }
+        };
+        match select(pin!(work), pin!(keep)).await {
+            Either::Left((done, _)) => done,
+            Either::Right((never, _)) => never,
+        }
     }
 
     /// Takes it away.

@@ -8,7 +8,8 @@ use tidegate_model::{FrameNumber, LogName, Micros, PackId, PackNumber};
 
 use super::collection::{Answer, Ask, Collection, Outcome};
 use super::error::GcError;
-use super::look::Look;
+use super::limits;
+use super::look::{Look, is_older};
 use super::objects::create_step;
 use super::packs::PackSet;
 use super::pin::PIN_LIMIT;
@@ -31,12 +32,14 @@ pub struct Collecting {
     pub dry_run: bool,
     /// A log that hasn't read a list that is so old, by the store's clock, is closed.
     pub patience: Duration,
+    /// Bytes that may be held at once; `None` for what the vault asks for.
+    pub bytes_max: Option<u64>,
 }
 
 impl Default for Collecting {
     fn default() -> Self {
         // A server reads lists every minute: one that hasn't for so long is gone, or is as good as.
-        Self { dry_run: false, patience: Duration::from_secs(3600) }
+        Self { dry_run: false, patience: Duration::from_secs(3600), bytes_max: None }
     }
 }
 
@@ -59,23 +62,36 @@ pub struct CollectReport {
 /// [`GcError`]; what was begun goes on with the next collection.
 pub async fn collect(reader: &LogReader, how: Collecting) -> Result<CollectReport, GcError> {
     let now = reader.store().clock().await?;
-    let mut collector =
-        Collector { look: Look::new(reader), how, now, report: CollectReport::default() };
+    let collected = collect_packs(reader, how, now).await;
+    if how.dry_run {
+        return collected;
+    }
+    // Whatever is the matter with packs.
+    let superseded = superseded::delete(reader, oldest_pin(now)).await;
+    Ok(CollectReport { superseded: superseded?, ..collected? })
+}
+
+async fn collect_packs(
+    reader: &LogReader,
+    how: Collecting,
+    now: Micros,
+) -> Result<CollectReport, GcError> {
+    let mut look = Look::new(reader);
+    if let Some(bytes_max) = how.bytes_max {
+        look.told_max = limits::check(reader, bytes_max).await?;
+    }
+    let mut collector = Collector { look, how, now, report: CollectReport::default() };
     let mut collection = Collection::default();
     let mut ask = collection.begin();
     while ask != Ask::Nothing {
         let Some(answer) = collector.answer(ask).await? else { break };
         ask = collection.told(answer);
     }
-    let mut report = collector.report;
-    report.outcome = collection.outcome();
-    if let Some((pack, machine)) = report.outcome.unnamed.clone() {
-        return Err(GcError::Unnamed { pack, machine });
+    let report = CollectReport { outcome: collection.outcome(), ..collector.report };
+    match report.outcome.unnamed.clone() {
+        Some((pack, machine)) => Err(GcError::Unnamed { pack, machine }),
+        None => Ok(report),
     }
-    if !how.dry_run {
-        report.superseded = superseded::delete(reader, oldest_pin(now)).await?;
-    }
-    Ok(report)
 }
 
 struct Collector<'r> {
@@ -93,7 +109,7 @@ impl Collector<'_> {
         Ok(Some(match ask {
             Ask::Nothing => return Ok(None),
             Ask::Collected => self.collected().await?,
-            Ask::Logs => Answer::Logs(look.logs().await?),
+            Ask::Logs => Answer::Logs(look.logs(self.now, self.how.patience).await?),
             Ask::Machines => Answer::Machines(look.machines().await?),
             Ask::Pins if self.how.dry_run => Answer::Pins(look.pins(Micros(0)).await?),
             Ask::Pins => Answer::Pins(look.pins(oldest_pin(self.now)).await?),
@@ -128,8 +144,7 @@ impl Collector<'_> {
             None => false,
             Some(list) => {
                 let made = reader.store().head(&layout::step(list)).await?.modified;
-                let patience = u64::try_from(self.how.patience.as_micros()).unwrap_or(u64::MAX);
-                self.now.0.saturating_sub(made.0) >= patience
+                is_older(made, self.now, self.how.patience)
             }
         };
         Ok(Answer::Collected { collected, late })

@@ -25,11 +25,15 @@ use crate::meta;
 /// Deletes them, of all machines; gives how many objects that were. Pins from before `oldest` don't
 /// count.
 pub(super) async fn delete(reader: &LogReader, oldest: Micros) -> Result<u64, GcError> {
-    let mut deleted = 0;
+    let (mut deleted, mut failure) = (0, None);
     for machine in meta::list_machines(reader.store()).await? {
-        deleted += delete_of(reader, &machine, oldest).await?;
+        match delete_of(reader, &machine, oldest).await {
+            Ok(of_machine) => deleted += of_machine,
+            // The others don't wait for what is wrong with one.
+            Err(error) => failure = failure.or(Some(error)),
+        }
     }
-    Ok(deleted)
+    failure.map_or(Ok(deleted), Err)
 }
 
 async fn delete_of(reader: &LogReader, machine: &Name, oldest: Micros) -> Result<u64, GcError> {
@@ -45,12 +49,11 @@ async fn delete_of(reader: &LogReader, machine: &Name, oldest: Micros) -> Result
         return Ok(0);
     }
     // After what counts was looked up: see `collection`.
-    for number in Look::new(reader).pinned(machine, oldest).await? {
-        if number > 0 {
-            kept.manifests.insert(number);
-            let pinned = needs(reader, machine, number).await?;
-            kept.layers.extend(pinned.layers);
-            kept.packs.extend(pinned.packs);
+    for (number, needed) in Look::new(reader).pinned(machine, oldest).await? {
+        kept.manifests.insert(number);
+        if let Some(needed) = needed {
+            kept.layers.extend(needed.layers);
+            kept.packs.extend(needed.packs);
         }
     }
     let listed: Vec<_> = store.list(&layout::layers(machine), None).try_collect().await?;

@@ -52,12 +52,6 @@ pub enum GrantError {
         /// What it continues.
         place: Point,
     },
-    /// It continues nothing.
-    #[error("{machine} continues an epoch, and the vault has none of it: begin an initial copy")]
-    NothingToContinue {
-        /// The machine.
-        machine: Name,
-    },
     /// Others were first, again and again.
     #[error(
         "{machine} is granted epochs or sessions elsewhere at the same time; is it running more than once?"
@@ -79,8 +73,7 @@ impl GrantError {
             Self::NoEpoch { .. }
             | Self::OtherIncarnation { .. }
             | Self::ParentBeyond { .. }
-            | Self::NotKept { .. }
-            | Self::NothingToContinue { .. } => Remedy::Refuse,
+            | Self::NotKept { .. } => Remedy::Refuse,
         }
     }
 }

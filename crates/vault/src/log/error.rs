@@ -16,6 +16,9 @@ pub enum LogError {
     /// It was stored once and isn't there.
     #[error("{0} is missing")]
     Missing(PackPlace),
+    /// It was stored once and removed: nothing that can be offered needed it then.
+    #[error("{0} was collected as garbage")]
+    Collected(PackPlace),
     /// A tombstone stands where a pack was committed.
     #[error("{0} was committed, and a tombstone stands in its place")]
     Tombstone(PackPlace),
@@ -65,11 +68,19 @@ impl LogError {
             Self::Pack { cause: PackError::KeyVersion(_) | PackError::Format(_), .. }
             | Self::Stopped(_) => false,
             Self::Missing(_)
+            | Self::Collected(_)
             | Self::Tombstone(_)
             | Self::Size { .. }
             | Self::Pack { .. }
             | Self::Frame { .. } => true,
         }
+    }
+
+    /// Whether it was removed on purpose. To who reads without a pin that happens; then the newest
+    /// manifest needs it no more.
+    #[must_use]
+    pub const fn is_collected(&self) -> bool {
+        matches!(self, Self::Collected(_))
     }
 
     /// What to do about it.
@@ -79,7 +90,9 @@ impl LogError {
             Self::Store(error) => error.remedy(),
             Self::Steps(error) => error.remedy(),
             Self::Pack { cause, .. } | Self::Frame { cause, .. } => cause.remedy(),
-            Self::Missing(_) | Self::Tombstone(_) | Self::Size { .. } => Remedy::Repair,
+            Self::Missing(_) | Self::Collected(_) | Self::Tombstone(_) | Self::Size { .. } => {
+                Remedy::Repair
+            }
             Self::Stopped(_) => Remedy::Stop,
         }
     }

@@ -13,6 +13,7 @@ use tidegate_model::{LogId, PackNumber};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache::ByteCache;
+use super::survey::INDEXES_AHEAD;
 use super::{LogError, PackPlace};
 use crate::gc::{Collected, read_collected};
 use crate::pack::{
@@ -93,16 +94,24 @@ struct Inner {
     collected: Mutex<Option<Arc<Collected>>>,
     /// The lengths of heads that are known before they are read.
     heads: Mutex<HashMap<(LogId, PackNumber), u32>>,
+    /// Whole indexes that are on their way at once.
+    ahead: usize,
 }
 
 impl LogReader {
     /// A reader of the vault whose store and keys these are, with so much memory for indexes.
     #[must_use]
     pub fn new(store: Store, ring: KeyRing, cache_bytes: usize) -> Self {
+        Self::with_ahead(store, ring, cache_bytes, INDEXES_AHEAD)
+    }
+
+    /// The same with so many whole indexes on their way at once, of 16 MiB at most each.
+    #[must_use]
+    pub fn with_ahead(store: Store, ring: KeyRing, cache_bytes: usize, ahead: usize) -> Self {
         let cache = Mutex::new(ByteCache::new(cache_bytes));
         let room = Semaphore::new(INDEX_ROOM_BYTES);
         let (heads, collected) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Inner { store, ring, cache, room, collected, heads }))
+        Self(Arc::new(Inner { store, ring, cache, room, collected, heads, ahead }))
     }
 
     /// A reader of an open vault.
@@ -121,6 +130,11 @@ impl LogReader {
     #[must_use]
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
+    }
+
+    /// How many whole indexes are on their way at once.
+    pub(crate) fn ahead(&self) -> usize {
+        self.0.ahead
     }
 
     /// How far garbage was collected: as it was when somebody asked before, unless `fresh`.
@@ -403,10 +417,19 @@ impl LogReader {
             }
             first => first,
         };
-        first.map_err(|error| match error {
-            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
-            error => LogError::Store(error),
-        })
+        match first {
+            Err(StoreError::NotFound { .. }) => Err(self.absent(place).await),
+            first => Ok(first?),
+        }
+    }
+
+    /// Why a pack isn't there: what was collected is no loss.
+    async fn absent(&self, place: &PackPlace) -> LogError {
+        match self.collected(true).await {
+            Ok(collected) if collected.removed.has(place) => LogError::Collected(place.clone()),
+            Ok(_) => LogError::Missing(place.clone()),
+            Err(error) => error,
+        }
     }
 
     async fn get(
@@ -415,13 +438,13 @@ impl LogReader {
         range: std::ops::Range<u64>,
         stated: u64,
     ) -> Result<Bytes, LogError> {
-        self.store().get_range(&place.path(), range).await.map_err(|error| match error {
-            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
-            StoreError::Short { bytes: stored, .. } => {
-                LogError::Size { place: place.clone(), stored, stated }
+        match self.store().get_range(&place.path(), range).await {
+            Err(StoreError::NotFound { .. }) => Err(self.absent(place).await),
+            Err(StoreError::Short { bytes: stored, .. }) => {
+                Err(LogError::Size { place: place.clone(), stored, stated })
             }
-            error => LogError::Store(error),
-        })
+            got => Ok(got?),
+        }
     }
 
     fn check_place(&self, place: &PackPlace, header: &PackHeader) -> Result<(), PackError> {

@@ -314,6 +314,11 @@ impl LogReader {
             }
         }
         survey.judge();
+        // It was put where the log would grow: all before it was committed, though its newest packs may
+        // have been removed since.
+        if let Some(end) = survey.tombstone {
+            survey.state(Stated::by_writer(end));
+        }
         Ok(())
     }
 
@@ -350,7 +355,7 @@ impl LogReader {
                     (place, pack)
                 }
             })
-            .buffered(INDEXES_AHEAD)
+            .buffered(self.ahead())
     }
 
     /// The same for what is `told` of each pack by its summary, which isn't kept. What is on its way

@@ -11,9 +11,12 @@ use super::VerifyError;
 use super::indexes::{Pointer, leads};
 use super::report::{Finding, Spot};
 use crate::chain::{MachineHistory, Traces};
-use crate::fold::{Layer, LayerEntry, LayerSource, Manifest, newest_manifest, read_layer};
+use crate::fold::{
+    Layer, LayerEntry, LayerSource, Manifest, is_superseded, newest_manifest, read_layer,
+};
 use crate::layout;
 use crate::log::{LogReader, PackRead, Stated, Survey};
+use crate::meta::MetaError;
 
 /// The newest manifests of machines.
 #[derive(Default)]
@@ -66,6 +69,22 @@ impl Folds {
         pack.index.machines.iter().all(|machine| folded(&machine.name))
     }
 
+    /// Whether a machine in the pack was folded so often since that what it needed may have gone.
+    pub async fn are_outdated(
+        &self,
+        reader: &LogReader,
+        pack: &PackRead,
+    ) -> Result<bool, MetaError> {
+        for entry in &pack.index.machines {
+            let of = self.0.iter().find(|(machine, _)| *machine == entry.name);
+            let number = of.map_or(0, |(_, manifest)| manifest.number);
+            if is_superseded(reader.store(), &entry.name, number).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Takes the epochs out of histories of which nothing is kept.
     pub fn let_go(&self, histories: &mut [MachineHistory]) {
         for (history, manifest) in self.of(histories) {
@@ -101,17 +120,41 @@ impl Folds {
         findings: &mut Vec<Finding>,
     ) -> Result<u64, VerifyError> {
         let mut count = 0;
+        let (store, ring) = (reader.store(), reader.ring());
         for (machine, manifest) in &self.0 {
-            for epoch in &manifest.epochs {
-                let base = epoch.base.iter().flat_map(|base| &base.layers);
-                for entry in epoch.layers.iter().chain(base) {
-                    count += 1;
-                    check_layer(reader, machine, epoch.epoch, *entry, findings).await?;
-                }
+            let mut found = Vec::new();
+            count += check_layers(reader, machine, manifest, &mut found).await?;
+            let mut number = manifest.number;
+            // What went since, newer manifests don't need.
+            while !found.is_empty() && is_superseded(store, machine, number).await? {
+                let newest = newest_manifest(store, ring, machine).await?;
+                let Some(manifest) = newest.manifest else { break };
+                found.clear();
+                number = manifest.number;
+                check_layers(reader, machine, &manifest, &mut found).await?;
             }
+            findings.append(&mut found);
         }
         Ok(count)
     }
+}
+
+/// Gives how many there are.
+async fn check_layers(
+    reader: &LogReader,
+    machine: &Name,
+    manifest: &Manifest,
+    found: &mut Vec<Finding>,
+) -> Result<u64, VerifyError> {
+    let mut count = 0;
+    for epoch in &manifest.epochs {
+        let base = epoch.base.iter().flat_map(|base| &base.layers);
+        for entry in epoch.layers.iter().chain(base) {
+            count += 1;
+            check_layer(reader, machine, epoch.epoch, *entry, found).await?;
+        }
+    }
+    Ok(count)
 }
 
 async fn check_layer(
@@ -135,7 +178,7 @@ async fn check_layer(
         match reader.pack(place).await {
             Ok(pack) => lost += pointers.iter().filter(|pointer| !leads(pointer, &pack)).count(),
             Err(error) if error.is_damage() => {
-                if reader.collected(false).await?.removed.has(place) {
+                if error.is_collected() {
                     let what = format!("{} needs {place}, and that was collected", spot());
                     findings.push(Finding::new(spot(), what));
                 }

@@ -91,6 +91,8 @@ impl Indexes {
             steps.step(Progress::Index);
             match pack {
                 Ok(pack) => self.add(reader, folds, &pack).await?,
+                // Since it was listed. Whoever needs it all the same tells of it.
+                Err(LogError::Collected(_)) => {}
                 Err(error) if error.is_damage() => self.find_pack(&place, &error),
                 Err(error) => return Err(error.into()),
             }
@@ -170,8 +172,8 @@ impl Indexes {
             Err(error) if error.is_damage() => {
                 // What is wrong with the target is told where it lies, unless nobody looks there; and
                 // nothing is, where it was collected and what refers to it is folded.
-                let told = match reader.collected(false).await?.removed.has(target) {
-                    true => folds.have(pack),
+                let told = match error.is_collected() {
+                    true => folds.have(pack) || folds.are_outdated(reader, pack).await?,
                     false => self.surveys.contains_key(&target.log),
                 };
                 if !told {

@@ -99,21 +99,30 @@ fn worth_of(pack: &PackRead, number: FrameNumber, alive: &[Alive]) -> u64 {
     u64::try_from(worth).unwrap_or(u64::MAX).min(frame.object_bytes())
 }
 
-/// The parts that are worth copying, of all that is read, and whether more would be than `bytes_max`.
-/// Those that must go come first.
-pub(in crate::fold) fn choose(mut parts: Vec<Part>, bytes_max: u64) -> (Vec<Part>, bool) {
+/// How much is copied at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::fold) struct CopiedMost {
+    /// Bytes, before they are made smaller.
+    pub bytes: u64,
+    /// Records.
+    pub records: usize,
+}
+
+/// The parts that are worth copying, of all that is read, and whether more would be than `most`. Those
+/// that must go come first.
+pub(in crate::fold) fn choose(mut parts: Vec<Part>, most: CopiedMost) -> (Vec<Part>, bool) {
     let mut cost: u128 = parts.iter().map(|part| u128::from(part.cost)).sum();
     let worth: u128 = parts.iter().map(|part| u128::from(part.worth)).sum();
     parts.sort_by(|a, b| b.must_go.cmp(&a.must_go).then_with(|| by_emptiness(a, b)));
-    let (mut chosen, mut bytes) = (Vec::new(), 0);
+    let (mut chosen, mut bytes, mut records) = (Vec::new(), 0, 0);
     for part in parts {
         let is_enough = cost * 100 <= worth * READ_PERCENT || part.cost <= part.worth;
         if is_enough && !part.must_go {
             break;
         }
-        bytes += part.plain;
+        (bytes, records) = (bytes + part.plain, records + part.alive.len());
         // One at least: a limit below any part would else be in the way for ever.
-        if bytes > bytes_max && !chosen.is_empty() {
+        if (bytes > most.bytes || records > most.records) && !chosen.is_empty() {
             return (chosen, true);
         }
         cost -= u128::from(part.cost.saturating_sub(part.worth));
@@ -142,13 +151,15 @@ mod tests {
         #[test]
         fn what_is_left_is_read_for_little_and_nothing_fuller_is_copied(
             told in proptest::collection::vec((1..1000_u64, 0..=100_u64, 0..10_u8), 1..60),
-            bytes_max in 0..20_000_u64,
+            bytes in 0..20_000_u64,
+            records in 0..60_usize,
         ) {
             let told: Vec<Part> = (0..).zip(told).map(|(at, (cost, percent, go))| {
                 part(at, cost, cost * percent / 100, go == 0)
             }).collect();
             let sum = |parts: &[Part], of: fn(&Part) -> u64| parts.iter().map(of).sum::<u64>();
-            let (chosen, goes_on) = choose(told.clone(), u64::MAX);
+            let all = CopiedMost { bytes: u64::MAX, records: usize::MAX };
+            let (chosen, goes_on) = choose(told.clone(), all);
             prop_assert!(!goes_on);
             let saved = sum(&chosen, |part| part.cost) - sum(&chosen, |part| part.worth);
             let read = sum(&told, |part| part.cost) - saved;
@@ -162,8 +173,9 @@ mod tests {
                 let is_fuller = |full| by_emptiness(full, left) == Ordering::Greater;
                 prop_assert!(!fullest.is_some_and(is_fuller));
             }
-            let (some, goes_on) = choose(told.clone(), bytes_max);
-            prop_assert!(some.len() == 1 || sum(&some, |part| part.plain) <= bytes_max);
+            let (some, goes_on) = choose(told.clone(), CopiedMost { bytes, records });
+            let is_within = sum(&some, |part| part.plain) <= bytes && some.len() <= records;
+            prop_assert!(is_within || some.len() == 1);
             prop_assert_eq!(goes_on, some.len() < chosen.len());
             prop_assert!(chosen.starts_with(&some));
         }
@@ -172,6 +184,7 @@ mod tests {
     #[test]
     fn what_lies_dense_is_left_alone() {
         let told = vec![part(0, 105, 100, false), part(1, 100, 95, false)];
-        assert_eq!(choose(told, u64::MAX), (Vec::new(), false));
+        let most = CopiedMost { bytes: u64::MAX, records: usize::MAX };
+        assert_eq!(choose(told, most), (Vec::new(), false));
     }
 }

@@ -209,7 +209,7 @@ impl Saga {
         let anew = self.dice.one_in(12);
         // All at once, or much or most is left to the next fold.
         let copied_bytes_max = [u64::MAX, 30_000, 0][self.dice.below(3) as usize];
-        let folding = Folding { anew, base_extents_min: 50, copied_bytes_max, keeping: None };
+        let folding = Folding { anew, base_extents_min: 50, copied_bytes_max, ..FOLDING };
         self.folds += F::fold(self, folding).await;
     }
 

@@ -35,7 +35,7 @@ pub(super) async fn offered(vault: &TestVault) -> BTreeSet<Point> {
 }
 
 /// A machine that wrote the same place and marked it, once an hour.
-async fn hourly(vault: &mut TestVault, hours: u8) -> TestMachine {
+pub(super) async fn hourly(vault: &mut TestVault, hours: u8) -> TestMachine {
     let mut machine = begun(vault);
     machine.writes(extent(1, 0, 3 * BLOCK), 99);
     machine.store(vault).await;

@@ -1,18 +1,20 @@
 //! Collections on vaults in memory: what is removed, and that everything else reads as before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_model::{BookmarkKind, Epoch, Lsn, Micros, Name, Point};
+use tidegate_model::{BookmarkKind, Epoch, LogName, Lsn, Micros, Name, PackNumber, Point, RunId};
 
 use crate::chain::MachineHistory;
 use crate::fold::{
     FoldError, Folding, Keeping, create_manifest, fold, newest_manifest, newest_number,
 };
 use crate::gc::objects::create_step;
-use crate::gc::{CollectReport, Collecting, PackSet, Pin, Step, collect};
+use crate::gc::{CollectReport, Collecting, GcError, PackSet, Pin, Step, collect};
 use crate::grant::chain_end;
 use crate::layout;
+use crate::log::PackPlace;
 use crate::meta::remove_machine;
 use crate::points;
 use crate::restore::{Means, RestorePlan};
@@ -23,9 +25,13 @@ use crate::testing::{
 use crate::verify::verify;
 
 /// Nobody is waited for: these logs have no servers.
-const NOW: Collecting = Collecting { dry_run: false, patience: Duration::ZERO };
+const NOW: Collecting = Collecting { dry_run: false, patience: Duration::ZERO, bytes_max: None };
 /// Servers are borne with.
-const PATIENT: Collecting = Collecting { dry_run: false, patience: Duration::from_secs(3600) };
+const PATIENT: Collecting =
+    Collecting { dry_run: false, patience: Duration::from_secs(3600), bytes_max: None };
+
+/// From the logs alone.
+const ANEW: Folding = Folding { anew: true, ..Folding::DEFAULT };
 
 fn db() -> Name {
     "db-1".parse().unwrap()
@@ -204,14 +210,56 @@ fn a_pinned_manifest_keeps_its_packs_and_layers_until_the_pin_goes() {
 }
 
 #[test]
+fn who_pinned_what_was_superseded_and_was_killed_then_stops_nobody() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = lived(&mut vault).await;
+        folded(&vault).await;
+        for byte in [9, 10] {
+            machine.writes(extent(0, 0, 100), byte);
+            machine.store(&mut vault).await;
+            folded(&vault).await;
+        }
+        assert_eq!(collected(&vault, NOW).await.superseded, 1);
+        drop(Pin::of(&vault.reader(), &db(), 1).await.unwrap());
+        collected(&vault, NOW).await;
+        // But one that counts and can't be read may need anything.
+        vault.delete(&layout::manifest(&db(), 2)).await;
+        drop(Pin::of(&vault.reader(), &db(), 2).await.unwrap());
+        let refused = collect(&vault.reader(), NOW).await;
+        assert!(refused.is_err(), "{refused:?}");
+    });
+}
+
+#[test]
+fn a_run_that_began_lately_isnt_closed_out_because_a_list_is_old() {
+    run(async {
+        let mut vault = TestVault::new();
+        let _old = lived(&mut vault).await;
+        folded(&vault).await;
+        assert_eq!(collected(&vault, PATIENT).await.outcome.condemned, 5);
+        vault.clock.advance(2 * 3600);
+        let young = TestMachine::new("web-1", 1, TestLog::new(&vault, 2));
+        young.publish(&vault).await;
+        let outcome = collected(&vault, PATIENT).await.outcome;
+        let runs = |logs: &[LogName]| logs.iter().map(|log| log.id.run).collect::<BTreeSet<_>>();
+        let run_of = |number| BTreeSet::from([RunId::from_bytes([number; 16])]);
+        assert_eq!((runs(&outcome.fenced), runs(&outcome.waits_for)), (run_of(1), run_of(2)));
+        assert_eq!(outcome.removed, 0);
+        vault.clock.advance(2 * 3600);
+        let outcome = collected(&vault, PATIENT).await.outcome;
+        assert_eq!((runs(&outcome.fenced), outcome.removed), (run_of(2), 5));
+    });
+}
+
+#[test]
 fn nothing_is_folded_anew_from_logs_of_which_something_was_removed() {
     run(async {
         let mut vault = TestVault::new();
         let machine = lived(&mut vault).await;
         folded(&vault).await;
         collected(&vault, NOW).await;
-        let anew = Folding { anew: true, ..Folding::default() };
-        let refused = fold(&vault.reader(), &db(), anew, &|_| ()).await;
+        let refused = fold(&vault.reader(), &db(), ANEW, &|_| ()).await;
         assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
         // Nor where the manifest is damaged: what it told would be forgotten.
         let path = layout::manifest(&db(), 1);
@@ -222,6 +270,43 @@ fn nothing_is_folded_anew_from_logs_of_which_something_was_removed() {
         assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
         assert!(collect(&vault.reader(), NOW).await.is_err(), "nor is anything collected");
         assert!(is_there(&vault, &machine, 1).await);
+    });
+}
+
+#[test]
+fn of_a_closed_log_whose_newest_packs_are_gone_it_is_still_known_where_it_ended() {
+    run(async {
+        let mut vault = TestVault::new();
+        let mut machine = lived(&mut vault).await;
+        folded(&vault).await;
+        let closed = machine.log.name.clone();
+        assert_eq!(collected(&vault, NOW).await.outcome.fenced.len(), 2);
+        // It goes on elsewhere, so that what the closed log has last is no last word any more.
+        let all = machine.ops.len() as u64;
+        machine.reconnect(Some(TestLog::new(&vault, 2)), all);
+        machine.publish(&vault).await;
+        for byte in [7, 8] {
+            machine.writes(extent(0, 0, 100), byte);
+            machine.store(&mut vault).await;
+            folded(&vault).await;
+        }
+        let report = collected(&vault, PATIENT).await;
+        machine.log.condemned_list = 3;
+        machine.marks(BookmarkKind::CrashConsistent, true);
+        machine.store(&mut vault).await;
+        assert_eq!(report.outcome.condemned, 1, "{report:?}");
+        let report = collected(&vault, NOW).await;
+        assert_eq!(report.outcome.removed, 1, "{report:?}");
+        let (newest, end) = (PackNumber(10), PackNumber(11));
+        let newest = PackPlace { log: closed.clone(), number: newest };
+        assert!(vault.store().head(&newest.path()).await.is_err());
+        let survey = vault.reader().survey(&closed).await.unwrap();
+        assert_eq!((survey.tombstone, survey.counted.next), (Some(end), end));
+        assert_eq!(survey.counted.missing, []);
+        let refused = fold(&vault.reader(), &db(), ANEW, &|_| ()).await;
+        assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
+        assert_whole(&vault, &machine).await;
+        assert_eq!(collected(&vault, PATIENT).await.outcome.waits_for, []);
     });
 }
 
@@ -363,9 +448,30 @@ fn nothing_is_folded_anew_where_what_was_let_go_refers_to_what_was_removed() {
         assert!(!is_there(&vault, &web, 0).await, "{report:?}");
         let there = futures::future::join_all((0..3).map(|n| is_there(&vault, &machine, n))).await;
         assert_eq!(there, [true; 3], "its own logs are whole");
-        let anew = Folding { anew: true, ..Folding::default() };
-        let refused = fold(&vault.reader(), &db(), anew, &|_| ()).await;
+        let refused = fold(&vault.reader(), &db(), ANEW, &|_| ()).await;
         assert!(matches!(refused, Err(FoldError::Collected { .. })), "{refused:?}");
         assert!(restored(&vault, machine.ops.len()).await == *machine.states.last().unwrap());
+    });
+}
+
+#[test]
+fn within_limits_a_collection_takes_what_there_is_room_for_and_the_rest_the_next_time() {
+    run(async {
+        let mut vault = TestVault::new();
+        let machine = lived(&mut vault).await;
+        folded(&vault).await;
+        let reading = 96 << 20;
+        let refused =
+            collect(&vault.reader(), Collecting { bytes_max: Some(reading), ..NOW }).await;
+        assert!(matches!(refused, Err(GcError::TooMuch { packs: 11, .. })), "{refused:?}");
+        // Room for what is told of a few packs at a time.
+        let few = Collecting { bytes_max: Some(reading + 8192), ..NOW };
+        let mut removed = Vec::new();
+        for _ in 0..4 {
+            removed.push(collected(&vault, few).await.outcome.removed);
+        }
+        assert_eq!(removed.iter().sum::<u64>(), 5, "{removed:?}");
+        assert!(removed[0] < 5 && removed[1] > 0, "{removed:?}");
+        assert_whole(&vault, &machine).await;
     });
 }

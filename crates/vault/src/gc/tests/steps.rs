@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 use tidegate_model::{LogId, LogName, PackNumber, RunId};
 
-use crate::gc::objects::{create_step, decode, read_step};
+use crate::gc::error::GcError;
+use crate::gc::objects::{create_step, decode, read_collected, read_step};
 use crate::gc::packs::PackSet;
 use crate::gc::step::{Collected, Step};
 use crate::layout;
@@ -61,13 +62,31 @@ fn a_step_is_created_once_and_opens_only_at_its_place() {
     run(async {
         let vault = TestVault::new();
         let (store, ring) = (vault.store(), &vault.ring);
-        assert_eq!(create_step(&store, ring, &sample()).await, Ok(Put::Created));
+        assert_eq!(create_step(&store, ring, &sample()).await.unwrap(), Put::Created);
         let other = Step { packs: PackSet::default(), ..sample() };
-        assert_eq!(create_step(&store, ring, &other).await, Ok(Put::Exists));
+        assert_eq!(create_step(&store, ring, &other).await.unwrap(), Put::Exists);
         assert_eq!(read_step(&store, ring, 2).await, Ok(sample()));
         let bytes = vault.get(&layout::step(2)).await;
         vault.put(&layout::step(4), bytes).await;
         assert!(read_step(&store, ring, 4).await.unwrap_err().is_damage());
+    });
+}
+
+#[test]
+fn what_fills_a_step_is_refused() {
+    run(async {
+        let vault = TestVault::new();
+        let mut step = sample();
+        for number in 0..400_000 {
+            step.packs.add_range(
+                &log(1),
+                PackNumber(1_000_000 + 2 * number),
+                PackNumber(1_000_000 + 2 * number),
+            );
+        }
+        let refused = create_step(&vault.store(), &vault.ring, &step).await;
+        assert!(matches!(refused, Err(GcError::TooLong { .. })), "{refused:?}");
+        assert_eq!(read_collected(&vault.store(), &vault.ring).await.unwrap().newest, 0);
     });
 }
 

@@ -119,6 +119,7 @@ fn logs(world: &World) -> BTreeMap<LogName, LogSeen> {
             _ => LogEnd::Open {
                 stated: newest.map_or(0, |(_, pack)| pack.stated),
                 next: PackNumber(next),
+                is_young: false,
             },
         };
         let newest = newest.map(|(number, _)| PackNumber(number));
