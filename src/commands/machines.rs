@@ -56,7 +56,7 @@ fn line((name, machine): (&Name, &MachineUsage)) -> Line {
         bytes_kept: machine.kept_bytes,
         bytes_referenced: machine.reference_bytes,
         bytes_zero: machine.zero_bytes,
-        bytes_stored: machine.stored_bytes,
+        bytes_stored: machine.stored_bytes + machine.dense_bytes,
         points: machine.points,
         last_point: machine.last_point.as_ref().map(|point| point.point.to_string()),
         last_time: machine.last_point.as_ref().map(|point| readable_time(point.time)),

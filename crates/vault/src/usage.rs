@@ -11,7 +11,8 @@ use futures::StreamExt;
 use tidegate_model::{Disk, LogName, Name, PackNumber};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
-use crate::fold::{FoldedUsage, newest_manifest};
+use crate::fold::{FoldedEpoch, FoldedUsage, newest_manifest};
+use crate::layout;
 use crate::log::{LogReader, PackRead};
 use crate::meta;
 use crate::pack::{Content, PackIndex};
@@ -30,6 +31,8 @@ pub struct MachineUsage {
     pub reference_bytes: u64,
     /// Bytes of the store: its frames, and its share of the packs' heads.
     pub stored_bytes: u64,
+    /// Bytes of its dense packs, which keep some of that once more.
+    pub dense_bytes: u64,
     /// How many recovery points it has.
     pub points: usize,
     /// The newest of them.
@@ -134,6 +137,10 @@ impl Sums {
         for (machine, history) in histories {
             let Some(fold) = &history.fold else { continue };
             sums.add(machine, &fold.usage);
+            let dense = fold.epochs.iter().flat_map(FoldedEpoch::kept_in);
+            let dense = dense.filter(|(place, _)| layout::is_dense(&place.log));
+            let dense: BTreeMap<_, _> = dense.map(|(place, need)| (place, need.bytes)).collect();
+            sums.usages.entry(machine.clone()).or_default().dense_bytes = dense.values().sum();
             fold.seed(machine, &mut sums.traces);
             sums.referred.add_fold(machine, fold);
         }

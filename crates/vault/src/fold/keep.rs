@@ -89,18 +89,22 @@ impl Folder<'_> {
         Ok(fates(&self.history, folded, &points, &policy, now))
     }
 
-    /// Lets go of what isn't `retained` of an epoch; true if that changes anything.
+    /// Lets go of what isn't `retained` of an epoch, nor needed by its base, unless that `is_replaced`; true
+    /// if that changes anything.
     pub(super) async fn thin(
         &mut self,
         folded: &mut FoldedEpoch,
         packs: &mut Needs,
         retained: Retained,
+        is_replaced: bool,
     ) -> Result<bool, FoldError> {
-        if retained == folded.retained {
+        let base = folded.base.as_ref().map(|base| base.lsn);
+        let lets_go = is_replaced && base.is_some_and(|base| base < retained.from);
+        if retained == folded.retained && !lets_go {
             return Ok(false);
         }
         let (epoch, from) = (folded.epoch, retained.from);
-        let base = folded.base.as_ref().map(|base| base.lsn);
+        let base = base.filter(|_| !is_replaced);
         let disks = folded.disks.clone();
         let mut thinning = Thinning::new(epoch, &retained, base, &disks);
         let mut layers = std::mem::take(&mut folded.layers);

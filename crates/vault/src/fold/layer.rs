@@ -7,7 +7,7 @@ use tidegate_model::{
     BlockName, Checksum, DiskNumber, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, PackNumber,
 };
 
-use super::dense::{Alive, NewPlace, RecordKey};
+use super::dense::{Alive, Copier};
 use super::manifest::Declared;
 use super::packs::{Need, Needs};
 use super::visible;
@@ -91,6 +91,19 @@ impl Layer {
                 }
             }
         }
+    }
+}
+
+/// Where a kept record lies: its pack, its frame, and which of the frame's kept records.
+pub(super) type KeptAt<'p> = (&'p PackPlace, FrameNumber, u32);
+
+/// Where the bytes of an extent are kept, if they aren't zeros.
+pub(super) fn kept_at<'p>(packs: &'p [PackPlace], entry: &LayerExtent) -> Option<KeptAt<'p>> {
+    match entry.source {
+        LayerSource::Kept { pack, frame, ordinal, .. } => {
+            Some((&packs[pack as usize], frame, ordinal))
+        }
+        LayerSource::Zero => None,
     }
 }
 
@@ -191,23 +204,54 @@ impl LayerBuilder {
             Some(Alive { key: (pack, frame, ordinal), extent, lsn, time, checksum, name })
         };
         let mut alive: Vec<Alive> = self.extents.iter().filter_map(alive).collect();
-        alive.sort_by_key(|alive| (alive.key, alive.extent.disk, alive.extent.offset, alive.lsn));
+        // In place: there are as many as extents.
+        let order = |alive: &Alive| (alive.key, alive.extent.disk, alive.extent.offset, alive.lsn);
+        alive.sort_unstable_by_key(order);
         alive.dedup_by_key(|alive| alive.key);
         alive
     }
 
     /// Has extents name the places to which their records were copied.
-    pub fn move_kept(&mut self, moved: &HashMap<RecordKey, NewPlace>) {
+    pub fn move_kept(&mut self, copier: &Copier<'_>) {
         let mut extents = std::mem::take(&mut self.extents);
         for entry in &mut extents {
             let LayerSource::Kept { pack, frame, ordinal, .. } = &mut entry.source else {
                 continue;
             };
-            if let Some(new) = moved.get(&(*pack, *frame, *ordinal)) {
-                (*pack, *frame, *ordinal) = (self.pack(&new.place), new.frame, new.ordinal);
+            if let Some((place, to_frame, to_ordinal)) = copier.new_place((*pack, *frame, *ordinal))
+            {
+                (*pack, *frame, *ordinal) = (self.pack(place), to_frame, to_ordinal);
             }
         }
         self.extents = extents;
+    }
+
+    /// Puts the extents in the order of a layer, so that they are found.
+    pub fn sort(&mut self) {
+        self.extents.sort_unstable_by_key(LayerExtent::order);
+    }
+
+    /// Where the bytes of this extent are kept, if they are among those here, which were sorted.
+    pub fn place_of(&self, extent: &LayerExtent) -> Option<KeptAt<'_>> {
+        let found = self.extents.binary_search_by_key(&extent.order(), LayerExtent::order).ok()?;
+        let found = Some(&self.extents[found]).filter(|found| found.extent == extent.extent)?;
+        kept_at(&self.packs, found)
+    }
+
+    /// The place of a pack in its table, if it is there.
+    pub fn place_in_table(&self, place: &PackPlace) -> Option<u32> {
+        self.by_key.get(&place.key()).copied()
+    }
+
+    /// Adds a kept extent whose record lies there.
+    pub fn add_at(&mut self, entry: &LayerExtent, (place, frame, ordinal): KeptAt<'_>) {
+        let source = match entry.source {
+            LayerSource::Kept { checksum, name, .. } => {
+                LayerSource::Kept { pack: self.pack(place), frame, ordinal, checksum, name }
+            }
+            LayerSource::Zero => LayerSource::Zero,
+        };
+        self.add(LayerExtent { source, ..*entry });
     }
 
     /// The layers of all that was added, however much it is: one after another by place.

@@ -213,6 +213,13 @@ impl Manifest {
     }
 }
 
+impl Base {
+    /// Whether it says by itself in which packs its bytes are kept.
+    pub(super) const fn is_whole(&self) -> bool {
+        !self.packs.is_empty()
+    }
+}
+
 impl FoldedEpoch {
     /// What is folded of an epoch, as it was read.
     pub(super) fn of(epoch: Epoch, trace: &Trace, marks_stored: &BTreeMap<Lsn, Micros>) -> Self {
@@ -261,21 +268,26 @@ impl FoldedEpoch {
     /// Where a base is worth making: everything up to there is folded, and since the one before at
     /// least `extents_min` extents were. And as many as that has, so that layers are written anew
     /// about twice; or [`BASE_PART`] of its bytes, so that a recovery doesn't read much more than that
-    /// of what was written over since. Or the one before was left unfinished.
-    pub(super) fn next_base(&self, extents_min: u64) -> Option<Lsn> {
-        let sums = |layers: &mut dyn Iterator<Item = &LayerEntry>| -> (u64, u64) {
-            layers.fold((0, 0), |(extents, bytes), layer| {
-                (extents + u64::from(layer.extents), bytes + layer.kept_bytes)
+    /// of what was written over since, as long as the new layers aren't longer than what was written. Or the one before was left unfinished; or the window, which is to
+    /// begin at `from`, has passed it: then what lies before can be condensed, though nothing is written
+    /// any more.
+    pub(super) fn next_base(&self, extents_min: u64, from: Lsn) -> Option<Lsn> {
+        let sums = |layers: &mut dyn Iterator<Item = &LayerEntry>| -> (u64, u64, u64) {
+            layers.fold((0, 0, 0), |(extents, kept, bytes), layer| {
+                let extents = extents + u64::from(layer.extents);
+                (extents, kept + layer.kept_bytes, bytes + layer.bytes)
             })
         };
         let lsn = self.base.as_ref().map_or(Lsn::NONE, |base| base.lsn);
         let of_base = sums(&mut self.base.iter().flat_map(|base| &base.layers));
         let since = sums(&mut self.layers.iter().filter(|layer| layer.first > lsn));
         let [(Lsn(1), end)] = self.runs[..] else { return None };
-        let is_much = since.0 >= of_base.0 || since.1.saturating_mul(BASE_PART) >= of_base.1;
+        let is_part = since.1.saturating_mul(BASE_PART) >= of_base.1 && since.1 >= of_base.2;
+        let is_much = since.0 >= of_base.0 || is_part;
         let is_due = since.0 >= extents_min && is_much;
-        let is_unfinished = self.base.as_ref().is_some_and(|base| base.unfinished);
-        (is_due || is_unfinished).then_some(end)
+        let passed = |base: &Base| self.retained.from < base.lsn && base.lsn <= from;
+        let goes_on = self.base.as_ref().is_some_and(|base| base.unfinished || passed(base));
+        (is_due || goes_on).then_some(end)
     }
 
     fn trace(&self) -> Trace {

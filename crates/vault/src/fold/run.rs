@@ -9,10 +9,10 @@ use tidegate_model::{Epoch, LogName, Lsn, Name, PackNumber};
 use super::FoldError;
 use super::ages::stored_times;
 use super::fate::Fate;
+use super::folding::{Done, FoldReport, Folding};
 use super::gather::{Gatherer, LogGather};
-use super::keep::{Keeping, goes_back_to};
+use super::keep::goes_back_to;
 use super::layer::{LAYER_EXTENTS_MAX, Layer};
-use super::limits::FoldLimits;
 use super::manifest::{Base, FoldedEpoch, FoldedLog, LayerEntry, Manifest};
 use super::objects::{Newest, newest_manifest, newest_number};
 use super::unnamed::create_and_sweep;
@@ -26,88 +26,6 @@ use crate::store::Put;
 
 /// How often another may be first: each time something was folded.
 const TRIES_MAX: u32 = 4;
-
-/// How a machine is folded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Folding {
-    /// From the logs alone, whatever was folded before.
-    pub anew: bool,
-    /// A base is made of that many extents at least.
-    pub base_extents_min: u64,
-    /// At most so many bytes are copied into dense packs, for each base that is made.
-    pub copied_bytes_max: u64,
-    /// By what the past is kept; `None` keeps all.
-    pub keeping: Option<Keeping>,
-    /// What may be held at once; `None` for what the history asks for.
-    pub limits: Option<FoldLimits>,
-}
-
-impl Folding {
-    /// Whether so many extents are more than may be held.
-    pub(super) fn is_beyond(&self, extents: usize) -> bool {
-        self.limits.is_some_and(|limits| extents > limits.extents)
-    }
-}
-
-impl Folding {
-    /// From what was folded before, and everything is kept.
-    pub(crate) const DEFAULT: Self = {
-        // 30 KB of layers, compressed: less isn't worth another object, and more would tell on the
-        // recovery of small disks. And what is copied in some five minutes, at 200 MB/s.
-        Self {
-            anew: false,
-            base_extents_min: 1 << 10,
-            copied_bytes_max: 64 << 30,
-            keeping: None,
-            limits: None,
-        }
-    };
-}
-
-impl Default for Folding {
-    fn default() -> Self {
-        Self::DEFAULT
-    }
-}
-
-/// What folding a machine did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FoldReport {
-    /// The manifest that was created; 0 when there was nothing to fold.
-    pub manifest: u64,
-    /// Packs that nobody has to read any more for this machine's history.
-    pub packs: u64,
-    /// Records that were folded.
-    pub records: u64,
-    /// Layers that were created.
-    pub layers: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-    /// Dense packs that were created.
-    pub dense_packs: u64,
-    /// Bytes of them.
-    pub dense_bytes: u64,
-    /// Versions of ranges that were let go.
-    pub let_go: u64,
-    /// Bookmarks that were.
-    pub bookmarks_let_go: u64,
-    /// Epochs of which nothing is kept any more.
-    pub epochs_gone: u64,
-    /// Whether there is more to fold than was taken within the limits.
-    pub more: bool,
-    /// Epochs of which no base was made or nothing let go, for that would have taken more memory than
-    /// the limits allow.
-    pub too_long: u64,
-    /// What stands in the way, or is wrong with what was folded before.
-    pub losses: Vec<Loss>,
-}
-
-/// How far folding has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Done {
-    /// Packs that were read.
-    pub packs: u64,
-}
 
 /// Folds what can be folded of a machine.
 ///
@@ -376,25 +294,27 @@ impl<'r> Folder<'r> {
         let mut is_changed = false;
         for mut folded in std::mem::take(epochs) {
             let mut packs = self.gatherer.packs(folded.epoch);
-            match fates.remove(&folded.epoch) {
+            let retained = match fates.remove(&folded.epoch) {
                 Some(Fate::Goes) => {
                     self.history.gone.insert(folded.epoch);
                     self.report.epochs_gone += 1;
                     is_changed = true;
                     continue;
                 }
-                Some(Fate::Stays(retained)) => {
-                    is_changed |= self.thin(&mut folded, &mut packs, retained).await?;
-                }
-                None => {}
+                Some(Fate::Stays(retained)) => Some(retained),
+                None => None,
+            };
+            let from = retained.as_ref().map_or(folded.retained.from, |retained| retained.from);
+            let base = folded.next_base(self.folding.base_extents_min, from);
+            // Where no base comes after all, the one that is there still has what its place needs.
+            let is_replaced = base.is_some() && folded.base.as_ref().is_some_and(Base::is_whole);
+            if let Some(retained) = retained {
+                is_changed |= self.thin(&mut folded, &mut packs, retained, is_replaced).await?;
             }
-            if let Some(lsn) = folded.next_base(self.folding.base_extents_min) {
-                match self.make_base(&folded, lsn).await? {
-                    Some(base) => {
-                        folded.base = Some(base);
-                        is_changed = true;
-                    }
-                    None => self.report.too_long += 1,
+            if let Some(lsn) = base {
+                match self.make_base(&mut folded, &mut packs, lsn).await? {
+                    true => is_changed = true,
+                    false => self.report.too_long += 1,
                 }
             }
             self.look_at(&mut packs).await?;

@@ -3,6 +3,7 @@
 mod bytes;
 mod cost;
 mod damage;
+mod dense;
 mod kept;
 mod limited;
 mod meeting;
@@ -72,7 +73,8 @@ async fn told(vault: &TestVault) -> String {
         format!("{epoch}: {:?} {marks:?} {:?}", trace.chain, trace.begins)
     });
     let traces: Vec<_> = traces.collect();
-    let usage = usage(&vault.reader()).await.unwrap();
+    let mut usage = usage(&vault.reader()).await.unwrap();
+    usage.values_mut().for_each(|usage| usage.dense_bytes = 0);
     format!("{points:#?}\n{traces:#?}\n{:?}\n{usage:#?}", history.losses)
 }
 

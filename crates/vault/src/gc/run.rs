@@ -52,7 +52,7 @@ pub struct CollectReport {
     pub would: PackSet,
     /// Bytes of the packs that were deleted.
     pub bytes: u64,
-    /// Manifests and layers that newer ones have replaced, deleted.
+    /// Manifests, layers and dense packs that newer ones have replaced, deleted.
     pub superseded: u64,
 }
 

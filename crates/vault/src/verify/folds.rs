@@ -41,6 +41,11 @@ impl Folds {
         Ok(Self(folds))
     }
 
+    /// Each machine's.
+    pub fn manifests(&self) -> impl Iterator<Item = (&Name, &Manifest)> {
+        self.0.iter().map(|(machine, manifest)| (machine, manifest))
+    }
+
     /// Adds what they prove of the logs.
     pub fn state(&self, surveys: &mut BTreeMap<LogName, Survey>) {
         for folded in self.0.iter().flat_map(|(_, manifest)| &manifest.logs) {

@@ -9,6 +9,7 @@ use tidegate_model::{Checksum, Epoch, LogId, Name, PackNumber};
 use super::write::{ClosedDense, Copied, DenseWriter, Written};
 use super::{Alive, BATCH_BYTES, NewPlace, Part, RUNS_AHEAD, RecordKey};
 use crate::fold::FoldError;
+use crate::fold::layer::KeptAt;
 use crate::fold::packs::sizes_of;
 use crate::log::buffers::Buffers;
 use crate::log::frames::{FetchedRun, FrameRun, runs};
@@ -28,8 +29,7 @@ pub(in crate::fold) struct Copier<'r> {
     writer: Option<DenseWriter>,
     batch: Vec<Copied>,
     batch_bytes: usize,
-    /// Where records went.
-    pub moved: HashMap<RecordKey, NewPlace>,
+    moved: HashMap<RecordKey, NewPlace>,
     /// The sizes of the packs that were made, and of their heads.
     pub made: HashMap<(LogId, PackNumber), (u64, u32)>,
     /// Bytes of these packs.
@@ -99,6 +99,12 @@ impl<'r> Copier<'r> {
             }
         }
         self.flush().await
+    }
+
+    /// Where a record was copied to, if it was.
+    pub fn new_place(&self, key: RecordKey) -> Option<KeptAt<'_>> {
+        let new = self.moved.get(&key)?;
+        Some((&new.place, new.frame, new.ordinal))
     }
 
     /// Stores what is left.

@@ -8,15 +8,17 @@
 //! is left where it is. A dense pack is stored before anything names it. Its name is drawn for it alone,
 //! and so are its keys: whoever else folds at the same time seals nothing under them.
 //!
-//! Memory: some 90 bytes for each record that is copied; [`RUNS_AHEAD`] runs of frames; and
+//! Memory: some 90 bytes for each record that is alive, and for each that is copied; [`RUNS_AHEAD`] runs of frames; and
 //! [`BATCH_BYTES`] three times: of records, of the pack that is open, and of one that is being stored.
 
 mod choose;
 mod copy;
 mod write;
 
-pub(super) use choose::{Part, choose, parts};
+pub(super) use choose::{CopiedMost, Part, choose, is_sparse, parts};
 pub(super) use copy::Copier;
+
+use std::sync::Arc;
 
 use tidegate_model::{BlockName, Checksum, Extent, FrameNumber, Lsn, Micros};
 
@@ -44,8 +46,8 @@ pub(super) struct Alive {
 
 /// Where a record was copied to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NewPlace {
-    pub place: PackPlace,
-    pub frame: FrameNumber,
-    pub ordinal: u32,
+struct NewPlace {
+    place: Arc<PackPlace>,
+    frame: FrameNumber,
+    ordinal: u32,
 }

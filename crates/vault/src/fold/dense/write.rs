@@ -3,10 +3,12 @@
 //! Frames are as a server writes them by default. A dense pack is whole by itself: it is the only one of
 //! its log, and the last.
 
+use std::sync::Arc;
+
 use tidegate_model::limits::{FRAME_BYTES_DEFAULT, PACK_CLOSE_BYTES_DEFAULT, PACK_RECORDS_MAX};
 use tidegate_model::{
-    BlockName, Checksum, Epoch, Extent, FrameNumber, LogName, Lsn, Micros, Name, PackId,
-    PackNumber, Piece, RunId,
+    BlockName, Checksum, Epoch, Extent, FrameNumber, Lsn, Micros, Name, PackId, PackNumber, Piece,
+    RunId,
 };
 
 use super::{NewPlace, RecordKey};
@@ -35,7 +37,7 @@ pub(super) struct Copied {
 
 /// A pack that is to be stored.
 pub(super) struct ClosedDense {
-    pub place: PackPlace,
+    pub place: Arc<PackPlace>,
     pub header: PackHeader,
     pub object: Vec<u8>,
 }
@@ -59,7 +61,7 @@ pub(super) struct DenseWriter {
 }
 
 struct Open {
-    log: LogName,
+    place: Arc<PackPlace>,
     writer: PackWriter,
     ciphers: LogCiphers,
     frames: Vec<u8>,
@@ -107,8 +109,7 @@ impl DenseWriter {
         });
         let mut object = closed.head;
         object.append(&mut open.frames);
-        let place = PackPlace { log: open.log, number: self.number };
-        Ok(Some(ClosedDense { place, header: closed.header, object }))
+        Ok(Some(ClosedDense { place: open.place, header: closed.header, object }))
     }
 
     fn frame(&mut self, records: &[Copied], written: &mut Written) -> Result<(), MetaError> {
@@ -124,7 +125,7 @@ impl DenseWriter {
             Some(open) => open,
             None => self.begin()?,
         };
-        open.add(self.number, (&self.machine, self.epoch), records, &mut written.places);
+        open.add((&self.machine, self.epoch), records, &mut written.places);
         self.open = Some(open);
         Ok(())
     }
@@ -138,14 +139,14 @@ impl DenseWriter {
         let writer =
             PackWriter::new(vault, log.clone(), version, self.block_bytes, ciphers.clone());
         let writer = writer.beginning_at(self.number);
-        Ok(Open { log, writer, ciphers, frames: Vec::new(), next: FrameNumber(0) })
+        let place = Arc::new(PackPlace { log, number: self.number });
+        Ok(Open { place, writer, ciphers, frames: Vec::new(), next: FrameNumber(0) })
     }
 }
 
 impl Open {
     fn add(
         &mut self,
-        number: PackNumber,
         of: (&Name, Epoch),
         records: &[Copied],
         places: &mut Vec<(RecordKey, NewPlace)>,
@@ -159,8 +160,7 @@ impl Open {
             let (checksum, name) = (*checksum, *name);
             let content = Content::Kept { extent: *extent, checksum, name, frame: in_pack, offset };
             self.writer.record(head, content);
-            let place = PackPlace { log: self.log.clone(), number };
-            places.push((*key, NewPlace { place, frame, ordinal }));
+            places.push((*key, NewPlace { place: self.place.clone(), frame, ordinal }));
             // No frame is longer than 2^32, nor has as many records.
             offset += u32::try_from(extent.length).unwrap_or(u32::MAX);
             ordinal += 1;
@@ -179,7 +179,7 @@ impl Open {
             packed.map_or((Codec::Raw, plain), |packed| (Codec::Zstd, packed));
         let header = FrameHeader {
             codec,
-            log: self.log.id,
+            log: self.place.log.id,
             number,
             key_version: self.writer.key_version(),
             plain_bytes,

@@ -14,7 +14,7 @@ const HOURS: u64 = 7 * 24;
 const WRITES: u64 = 64;
 
 /// Blocks that don't shrink, and differ.
-fn noise(blocks: u64, seed: &mut u64) -> Vec<u8> {
+pub(super) fn noise(blocks: u64, seed: &mut u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for _ in 0..blocks * BLOCK / 8 {
         *seed ^= *seed << 13;
@@ -86,6 +86,14 @@ async fn week(blocks: u64, policy: Policy) -> (f64, f64) {
             copied += report.dense_bytes;
         }
     }
+    folded(&vault).await;
+    // As much more as is just too little for another base.
+    for _ in 0..BLOCKS / 32 / blocks - 1 {
+        let place = seed % (BLOCKS / blocks) * blocks;
+        let bytes = noise(blocks, &mut seed);
+        machine.does(Op::Write(extent(0, place * BLOCK, blocks * BLOCK), bytes));
+    }
+    machine.store(&mut vault).await;
     folded(&vault).await;
     let read = read_bytes(&vault, &machine).await;
     let fresh = read_of_fresh(machine.states.last().unwrap()).await;

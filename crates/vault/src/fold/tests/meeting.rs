@@ -12,6 +12,7 @@ use crate::testing::TestLog;
 /// The machine that goes on from a place of its first epoch.
 pub(super) fn request(log: &TestLog, lsn: Lsn) -> GrantRequest {
     GrantRequest {
+        token: Token::NONE,
         machine: db(),
         incarnation: Incarnation::from_bytes([6; 16]),
         claimed: Epoch::NONE,

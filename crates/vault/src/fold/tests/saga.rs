@@ -207,7 +207,7 @@ impl Saga {
             machine.publish(&self.vault).await;
         }
         let anew = self.dice.one_in(12);
-        // Little is left for the next fold, or nothing is copied at all.
+        // All at once, or much or most is left to the next fold.
         let copied_bytes_max = [u64::MAX, 30_000, 0][self.dice.below(3) as usize];
         let folding = Folding { anew, base_extents_min: 50, copied_bytes_max, ..FOLDING };
         self.folds += F::fold(self, folding).await;
