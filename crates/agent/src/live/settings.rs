@@ -128,6 +128,30 @@ pub struct PassSettings {
     pub application: bool,
 }
 
+/// A machine without disks and servers, with a bookmark each minute, whose agent has this folder.
+#[cfg(test)]
+pub(super) fn for_tests(folder: &Path) -> LiveSettings {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    LiveSettings {
+        machine: "db-1".parse().unwrap(),
+        vault: VaultId::from_bytes([7; 16]),
+        folder: folder.to_owned(),
+        journal_bytes: 64 << 20,
+        window_bytes: 1 << 20,
+        disks: Vec::new(),
+        servers: Arc::default(),
+        bookmark_interval: Duration::from_secs(60),
+        application_interval: None,
+        passes: PassSettings::default(),
+        hooks: Hooks::default(),
+        retry: RetryPolicy::default(),
+        clock: Arc::new(|| tidegate_model::Micros(u64::MAX >> 1)),
+        boot: [1; 16],
+        random: Arc::new(|| [NEXT.fetch_add(1, Ordering::Relaxed); 16]),
+    }
+}
+
 impl fmt::Debug for LiveSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "LiveSettings({}, {} disks)", self.machine, self.disks.len())
