@@ -3,7 +3,7 @@
 //! Owns which machines are folded, and by what they are kept. Doesn't own when, nor what is told of it.
 
 use tidegate_model::{Micros, Name};
-use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding, Keeping, fold};
+use tidegate_vault::fold::{Done, FoldError, FoldReport, Folding, Keeping, ensure_two, fold};
 use tidegate_vault::log::LogReader;
 use tidegate_vault::meta::{self, MetaError};
 use tidegate_vault::retention::policy_of;
@@ -32,5 +32,8 @@ pub(crate) async fn fold_machine(
 ) -> Result<FoldReport, FoldError> {
     let policy = policy_of(reader.store(), reader.ring(), machine).await?;
     let keeping = now.map(|now| Keeping { policy, now });
-    fold(reader, machine, Folding { keeping, ..folding }, progress).await
+    let report = fold(reader, machine, Folding { keeping, ..folding }, progress).await?;
+    // Before anything is deleted by them.
+    ensure_two(reader, machine).await?;
+    Ok(report)
 }

@@ -157,7 +157,7 @@ impl MachineHistory {
     ) -> Self {
         let damaged = epochs.damaged.iter().filter_map(MetaError::damaged_path);
         let lost = damaged.filter_map(|path| layout::parse_epoch(&machine, path));
-        let lost = lost.map(|epoch| (epoch, Trace::default())).collect();
+        let mut lost: BTreeMap<_, _> = lost.map(|epoch| (epoch, Trace::default())).collect();
         let strayed = !sessions.damaged.is_empty();
         let mut of_epochs: BTreeMap<Epoch, Vec<SessionRecord>> = BTreeMap::new();
         for session in sessions.whole {
@@ -168,7 +168,14 @@ impl MachineHistory {
             (record.epoch, EpochHistory { record, sessions, trace: Trace::default() })
         };
         let epochs_told = epochs.whole.into_iter().map(told).collect();
-        let losses = epochs.damaged.into_iter().chain(sessions.damaged).map(Loss::Record).collect();
+        let losses = epochs.damaged.into_iter().chain(sessions.damaged).map(Loss::Record);
+        let mut losses: Vec<Loss> = losses.collect();
+        // The newest epochs may be lost without a gap in the numbers: their sessions tell.
+        for epoch in of_epochs.into_keys() {
+            if lost.insert(epoch, Trace::default()).is_none() {
+                losses.push(MetaError::Missing { path: layout::epoch(&machine, epoch) }.into());
+            }
+        }
         let (gone, besides, fold) = (BTreeSet::new(), Vec::new(), None);
         Self { machine, epochs: epochs_told, lost, gone, losses, strayed, besides, fold }
     }

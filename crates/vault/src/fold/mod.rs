@@ -46,6 +46,7 @@ mod needed;
 mod objects;
 mod packs;
 mod run;
+mod second;
 mod thin;
 mod unnamed;
 mod visible;
@@ -67,6 +68,7 @@ pub use manifest::{
 pub use needed::{Needed, needed};
 pub use packs::FoldedPack;
 pub use run::fold;
+pub use second::ensure_two;
 
 pub(crate) use objects::{
     LAYERS_AHEAD, MANIFESTS_KEPT, is_superseded, manifest_numbers, newest_manifest, newest_number,

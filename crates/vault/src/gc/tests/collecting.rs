@@ -25,23 +25,24 @@ use crate::testing::{
 use crate::verify::verify;
 
 /// Nobody is waited for: these logs have no servers.
-const NOW: Collecting = Collecting { dry_run: false, patience: Duration::ZERO, bytes_max: None };
+pub(super) const NOW: Collecting =
+    Collecting { dry_run: false, patience: Duration::ZERO, bytes_max: None };
 /// Servers are borne with.
-const PATIENT: Collecting =
+pub(super) const PATIENT: Collecting =
     Collecting { dry_run: false, patience: Duration::from_secs(3600), bytes_max: None };
 
 /// From the logs alone.
 const ANEW: Folding = Folding { anew: true, ..Folding::DEFAULT };
 
-fn db() -> Name {
+pub(super) fn db() -> Name {
     "db-1".parse().unwrap()
 }
 
-async fn folded(vault: &TestVault) {
+pub(super) async fn folded(vault: &TestVault) {
     fold(&vault.reader(), &db(), Folding::default(), &|_| ()).await.unwrap();
 }
 
-async fn collected(vault: &TestVault, how: Collecting) -> CollectReport {
+pub(super) async fn collected(vault: &TestVault, how: Collecting) -> CollectReport {
     collect(&vault.reader(), how).await.unwrap()
 }
 
@@ -56,7 +57,7 @@ async fn restored(vault: &TestVault, lsn: usize) -> Disks {
 }
 
 /// A machine whose every second pack keeps no bytes: after a fold nobody needs those.
-async fn lived(vault: &mut TestVault) -> TestMachine {
+pub(super) async fn lived(vault: &mut TestVault) -> TestMachine {
     let mut machine = TestMachine::new("db-1", 1, TestLog::new(vault, 1));
     machine.does(Op::Disk(disk(0, 9 * BLOCK)));
     machine.marks(BookmarkKind::CopyEnd, true);
@@ -72,12 +73,12 @@ async fn lived(vault: &mut TestVault) -> TestMachine {
     machine
 }
 
-async fn is_there(vault: &TestVault, machine: &TestMachine, pack: u64) -> bool {
+pub(super) async fn is_there(vault: &TestVault, machine: &TestMachine, pack: u64) -> bool {
     vault.store().head(&machine.log.place(pack).path()).await.is_ok()
 }
 
 /// Every point that is offered comes back as it was, and nothing is wrong with the vault.
-async fn assert_whole(vault: &TestVault, machine: &TestMachine) {
+pub(super) async fn assert_whole(vault: &TestVault, machine: &TestMachine) {
     let (_, offered) = points::read(&vault.reader(), &db()).await.unwrap();
     assert!(offered.gaps.is_empty(), "{:?}", offered.gaps);
     let marks = machine.ops.iter().filter(|op| matches!(op, Op::Bookmark(_))).count();

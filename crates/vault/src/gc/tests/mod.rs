@@ -2,5 +2,6 @@
 //! in memory.
 
 mod collecting;
+mod lost;
 mod simulation;
 mod steps;
