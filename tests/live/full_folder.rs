@@ -1,6 +1,8 @@
 //! The file system under the agent's folder is full: who writes to the disks doesn't notice, and the
 //! history goes on when there is room again.
 
+use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,13 +28,15 @@ fn notes_wait_for_room_while_a_server_takes_all_there_is() {
     let agent = live::serving(machine.agent().env("TIDEGATE_LOG", "debug"));
     machine.wait_for_copy();
     machine.wait_until_committed();
-    let ballast = small.fill(0);
-    // What is committed is noted: there is always something for it to say.
+    let ballast = [small.fill(LEFT_BYTES), small.path().join("rest")];
+    let mut rest = File::create(&ballast[1]).expect("a file can be made");
+    // What is committed is noted: there is always something to note.
     let waits = |line: &str| line.contains("it is noted when there is room");
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let done = AtomicBool::new(false);
         let writer = scope.spawn(|| {
             for round in 0.. {
+                while rest.write_all(&[1; 4096]).is_ok() {}
                 machine.writes(0, &[format!("write -P {} 0 4k", 1 + round % 255)]);
                 if done.load(Ordering::Relaxed) {
                     break;
@@ -43,7 +47,7 @@ fn notes_wait_for_room_while_a_server_takes_all_there_is() {
         done.store(true, Ordering::Relaxed);
         writer.join().expect("clients write");
     });
-    std::fs::remove_file(ballast).expect("it can be removed");
+    ballast.iter().for_each(|file| std::fs::remove_file(file).expect("it can be removed"));
     machine.wait_until("the end of a gap", |status| status["disks"][0]["mode"] == "data");
     let after = machine.bookmark("after");
     assert!(after.starts_with("1:"), "the history went on: {after}");

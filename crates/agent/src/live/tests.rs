@@ -86,7 +86,9 @@ impl Scene {
         let path = self.folder.path().join("notes.json");
         if opening.ending == Ending::New {
             let disk = disk();
-            journal.append(&Change::Disk(disk.clone()), Micros(1)).unwrap();
+            let lsn = journal.append(&Change::Disk(disk.clone()), Micros(1)).unwrap();
+            // Before there are notes: a journal that was begun has its disks.
+            journal.wait_durable(lsn).unwrap();
             self.appended.push((Change::Disk(disk.clone()), Micros(1)));
             Notebook::create(&path, Notes::new(opening.incarnation, self.stands, vec![disk]))
                 .unwrap();
