@@ -305,11 +305,16 @@ impl<'r> Folder<'r> {
                 None => None,
             };
             let from = retained.as_ref().map_or(folded.retained.from, |retained| retained.from);
-            let base = folded.next_base(self.folding.base_extents_min, from);
+            let mut base = folded.next_base(self.folding.base_extents_min, from);
             // Where no base comes after all, the one that is there still has what its place needs.
             let is_replaced = base.is_some() && folded.base.as_ref().is_some_and(Base::is_whole);
             if let Some(retained) = retained {
                 is_changed |= self.thin(&mut folded, &mut packs, retained, is_replaced).await?;
+                // Where that took too much memory the window begins where it did.
+                if folded.retained.from < from {
+                    let from = folded.retained.from;
+                    base = folded.next_base(self.folding.base_extents_min, from);
+                }
             }
             if let Some(lsn) = base {
                 match self.make_base(&mut folded, &mut packs, lsn).await? {

@@ -219,12 +219,15 @@ impl Saga {
         let machine = epochs.last_mut().unwrap();
         // What was begun refers to what it knew.
         machine.store(vault).await;
-        collect(&vault.reader(), Collecting::default()).await.unwrap();
-        let collected = read_collected(&vault.store(), &vault.ring).await.unwrap();
-        vault.known.retain(|_, (log, target)| !collected.forbids(log, target.pack));
-        machine.log.condemned_list = collected.newest;
-        machine.does(Op::Time);
-        machine.store(vault).await;
+        // What was condemned before is settled, and a list made, before whoever hasn't read it is closed.
+        for _ in 0..3 {
+            collect(&vault.reader(), Collecting::default()).await.unwrap();
+            let collected = read_collected(&vault.store(), &vault.ring).await.unwrap();
+            vault.known.retain(|_, (log, target)| !collected.forbids(log, target.pack));
+            machine.log.condemned_list = collected.newest;
+            machine.does(Op::Time);
+            machine.store(vault).await;
+        }
         machine.publish(vault).await;
         let how = Collecting { patience: Duration::ZERO, ..Collecting::default() };
         let report = collect(&vault.reader(), how).await.unwrap();
