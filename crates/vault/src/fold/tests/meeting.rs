@@ -1,6 +1,6 @@
 //! A fold and a grant that meet: whatever the moment, no machine goes on from a place that isn't kept.
 
-use tidegate_model::{Epoch, Incarnation, LayerId, Micros, Point};
+use tidegate_model::{Epoch, Incarnation, LayerId, Micros, Point, Token};
 
 use super::super::unnamed::stored_layers;
 use super::thinned::{hourly, keeping, manifest, thinned};
