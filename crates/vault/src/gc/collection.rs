@@ -104,8 +104,8 @@ pub enum Answer {
     Pins(Vec<Root>),
     /// To [`Ask::References`].
     References(PackSet),
-    /// To [`Ask::Indexes`].
-    Indexes(Vec<(PackPlace, Vec<IndexEntry>)>),
+    /// To [`Ask::Indexes`]; and the packs, none of them newer in their log, that are to be asked for again.
+    Indexes(Vec<(PackPlace, Vec<IndexEntry>)>, PackSet),
     /// To [`Ask::Create`]: whether it was created.
     Created(bool),
     /// To [`Ask::Fence`].
@@ -203,7 +203,10 @@ impl Collection {
                 (self.candidates, self.sieve) = (self.candidates(), self.new_sieve());
                 Ask::Indexes(self.batch())
             }
-            Answer::Indexes(packs) => self.told_indexes(packs),
+            Answer::Indexes(packs, left) => {
+                self.candidates.add_all(&left);
+                self.told_indexes(packs)
+            }
             Answer::Created(created) => self.told_created(created),
             Answer::Deleted if self.ends || self.condemned => Ask::Nothing,
             Answer::Deleted => Ask::Collected,

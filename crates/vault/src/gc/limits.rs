@@ -1,7 +1,7 @@
 //! What a collection may hold, for who has no memory to spare: a server that collects in the background.
 //!
-//! How much a vault has is looked at before, and refused where it is too much. How many packs are looked
-//! into is a collection's to choose: what it doesn't come to stays for the next.
+//! How much a vault has is looked at before, and refused where it is too much. Into how many packs is
+//! looked at once is a collection's to choose.
 
 use std::mem::size_of;
 

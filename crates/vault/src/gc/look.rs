@@ -19,13 +19,13 @@ use crate::fold::{Needed, is_superseded, needed, read_manifest};
 use crate::layout;
 use crate::log::{LogError, LogReader, PackPlace, Survey};
 use crate::meta::{self, MetaError, Records};
-use crate::pack::{Content, PackSummary};
+use crate::pack::{Content, MachineEntry, PackSummary};
 use crate::restore::target_place;
 
 /// What a collection has read of the vault.
 pub(super) struct Look<'r> {
     pub reader: &'r LogReader,
-    /// How much is told of packs at most: each counts, and each machine in it.
+    /// How much is told of packs at once: each counts, and each machine in it.
     pub told_max: u64,
     surveys: BTreeMap<LogName, Survey>,
     /// The runs that began lately.
@@ -262,45 +262,52 @@ impl<'r> Look<'r> {
         Ok(packs)
     }
 
-    /// What the indexes of these packs say; one that can't be read isn't among them, nor are those for
-    /// which there is no room: they stay where they are.
-    pub async fn indexes(
-        &self,
-        packs: &PackSet,
-    ) -> Result<Vec<(PackPlace, Vec<IndexEntry>)>, GcError> {
-        let (mut told, mut room) = (Vec::new(), self.told_max);
-        for (log, ranges) in packs.logs() {
+    /// What the indexes of these packs say, the newest of a log first, and the packs for which there was no
+    /// room. One that can't be read is among neither: it stays.
+    pub async fn indexes(&self, packs: &PackSet) -> Result<(Vec<Told>, PackSet), GcError> {
+        let (mut told, mut room, mut left) = (Vec::new(), self.told_max, PackSet::default());
+        for (log, ranges) in packs.logs().rev() {
             let Some(survey) = self.surveys.get(log) else { continue };
-            let numbers = survey.counted.packs.iter().copied();
-            let numbers = numbers.filter(|number| ranges.has(*number)).collect();
-            let entries = |_: &PackPlace, summary: PackSummary| {
-                let entry = |machine: crate::pack::MachineEntry| IndexEntry {
-                    machine: machine.name,
-                    epoch: machine.epoch,
-                    complete: machine.complete_lsn,
-                };
-                summary.machines.into_iter().map(entry).collect()
-            };
+            let numbers = survey.counted.packs.iter().rev().copied();
+            let numbers: Vec<_> = numbers.filter(|number| ranges.has(*number)).collect();
+            let mut unread = numbers.clone().into_iter();
             let mut read = std::pin::pin!(self.reader.summaries(survey, numbers, entries));
-            while let Some((place, entries)) = read.next().await {
+            while room > 0
+                && let Some((place, entries)) = read.next().await
+            {
                 match entries {
-                    Ok(entries) => {
-                        let entries: Vec<IndexEntry> = entries;
+                    // Of one pack there is always room for what it says.
+                    Ok(entries) if told.is_empty() || entries.len() as u64 + 1 < room => {
                         room = room.saturating_sub(1 + entries.len() as u64);
-                        if room == 0 {
-                            return Ok(told);
-                        }
                         told.push((place, entries));
+                    }
+                    Ok(_) => {
+                        room = 0;
+                        break;
                     }
                     Err(error) if error.is_damage() => {
                         tracing::warn!(%error, "a pack that nobody needs stays: it can't be read");
                     }
                     Err(error) => return Err(error.into()),
                 }
+                unread.next();
             }
+            unread.for_each(|number| left.add(&survey.place(number)));
         }
-        Ok(told)
+        Ok((told, left))
     }
+}
+
+/// What the index of a pack says.
+pub(super) type Told = (PackPlace, Vec<IndexEntry>);
+
+fn entries(_: &PackPlace, summary: PackSummary) -> Vec<IndexEntry> {
+    let entry = |machine: MachineEntry| IndexEntry {
+        machine: machine.name,
+        epoch: machine.epoch,
+        complete: machine.complete_lsn,
+    };
+    summary.machines.into_iter().map(entry).collect()
 }
 
 /// Whether what was made then is that old; what came since is of no age.

@@ -95,7 +95,7 @@ impl PackSet {
     }
 
     /// What it has, log by log.
-    pub fn logs(&self) -> impl Iterator<Item = (&LogName, &Ranges)> {
+    pub fn logs(&self) -> impl DoubleEndedIterator<Item = (&LogName, &Ranges)> {
         self.0.iter()
     }
 

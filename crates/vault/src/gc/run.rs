@@ -121,7 +121,10 @@ impl Collector<'_> {
             Ask::Pins if self.how.dry_run => Answer::Pins(look.pins(Micros(0)).await?),
             Ask::Pins => Answer::Pins(look.pins(oldest_pin(self.now)).await?),
             Ask::References(tails) => Answer::References(look.references(&tails).await?),
-            Ask::Indexes(packs) => Answer::Indexes(look.indexes(&packs).await?),
+            Ask::Indexes(packs) => {
+                let (told, left) = look.indexes(&packs).await?;
+                Answer::Indexes(told, left)
+            }
             Ask::Create(step) if self.how.dry_run => {
                 let collected = look.reader.collected(false).await?;
                 let condemned = collected.condemned.places();

@@ -49,7 +49,14 @@ impl Collector {
             Ask::Pins if world.broken == Broken::IgnoresPins => Answer::Pins(Vec::new()),
             Ask::Pins => Answer::Pins(pins(world)),
             Ask::References(tails) => Answer::References(references(world, tails)),
-            Ask::Indexes(packs) => Answer::Indexes(self.indexes(world, packs)),
+            Ask::Indexes(packs) => {
+                let (mut told, mut left) = (self.indexes(world, packs), PackSet::default());
+                // For the oldest there may be no room.
+                if told.len() > 1 && chance.below(4) == 0 {
+                    left.add(&told.remove(0).0);
+                }
+                Answer::Indexes(told, left)
+            }
             Ask::Create(step) => {
                 let newest = world.steps.last_key_value().map_or(0, |(number, _)| *number);
                 let created = newest < step.number;
