@@ -76,12 +76,17 @@ pub(super) async fn run(args: MaintainArgs, output: Output) -> Result<(), Failur
     let vault = super::open_at(&args.vault.vault, &args.vault.credential, Access::Write).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let of_all = args.machine.is_empty();
-    let machines = match of_all {
+    let (machines, failed) = match of_all {
         true => present(&reader).await?,
-        false => args.machine,
+        false => (args.machine, Vec::new()),
     };
     let now = vault.store().agreed_clock(super::now).await?;
     let (mut lines, mut first_failure) = (Vec::new(), None);
+    for (machine, error) in failed {
+        let folded = Err(FoldError::Meta(error));
+        lines.push(line(&machine, &folded));
+        first_failure = first_failure.or(folded.err().map(Failure::from));
+    }
     let collects = of_all && !args.keep_garbage;
     let machines = if args.dry_run { Vec::new() } else { machines };
     for machine in machines {

@@ -200,13 +200,14 @@ impl Rounds {
 
     async fn round(&self) -> Round {
         let mut round = Round::default();
-        let machines = match present(&self.reader).await {
-            Ok(machines) => machines,
+        let (machines, failed) = match present(&self.reader).await {
+            Ok(present) => present,
             Err(error) => {
                 round.fail("its machines", &error);
                 return round;
             }
         };
+        failed.iter().for_each(|(machine, error)| round.fail(machine.as_str(), error));
         round.machines = machines.len();
         for machine in machines {
             self.fold(&machine, &mut round).await;
@@ -232,7 +233,8 @@ impl Rounds {
             more = match fold_machine(&self.reader, machine, folding, Some(now), &|_| ()).await {
                 Ok(report) => {
                     round.folded(machine, &report);
-                    report.more
+                    // Where nothing was folded the next try would come to the same place.
+                    report.more && report.manifest > 0
                 }
                 Err(error) => {
                     round.fail(machine.as_str(), &error);

@@ -144,6 +144,7 @@ pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, 
             // The newest epoch always stays.
             Decision::Resume(epoch) if newest.as_ref().is_some_and(|newest| *newest != epoch) => {
                 let end = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
+                check_same_run(reader, request, &epoch).await?;
                 check_kept(reader, &request.machine, end).await?;
                 let resumed = resume(reader, request, &epoch).await?;
                 check_kept(reader, &request.machine, end).await?;
@@ -159,6 +160,20 @@ pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, 
         }
     }
     Err(GrantError::Contended { machine: request.machine.clone() })
+}
+
+/// Refuses to go on with an epoch that isn't the newest to who begins anew: its state may be older than
+/// what another run of the machine did since, and its disks not. The run that is under way reconnects.
+async fn check_same_run(
+    reader: &LogReader,
+    request: &GrantRequest,
+    epoch: &EpochRecord,
+) -> Result<(), GrantError> {
+    let newest = Chain::of(reader, request, epoch).newest_session().await?;
+    if newest.map_or(epoch.token, |session| session.token) == request.token {
+        return Ok(());
+    }
+    Err(GrantError::Superseded { machine: request.machine.clone(), epoch: epoch.epoch })
 }
 
 /// Adds a session to `epoch`; `None` when another was first.

@@ -55,8 +55,18 @@ impl Questions {
 
     /// Asks.
     pub(crate) fn ask(&self, question: Hashes) {
-        self.lock().open.push_back(question);
-        self.asked.notify_one();
+        let mut state = self.lock();
+        match state.answers {
+            // The server is another than the one for which it was made up: it isn't asked.
+            Some(answers) if answers != Answers::Blocks(block_bytes(&question)) => {
+                state.done.push_back(Have { extent: question.extent, blocks: 0 });
+                self.answered.notify_all();
+            }
+            _ => {
+                state.open.push_back(question);
+                self.asked.notify_one();
+            }
+        }
     }
 
     /// The next answer, in the order of asking, if there is one within `limit`.

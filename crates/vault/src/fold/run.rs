@@ -308,8 +308,10 @@ impl<'r> Folder<'r> {
             let mut base = folded.next_base(self.folding.base_extents_min, from);
             // Where no base comes after all, the one that is there still has what its place needs.
             let is_replaced = base.is_some() && folded.base.as_ref().is_some_and(Base::is_whole);
+            let mut is_thinned = false;
             if let Some(retained) = retained {
-                is_changed |= self.thin(&mut folded, &mut packs, retained, is_replaced).await?;
+                is_thinned = self.thin(&mut folded, &mut packs, retained, is_replaced).await?;
+                is_changed |= is_thinned;
                 // Where that took too much memory the window begins where it did.
                 if folded.retained.from < from {
                     let from = folded.retained.from;
@@ -317,9 +319,14 @@ impl<'r> Folder<'r> {
                 }
             }
             if let Some(lsn) = base {
+                let thinned = is_replaced && is_thinned;
                 match self.make_base(&mut folded, &mut packs, lsn).await? {
                     true => is_changed = true,
-                    false => self.report.too_long += 1,
+                    false => {
+                        self.report.too_long += 1;
+                        // Layers may lie across the place of the one that was to be replaced.
+                        folded.base = folded.base.filter(|_| !thinned);
+                    }
                 }
             }
             self.look_at(&mut packs).await?;
