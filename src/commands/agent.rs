@@ -143,16 +143,20 @@ pub(super) async fn bookmark(args: AgentBookmarkArgs, output: Output) -> Result<
 }
 
 pub(super) async fn pass(args: AgentPassArgs, output: Output) -> Result<(), Failure> {
-    let number = match ask(&args.config, Request::Pass { name: args.name }).await? {
-        Answer::Pass(number) => number,
+    let (number, life) = match ask(&args.config, Request::Pass { name: args.name }).await? {
+        Answer::Pass { number, life } => (number, life),
         other => return Err(unexpected(&other)),
     };
     let pass = loop {
         let Answer::Status(status) = ask(&args.config, Request::Status).await? else {
-            return Err(unexpected(&Answer::Pass(number)));
+            return Err(unexpected(&Answer::Pass { number, life }));
         };
-        let last = status.passes.and_then(|passes| passes.last);
-        match last.filter(|last| last.number >= number) {
+        let passes = status.passes.filter(|passes| passes.life == life).ok_or_else(|| {
+            Failure::failed(
+                "the agent began anew before the pass was made: ask once more".to_owned(),
+            )
+        })?;
+        match passes.last.filter(|last| last.number >= number) {
             Some(last) => break last,
             None => tokio::time::sleep(PASS_LOOK).await,
         }
