@@ -89,10 +89,9 @@ async fn shards_end_though_another_never_started() {
     let logs = Logs::default();
     (1..taken).for_each(|shard| assert!(logs.add(&name(u16::try_from(shard).unwrap())).is_some()));
     let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-    let (shared, executors) = (shared.clone(), Vec::new());
     let mut server = Server {
         shared: shared.clone(),
-        executors,
+        executors: Vec::new(),
         listener: None,
         lists: None,
         maintenance: None,
