@@ -14,7 +14,7 @@ use crate::log::LogReader;
 use crate::meta::MetaError;
 
 /// How often is looked: twice something is written, and others may be first.
-const TRIES_MAX: u32 = 8;
+const TRIES_MAX: u64 = 8;
 
 /// Writes the newest manifest of a machine once more, until the two newest can be read; gives how many
 /// were written. Nothing of a machine that isn't folded, or of which neither can be read.
@@ -23,8 +23,7 @@ const TRIES_MAX: u32 = 8;
 /// [`FoldError::Meta`] for what the store reports; [`FoldError::Contended`].
 pub async fn ensure_two(reader: &LogReader, machine: &Name) -> Result<u64, FoldError> {
     let (store, ring) = (reader.store(), reader.ring());
-    let mut written = 0;
-    for _ in 0..TRIES_MAX {
+    for written in 0..TRIES_MAX {
         if are_whole(reader, machine).await? {
             return Ok(written);
         }
@@ -33,7 +32,6 @@ pub async fn ensure_two(reader: &LogReader, machine: &Name) -> Result<u64, FoldE
         manifest.number = newest.number.saturating_add(1);
         // Whoever was first has written one, too.
         create_manifest(store, ring, machine, &manifest).await?;
-        written += 1;
     }
     Err(FoldError::Contended { machine: machine.clone() })
 }
