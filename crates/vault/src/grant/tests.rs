@@ -1,5 +1,7 @@
 //! Grants of a vault in memory: reconnects, new incarnations, clones, races.
 
+mod older;
+
 use std::sync::atomic::Ordering;
 
 use tidegate_model::{BookmarkKind, Remedy, Token};
