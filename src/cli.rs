@@ -2,6 +2,9 @@
 
 mod agent;
 mod bench;
+mod machines;
+mod maintain;
+mod policy;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +16,7 @@ use tidegate_nbd::serve::Address;
 use tidegate_vault::Location;
 
 use crate::choice::{Frame, Level};
-use crate::commands::{CORES_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
+use crate::commands::{CORES_MAX, LISTS_SECONDS_MAX, PACK_AGE_MS_MAX, PACK_AGE_MS_MIN};
 use crate::failure::STATUSES;
 
 pub(crate) use agent::{
@@ -21,6 +24,9 @@ pub(crate) use agent::{
     AgentStatusArgs,
 };
 pub(crate) use bench::{BenchArgs, BenchCommand, BenchLiveArgs, BenchRunArgs};
+pub(crate) use machines::{MachinesArgs, MachinesCommand, MachinesRemoveArgs};
+pub(crate) use maintain::{BackgroundArgs, INTERVAL_SECONDS_MAX, MaintainArgs};
+pub(crate) use policy::{PolicyCommand, PolicySetArgs, PolicyShowArgs};
 
 /// Keeps machines recoverable: copies their disks, write by write, into Azure-compatible object
 /// storage, and brings them back.
@@ -68,7 +74,7 @@ pub(crate) enum Command {
     Agent(AgentCommand),
     /// Copy disks into a vault, all in one process. Makes the vault if it isn't there.
     Replicate(ReplicateArgs),
-    /// List the machines of a vault, with the space that each uses.
+    /// List the machines of a vault, with the space that each uses, or remove one.
     Machines(MachinesArgs),
     /// List the points to which a machine can be brought back.
     ///
@@ -85,12 +91,16 @@ pub(crate) enum Command {
     Mount(MountArgs),
     /// Check a vault: indexes and references, or every byte.
     Verify(VerifyArgs),
-    /// Fold machines' histories, so that reading them doesn't cost more and more.
+    /// Fold machines' histories, let go of what their policies don't keep, and delete what nothing needs.
     ///
     /// What the packs of many logs say of a machine's disks is put together in layers and a manifest,
-    /// which `points`, `machines` and `recover` then read instead. Run it now and then: nothing is
-    /// deleted, it may be stopped at any moment, and servers go on meanwhile.
+    /// which `points`, `machines` and `recover` then read instead, so that reading doesn't cost more
+    /// and more. Beyond the any-point window only the points that the policy keeps stay. It may be
+    /// stopped at any moment, and servers go on meanwhile.
     Maintain(MaintainArgs),
+    /// How long machines' pasts can be brought back: the any-point window, and which points are kept.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Look at change journals.
     #[command(subcommand)]
     Hrl(HrlCommand),
@@ -279,6 +289,10 @@ pub(crate) struct EngineArgs {
     /// the memory allows].
     #[arg(long, value_name = "BYTES", value_parser = parse_bytes)]
     pub pack_size: Option<u64>,
+    /// Look every so many seconds which packs are condemned as garbage [default: 60].
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=LISTS_SECONDS_MAX))]
+    pub lists_interval: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -297,6 +311,8 @@ pub(crate) struct ServerArgs {
     pub identity: Option<PathBuf>,
     #[command(flatten)]
     pub engine: EngineArgs,
+    #[command(flatten)]
+    pub background: BackgroundArgs,
     /// Configuration (TOML); options on the command line win.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -315,12 +331,6 @@ pub(crate) struct ReplicateArgs {
     pub machine: Option<Name>,
     #[command(flatten)]
     pub engine: EngineArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MachinesArgs {
-    #[command(flatten)]
-    pub vault: VaultArgs,
 }
 
 #[derive(Debug, Args)]
@@ -387,18 +397,6 @@ pub(crate) struct VerifyArgs {
     /// Read and check every frame, not only indexes and references.
     #[arg(long)]
     pub contents: bool,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct MaintainArgs {
-    /// Only these machines.
-    pub machine: Vec<Name>,
-    #[command(flatten)]
-    pub vault: VaultArgs,
-    /// Fold all again from the logs, whatever was folded before: for layers that `verify` finds
-    /// damaged.
-    #[arg(long)]
-    pub anew: bool,
 }
 
 #[derive(Debug, Args)]

@@ -44,6 +44,12 @@ pub(crate) struct ServerConfig {
     pub pack_age: Option<u64>,
     /// How large a pack gets, as `"16MiB"`.
     pub pack_size: Option<Size>,
+    /// How often condemned lists are read, in seconds, as `--lists-interval`.
+    pub lists_interval: Option<u64>,
+    /// How often the vault is maintained, in seconds, as `--maintenance-interval`.
+    pub maintenance_interval: Option<u64>,
+    /// Whether it is at all.
+    pub maintenance: Option<bool>,
 }
 
 /// A size in bytes, as a number or a text with a unit.

@@ -11,6 +11,7 @@ mod commands;
 mod config;
 mod credentials;
 mod failure;
+mod maintenance;
 mod mount;
 mod output;
 mod server;

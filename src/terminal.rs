@@ -1,4 +1,4 @@
-//! Secrets typed at the terminal, unseen.
+//! What is typed at the terminal: secrets, unseen, and answers.
 //!
 //! Owns the terminal's echo while a secret is typed. Whatever ends that, an answer, a stop, or a
 //! signal that ends the process at once, the terminal is left as it was found.
@@ -29,6 +29,17 @@ pub(crate) async fn ask_unseen(prompt: &str) -> io::Result<Zeroizing<String>> {
     let line = receiver.await.map_err(io::Error::other)?;
     unseen.end()?;
     line
+}
+
+/// Asks for one line that is shown. Dropping the future gives the question up.
+pub(crate) async fn ask(prompt: &str) -> io::Result<String> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+    (&terminal).write_all(prompt.as_bytes())?;
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new().name("terminal".to_owned()).spawn(move || {
+        let _ = sender.send(read_line(&terminal));
+    })?;
+    Ok(receiver.await.map_err(io::Error::other)??.to_string())
 }
 
 /// A terminal's line comes with one read, for it is handed over when it is whole.

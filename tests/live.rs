@@ -252,10 +252,7 @@ fn a_full_journal_leaves_a_gap_that_is_told_and_closed() {
 #[test]
 fn a_history_that_cant_go_on_begins_anew_by_itself() {
     let (site, server) = served();
-    let disk = site.disk("one", 2 * MIB);
-    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
-    let agent = machine.start();
-    machine.wait_for_copy();
+    let (machine, disk, agent) = Machine::copied(&site, 2 * MIB, &server.at());
     machine.wait_until_committed();
     live::stop(agent);
     // Somebody wrote past the agent.
@@ -282,10 +279,7 @@ fn a_history_that_cant_go_on_begins_anew_by_itself() {
 fn a_vault_that_lost_what_it_had_is_copied_into_anew_while_the_agent_runs() {
     let (site, server) = served();
     let address = server.at();
-    let disk = site.disk("one", 2 * MIB);
-    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&address], "");
-    let agent = machine.start();
-    machine.wait_for_copy();
+    let (machine, disk, agent) = Machine::copied(&site, 2 * MIB, &address);
     machine.wait_until_committed();
     // The vault as it was before is put back later: what comes now is lost.
     drop(server);

@@ -310,6 +310,42 @@ fn in_a_machine_that_mixes_sources_a_pass_is_clean_where_nothing_moved() {
 }
 
 #[test]
+fn a_disk_on_a_tap_is_served_until_the_programs_of_a_pass_have_ended() {
+    let (site, server) = served();
+    let (tapped, scanned) = (site.disk("one", 2 * MIB), site.disk("two", 2 * MIB));
+    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&tapped), &[&server.at()], "");
+    let scan = format!("[[disk]]\nnumber = 1\npath = '{}'\nsource = 'scan'", shown(&scanned));
+    machine.configure_also(&scan);
+    let [hold, held] = ["hold", "held"].map(|name| site.path(name));
+    let script =
+        format!("touch {}; while test -e {}; do sleep 0.05; done", shown(&held), shown(&hold));
+    machine.configure_also(&format!("[passes]\nbefore = ['sh', '-c', '{script}']"));
+    let agent = start(&machine);
+    wait_for_pass(&machine, 1);
+    machine.wait_until_committed();
+    std::fs::write(&hold, "").expect("it can be made");
+    std::fs::remove_file(&held).expect("it is there");
+    let passing = machine.pass_call("held");
+    std::thread::scope(|scope| {
+        let passing = scope.spawn(|| passing.run());
+        support::refusals::wait_until("the program", || held.exists());
+        machine.call("resync").run().success();
+        // A new incarnation follows, and there is nothing by which to see that it doesn't begin.
+        for place in 0..20 {
+            machine.writes(0, &[format!("write -P 5 {place}k 1k")]);
+        }
+        std::fs::remove_file(&hold).expect("it is there");
+        passing.join().expect("it is answered, or not");
+    });
+    machine.wait_until_served();
+    machine.wait_until("its epoch", |status| status["epoch"] == 2);
+    machine.wait_for_copy();
+    machine.wait_until_committed();
+    live::stop(agent);
+    server.stop().success();
+}
+
+#[test]
 fn passes_are_made_by_their_interval_and_at_each_start() {
     let (site, server) = served();
     let disk = site.disk("one", MIB);

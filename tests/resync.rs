@@ -246,10 +246,7 @@ fn recovered(site: &Site, point: &str) -> Vec<(u64, Vec<u8>)> {
 #[test]
 fn a_resync_that_is_asked_for_finds_what_was_written_past_the_agent() {
     let (site, server) = served();
-    let disk = site.disk("one", 8 * MIB);
-    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
-    let agent = machine.start();
-    machine.wait_for_copy();
+    let (machine, disk, agent) = Machine::copied(&site, 8 * MIB, &server.at());
     machine.wait_until_committed();
     change_blocks(&disk, [3, 100], 1);
     let told = machine.call("resync").run().success().json();
@@ -268,10 +265,7 @@ fn a_resync_that_is_asked_for_finds_what_was_written_past_the_agent() {
 #[test]
 fn a_machine_that_was_restored_with_its_agent_goes_on_as_a_branch() {
     let (site, server) = served();
-    let disk = site.disk("one", 8 * MIB);
-    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
-    let agent = machine.start();
-    machine.wait_for_copy();
+    let (machine, disk, agent) = Machine::copied(&site, 8 * MIB, &server.at());
     machine.writes(0, &["write -P 1 0 64k".to_owned()]);
     machine.wait_until_committed();
     live::stop(agent);
@@ -307,10 +301,7 @@ fn a_machine_that_was_restored_with_its_agent_goes_on_as_a_branch() {
 #[test]
 fn what_the_vault_lost_is_copied_anew_by_itself() {
     let (site, server) = served();
-    let disk = site.disk("one", 24 * MIB);
-    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
-    let agent = machine.start();
-    machine.wait_for_copy();
+    let (machine, disk, agent) = Machine::copied(&site, 24 * MIB, &server.at());
     settle(&machine);
     agent.kill();
     let log = site.vault_path().join("log/ps-1");

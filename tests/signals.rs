@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, tcgetattr};
 use support::compare::assert_same;
 use support::process::{Running, Tidegate};
 use support::site::{Site, shown};
+use support::terminal::{Lines, at_terminal, terminal};
 use support::{images, scratch, shim};
 
 /// Far more than any stop takes: a limit against hanging.
@@ -267,46 +267,13 @@ impl Drop for Guard {
     }
 }
 
-/// Output that is read until something stands in it. Its writer's death ends it.
-struct Lines<R>(R);
-
-impl<R: Read> Lines<R> {
-    #[track_caller]
-    fn wait_for(&mut self, wanted: &str) {
-        let (mut seen, mut byte) = (Vec::new(), [0]);
-        while !String::from_utf8_lossy(&seen).contains(wanted) {
-            match self.0.read(&mut byte) {
-                Ok(1) => seen.push(byte[0]),
-                _ => panic!("'{wanted}' was never said: {}", String::from_utf8_lossy(&seen)),
-            }
-        }
-    }
-}
-
-/// A terminal: the side that a person sees, and the one that the program gets.
-fn terminal() -> (File, File) {
-    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal can be had");
-    grantpt(&ours).and_then(|()| unlockpt(&ours)).expect("it can be used");
-    let name = ptsname(&ours, Vec::new()).expect("it has a name");
-    let name = name.to_str().expect("which is a path").to_owned();
-    let mut options = File::options();
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_NOCTTY);
-    let theirs = options.read(true).write(true).open(name).expect("it can be opened");
-    (File::from(ours), theirs)
-}
-
 fn shows_what_is_typed(terminal: &File) -> bool {
     tcgetattr(terminal).expect("it is a terminal").local_modes.contains(LocalModes::ECHO)
 }
 
-/// A command whose terminal `theirs` is.
-fn at_terminal(theirs: &File, args: &[&str]) -> Guard {
-    let end = || theirs.try_clone().expect("it can be shared");
-    // Takes its standard input as its terminal, and becomes the command.
-    let mut command = Command::new("setsid");
-    command.arg("--ctty").arg(env!("CARGO_BIN_EXE_tidegate")).args(args);
-    command.env_remove("TIDEGATE_PASSPHRASE").stdin(end()).stdout(end()).stderr(end());
-    Guard(command.spawn().expect("setsid of util-linux is there"))
+/// Starts a command whose terminal `theirs` is.
+fn asked_at(theirs: &File, args: &[&str]) -> Guard {
+    Guard(at_terminal(theirs, args).spawn().expect("setsid of util-linux is there"))
 }
 
 #[test]
@@ -316,7 +283,7 @@ fn a_stop_at_a_prompt_gives_the_terminal_back_and_makes_nothing() {
     for (signal, answers) in [(Signal::INT, 0), (Signal::TERM, 1)] {
         let (ours, theirs) = terminal();
         let mut screen = Lines(ours.try_clone().expect("it can be shared"));
-        let mut asked = at_terminal(&theirs, &["vault", "init", &vault]);
+        let mut asked = asked_at(&theirs, &["vault", "init", &vault]);
         screen.wait_for("New passphrase: ");
         for _ in 0..answers {
             (&ours).write_all(b"hush\n").expect("it can be typed");
@@ -331,7 +298,7 @@ fn a_stop_at_a_prompt_gives_the_terminal_back_and_makes_nothing() {
     // The second try doesn't trip; what is typed doesn't show.
     let (ours, theirs) = terminal();
     let mut screen = Lines(ours.try_clone().expect("it can be shared"));
-    let mut asked = at_terminal(&theirs, &["vault", "init", &vault]);
+    let mut asked = asked_at(&theirs, &["vault", "init", &vault]);
     for question in ["New passphrase: ", "Once more: "] {
         screen.wait_for(question);
         (&ours).write_all(b"hush\n").expect("it can be typed");

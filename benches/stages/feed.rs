@@ -160,6 +160,7 @@ impl Line {
             packs_in_flight_max: host.plan.pack_buffers_per_shard,
             units_in_flight_max: UNITS_IN_FLIGHT,
             blanks: blanks.clone(),
+            condemned_list: 0,
             pack_ids: Box::new(|| PackId::from_bytes([9; 16])),
         });
         Self {

@@ -3,7 +3,7 @@
 use tidegate_hrl::order::{Mark, OrderBody, OrderRecord};
 use tidegate_model::{
     Bookmark, BookmarkKind, Checksum, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros,
-    Point, Remedy, RunId, VaultId,
+    Point, Remedy, RunId, Token, VaultId,
 };
 use tidegate_nbd::{
     ChunkCode, ChunkHeader, CommandFlags, Cookie, Errno, ExportRequest, OptionCode, QueryRequest,
@@ -139,6 +139,7 @@ fn to_server() -> Vec<u8> {
         features: 0,
         begins: Begins::Continue,
         parent: Some(Point { epoch: Epoch(2), lsn: Lsn(99) }),
+        token: Token::NONE,
         machine: match "db-1".parse() {
             Ok(name) => name,
             Err(_) => return Vec::new(),
@@ -174,6 +175,7 @@ fn to_agent() -> Vec<u8> {
         features: 0,
         run: RunId::from_bytes([0x33; 16]),
         shard: 5,
+        before: Token::NONE,
     };
     let refusal = Refusal {
         code: RefusalCode::Overloaded,

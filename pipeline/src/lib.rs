@@ -38,7 +38,10 @@ pub use governor::{Effort, Governor, Link, Scarcity, Work};
 pub use known::{Known, KnownBlocks};
 pub use ledger::Committed;
 pub use logs::{LogSlot, Logs, PACKS_REMEMBERED_MAX};
-pub use memory::{GRANT_BYTES, GRANTS_MAX, MemoryError, MemoryPlan, MemoryTerm, RESYNCS_MAX};
+pub use memory::{
+    GRANT_BYTES, GRANTS_MAX, MAINTENANCE_BYTES_MIN, MemoryError, MemoryPlan, MemoryTerm,
+    RESYNCS_MAX,
+};
 pub use packer::{FullPack, FullPackBytes};
 pub use process::{Worker, WorkerSetup};
 pub use queue::{Mailbox, MailboxFull};

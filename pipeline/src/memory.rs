@@ -39,6 +39,10 @@ pub const RESYNCS_MAX: usize = 4;
 const RESYNC_READING_BYTES: usize = 64 << 20;
 /// All windows take this part of the bound: at 2 GiB one of them has 26 GiB of a disk.
 const RESYNC_PART: usize = 32;
+/// Maintenance in the background takes this part of the bound,
+const MAINTENANCE_PART: usize = 4;
+/// and this at least: with less a fold can't put two of the longest layers together.
+pub const MAINTENANCE_BYTES_MIN: usize = 256 << 20;
 /// Sessions: one for each so many bytes of the bound.
 const BYTES_PER_SESSION: usize = 2 << 20;
 const SESSIONS_MIN: usize = 16;
@@ -138,6 +142,8 @@ pub struct MemoryPlan {
     /// Bytes of what the vault holds of a machine's disk, for each of [`RESYNCS_MAX`] machines that ask;
     /// 0 where there is no room for that.
     pub resync_window_bytes: usize,
+    /// Bytes for maintenance in the background; 0 where there is no room for that.
+    pub maintenance_bytes: usize,
     /// The sum.
     pub terms: Vec<MemoryTerm>,
 }
@@ -199,6 +205,7 @@ impl MemoryPlan {
             packs_in_flight_per_shard: pack_buffers_per_shard + PACKS_WITHOUT_FRAMES,
             units_in_flight_per_shard: units_in_flight(shards),
             resync_window_bytes: 0,
+            maintenance_bytes: 0,
             terms: Vec::new(),
         };
         plan.terms = plan.sum(shards);
@@ -226,6 +233,35 @@ impl MemoryPlan {
         plan.resync_window_bytes = window_bytes;
         plan.terms.push(MemoryTerm { name: "resync", bytes });
         Ok(plan)
+    }
+
+    /// The same, with room for maintenance in the background, too, under the same condition.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_maintenance(
+        bound: usize,
+        shards: usize,
+        record_bytes: usize,
+        frame_bytes: usize,
+    ) -> Result<Self, MemoryError> {
+        let bytes = (bound / MAINTENANCE_PART).max(MAINTENANCE_BYTES_MIN);
+        let beyond = bound.saturating_sub(Self::minimum(shards, record_bytes));
+        if bytes > beyond / 2 {
+            return Self::with_resync(bound, shards, record_bytes, frame_bytes);
+        }
+        let mut plan = Self::with_resync(bound - bytes, shards, record_bytes, frame_bytes)?;
+        plan.maintenance_bytes = bytes;
+        plan.terms.push(MemoryTerm { name: "maintenance", bytes });
+        Ok(plan)
+    }
+
+    /// With so much there is room for maintenance in the background.
+    #[must_use]
+    pub fn enough_for_maintenance(shards: usize, record_bytes: usize) -> usize {
+        let least = Self::minimum(shards, record_bytes);
+        // A half of what is beyond the least must be as much as its least, and as its part.
+        (least + 2 * MAINTENANCE_BYTES_MIN).max(MAINTENANCE_PART * least / (MAINTENANCE_PART - 2))
     }
 
     /// The least with which `shards` shards can work.
@@ -373,6 +409,22 @@ mod tests {
         assert_eq!((window(512), window(2048)), (4 << 20, 16 << 20));
     }
 
+    #[test]
+    fn a_vault_is_maintained_where_the_bound_has_room_for_that() {
+        let bytes = |bound, shards| {
+            let plan = MemoryPlan::with_maintenance(bound, shards, 65536, 256 << 10).unwrap();
+            plan.maintenance_bytes
+        };
+        assert_eq!(bytes(512 << 20, 2), 0);
+        // What a server has unless told otherwise.
+        assert_eq!((bytes(1 << 30, 2), bytes(8 << 30, 2)), (256 << 20, 2 << 30));
+        for shards in [1, 2, 8, 40] {
+            let enough = MemoryPlan::enough_for_maintenance(shards, 65536);
+            assert!(bytes(enough, shards) > 0, "{shards} shards");
+            assert_eq!(bytes(enough - (2 << 20), shards), 0, "{shards} shards");
+        }
+    }
+
     proptest! {
         #[test]
         fn the_terms_never_add_up_to_more_than_the_bound(
@@ -381,7 +433,9 @@ mod tests {
             record in prop::sample::select(vec![65536_usize, 262_144]),
             frame in prop::sample::select(vec![256_usize << 10, 1 << 20, 4 << 20]),
         ) {
-            for plan in [MemoryPlan::with_frames, MemoryPlan::with_resync]
+            let plans =
+                [MemoryPlan::with_frames, MemoryPlan::with_resync, MemoryPlan::with_maintenance];
+            for plan in plans
                 .into_iter()
                 .flat_map(|plan| plan(bound, shards, record, frame))
             {

@@ -243,9 +243,9 @@ impl Packer {
         packed.records += unit.entries.len();
     }
 
-    /// Closes the open pack; `None` when nothing is in it.
+    /// Closes the open pack; `None` when nothing is in it and it needn't be.
     pub(crate) fn close(&mut self, close: &CloseRequest) -> Option<(FullPack, Closed)> {
-        if self.writer.is_empty() && !close.last {
+        if self.writer.is_empty() && !close.even_empty {
             return None;
         }
         let number = self.writer.number();
@@ -294,6 +294,8 @@ impl Packer {
 pub(crate) struct CloseRequest {
     pub id: PackId,
     pub last: bool,
+    /// Whether it is closed though nothing is in it.
+    pub even_empty: bool,
     pub condemned_list: u64,
     pub committed_packs: u64,
     pub now: Micros,

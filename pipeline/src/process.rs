@@ -203,9 +203,10 @@ impl Worker {
         let logs = &self.setup.logs;
         let usable = |known: Known| {
             if known.log == mine.log {
-                known.frame <= mine.frame && logs.remembers(known.log, known.frame)
+                known.frame <= mine.frame && logs.may_refer_to(known.log, known.frame)
             } else {
-                logs.is_committed(known.log, known.frame) && logs.remembers(known.log, known.frame)
+                logs.is_committed(known.log, known.frame)
+                    && logs.may_refer_to(known.log, known.frame)
             }
         };
         let known = self.setup.known.find_or_insert(name, mine, usable)?;

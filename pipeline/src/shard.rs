@@ -50,6 +50,9 @@ pub struct ShardSetup {
     pub blanks: Blanks,
     /// Gives the ids of packs: 16 random bytes each.
     pub pack_ids: Box<dyn FnMut() -> PackId + Send>,
+    /// The newest condemned list that was read before blocks were made known: nothing refers to what
+    /// it has.
+    pub condemned_list: u64,
 }
 
 /// Whether a unit may go on its way.
@@ -93,6 +96,19 @@ pub struct Shard {
     ended: Vec<Arc<Stream>>,
     blanks: Blanks,
     pack_ids: Box<dyn FnMut() -> PackId + Send>,
+    lists: Lists,
+}
+
+/// Which condemned lists the log has read.
+struct Lists {
+    /// What the next pack may state.
+    stated: u64,
+    /// What the newest pack states; none before the first.
+    told: Option<u64>,
+    /// A list that was read, and the first frame of which it is certain that it refers to nothing that
+    /// the list has. Units before it must be packed before the list is stated: then their references are
+    /// in packs that come no later.
+    read: Option<(u64, FrameNumber)>,
 }
 
 struct ShardFacts {
@@ -134,6 +150,7 @@ impl Shard {
             ended: Vec::new(),
             blanks: setup.blanks,
             pack_ids: setup.pack_ids,
+            lists: Lists { stated: setup.condemned_list, told: None, read: None },
         }
     }
 
@@ -212,9 +229,32 @@ impl Shard {
                 return;
             }
         }
-        if self.deadline().is_some_and(|deadline| deadline <= now) {
+        self.settle_list();
+        if self.deadline().is_some_and(|deadline| deadline <= now) || self.owes_a_statement() {
             self.close(now, full);
         }
+    }
+
+    /// A condemned list was read, and units that are dispatched from now on refer to nothing of it
+    /// ([`Logs::condemn`]). The log will state it, if need be with an empty pack, for who deletes waits
+    /// for that. Call [`Self::advance`] then.
+    pub fn read_list(&mut self, list: u64) {
+        self.lists.read = Some((list, self.next_frame));
+    }
+
+    /// States a list of which all that is to be packed before is packed.
+    fn settle_list(&mut self) {
+        let packed = |(_, first): &(u64, FrameNumber)| self.home_frame >= *first;
+        if let Some((list, _)) = self.lists.read.take_if(|read| packed(read)) {
+            self.lists.stated = self.lists.stated.max(list);
+        }
+    }
+
+    /// Whether the log has read a list that no pack of it states, and nothing else to say.
+    fn owes_a_statement(&self) -> bool {
+        self.lists.told.unwrap_or(0) < self.lists.stated
+            && self.packer.opened().is_none()
+            && self.homeward.is_empty()
     }
 
     /// Whether a unit that has come home waits for a pack buffer.
@@ -314,13 +354,16 @@ impl Shard {
     }
 
     fn close_pack(&mut self, now: Micros, last: bool) -> Option<FullPack> {
+        self.settle_list();
         let (pack, closed) = self.packer.close(&CloseRequest {
             id: (self.pack_ids)(),
             last,
-            condemned_list: 0,
+            even_empty: last || self.owes_a_statement(),
+            condemned_list: self.lists.stated,
             committed_packs: self.ledger.committed_packs(),
             now,
         })?;
+        self.lists.told = Some(self.lists.stated);
         self.ledger.closed(closed);
         Some(pack)
     }

@@ -13,7 +13,6 @@ use tidegate_agent::live::{
     self, Answer, BitmapSource, DiskSource, Hooks, LastPass, LiveDisk, LiveSettings, PassSettings,
     Request, Server, Serving,
 };
-use tidegate_model::Incarnation;
 use tidegate_vault::identity::Identity;
 
 use crate::cli::{
@@ -69,9 +68,7 @@ fn settings(config: AgentConfig, identity: &Identity) -> Result<LiveSettings, Fa
         retry: RetryPolicy { seed, ..RetryPolicy::default() },
         clock: super::clock(),
         boot: boot_id()?,
-        new_incarnation: Arc::new(move || {
-            super::new_incarnation().unwrap_or(Incarnation::from_bytes(spare))
-        }),
+        random: Arc::new(move || super::random().unwrap_or(spare)),
     })
 }
 
@@ -146,16 +143,20 @@ pub(super) async fn bookmark(args: AgentBookmarkArgs, output: Output) -> Result<
 }
 
 pub(super) async fn pass(args: AgentPassArgs, output: Output) -> Result<(), Failure> {
-    let number = match ask(&args.config, Request::Pass { name: args.name }).await? {
-        Answer::Pass(number) => number,
+    let (number, life) = match ask(&args.config, Request::Pass { name: args.name }).await? {
+        Answer::Pass { number, life } => (number, life),
         other => return Err(unexpected(&other)),
     };
     let pass = loop {
         let Answer::Status(status) = ask(&args.config, Request::Status).await? else {
-            return Err(unexpected(&Answer::Pass(number)));
+            return Err(unexpected(&Answer::Pass { number, life }));
         };
-        let last = status.passes.and_then(|passes| passes.last);
-        match last.filter(|last| last.number >= number) {
+        let passes = status.passes.filter(|passes| passes.life == life).ok_or_else(|| {
+            Failure::failed(
+                "the agent began anew before the pass was made: ask once more".to_owned(),
+            )
+        })?;
+        match passes.last.filter(|last| last.number >= number) {
             Some(last) => break last,
             None => tokio::time::sleep(PASS_LOOK).await,
         }

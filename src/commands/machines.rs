@@ -1,12 +1,17 @@
-//! `tidegate machines`: what a vault holds.
+//! `tidegate machines`: what a vault holds; `machines remove`.
+
+mod remove;
+
+pub(super) use remove::SILENCE_MAX;
 
 use serde::Serialize;
 use tidegate_model::{HumanBytes, Name};
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::readable_time;
+use tidegate_vault::store::Access;
 use tidegate_vault::usage::{MachineUsage, usage};
 
-use crate::cli::MachinesArgs;
+use crate::cli::{MachinesArgs, MachinesCommand};
 use crate::failure::Failure;
 use crate::output::{Output, table};
 
@@ -27,7 +32,13 @@ struct Line {
 }
 
 pub(super) async fn run(args: MachinesArgs, output: Output) -> Result<(), Failure> {
-    let vault = super::open(&args.vault).await?;
+    if let Some(MachinesCommand::Remove(args)) = args.command {
+        return remove::run(args, output).await;
+    }
+    let Some(vault) = args.vault else {
+        return Err(Failure::usage("which vault? Give --vault"));
+    };
+    let vault = super::open_at(&vault, &args.credential, Access::Read).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
     let waiting = output.waiting("reading the vault's indexes");
     let machines = usage(&reader).await?;
@@ -45,7 +56,7 @@ fn line((name, machine): (&Name, &MachineUsage)) -> Line {
         bytes_kept: machine.kept_bytes,
         bytes_referenced: machine.reference_bytes,
         bytes_zero: machine.zero_bytes,
-        bytes_stored: machine.stored_bytes,
+        bytes_stored: machine.stored_bytes + machine.dense_bytes,
         points: machine.points,
         last_point: machine.last_point.as_ref().map(|point| point.point.to_string()),
         last_time: machine.last_point.as_ref().map(|point| readable_time(point.time)),

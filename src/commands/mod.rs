@@ -10,7 +10,9 @@ mod hrl;
 mod machines;
 mod maintain;
 mod mount;
+mod pinned;
 mod points;
+mod policy;
 mod recover;
 mod replicate;
 mod server;
@@ -52,12 +54,14 @@ from_errors!(
     tidegate_vault::VaultError,
     tidegate_vault::chain::HistoryError,
     tidegate_vault::fold::FoldError,
+    tidegate_vault::gc::GcError,
     tidegate_vault::identity::IdentityError,
     tidegate_vault::keys::KeyError,
     tidegate_vault::log::LogError,
     tidegate_vault::meta::MetaError,
     tidegate_vault::points::ChooseError,
     tidegate_vault::restore::RestoreError,
+    tidegate_vault::store::ClockError,
     tidegate_vault::store::StoreError,
     tidegate_vault::verify::VerifyError,
     crate::mount::OverlayError,
@@ -80,6 +84,10 @@ pub(crate) const LEVEL_REPLICATE: i32 = 1;
 /// requests cost. Below the least a store's own time is the longer; beyond the most an agent would
 /// take the server for dead.
 pub(crate) const PACK_AGE_MS_DEFAULT: u64 = 250;
+/// How often a server reads condemned lists. A collection bears with silence for an hour.
+const LISTS_SECONDS_DEFAULT: u64 = 60;
+/// The longest that it may leave that.
+pub(crate) const LISTS_SECONDS_MAX: u64 = 600;
 pub(crate) const PACK_AGE_MS_MIN: u64 = 10;
 pub(crate) const PACK_AGE_MS_MAX: u64 = 10_000;
 /// How large packs may be made; the plan may have to make them smaller.
@@ -116,6 +124,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Mount(args) => block_on(mount::run(args, output, stop)),
         Command::Verify(args) => until_stopped(&stop, verify::run(args, output)),
         Command::Maintain(args) => until_stopped(&stop, maintain::run(args, output)),
+        Command::Policy(command) => until_stopped(&stop, policy::run(command, output)),
         Command::Hrl(HrlCommand::Show(args)) => until_stopped(&stop, hrl::show(args, output)),
         Command::Demo(args) => block_on(demo::run(args, output, stop)),
         Command::Bench(args) => block_on(bench::run(*args, output, stop)),
@@ -164,6 +173,11 @@ async fn open(args: &VaultArgs) -> Result<Vault, Failure> {
     open_at(&args.vault, &args.credential, Access::Read).await
 }
 
+/// Opens a vault to read and, where that is allowed, to pin what is read.
+async fn open_to_pin(args: &VaultArgs) -> Result<Vault, Failure> {
+    open_at(&args.vault, &args.credential, Access::Write).await
+}
+
 /// Opens a vault.
 async fn open_at(
     location: &Location,
@@ -207,6 +221,13 @@ fn server_settings(node: Name, engine: &EngineArgs) -> Result<ServerSettings, Fa
             PACK_AGE_MS_MIN..=PACK_AGE_MS_MAX,
         )?),
         pack_bytes: usize::try_from(pack_size).unwrap_or(usize::MAX),
+        lists_interval: Duration::from_secs(within(
+            "lists-interval",
+            engine.lists_interval.unwrap_or(LISTS_SECONDS_DEFAULT),
+            1..=LISTS_SECONDS_MAX,
+        )?),
+        silence_max: machines::SILENCE_MAX,
+        maintenance: None,
     })
 }
 

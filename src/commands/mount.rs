@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use self::exports::{Exported, offers};
 use self::memory::{Memory, Term};
 use super::chosen::{Chosen, ToldPoint, Wanted, not_restored};
+use super::pinned::Pinned;
 use crate::cli::{MountArgs, PointArgs};
 use crate::failure::{Failure, with_causes};
 use crate::mount::{Beneath, Foundation, MountedDisk, Overlay};
@@ -44,7 +45,24 @@ struct Mounted {
 }
 
 pub(super) async fn run(args: MountArgs, output: Output, stop: Stop) -> Result<(), Failure> {
-    let (foundation, server) = super::unless_stopped(&stop, start(args, &output, &stop)).await?;
+    let pinned = Pinned::default();
+    let served = tokio::select! {
+        served = serve(args, &pinned, &output, &stop) => served,
+        never = pinned.keep() => match never {},
+    };
+    pinned.release().await;
+    served
+}
+
+/// Serves the point until it is asked to stop.
+async fn serve(
+    args: MountArgs,
+    pinned: &Pinned,
+    output: &Output,
+    stop: &Stop,
+) -> Result<(), Failure> {
+    let (foundation, server) =
+        super::unless_stopped(stop, start(args, pinned, output, stop)).await?;
     stop.asked().await;
     // Not on this thread: what is under way needs it to end.
     let stopped = tokio::task::spawn_blocking(move || {
@@ -62,6 +80,7 @@ pub(super) async fn run(args: MountArgs, output: Output, stop: Stop) -> Result<(
 /// Serves the point, and says so. Dropping this leaves nothing but, perhaps, an empty overlay.
 async fn start(
     args: MountArgs,
+    pinned: &Pinned,
     output: &Output,
     stop: &Stop,
 ) -> Result<(Arc<Foundation>, Server), Failure> {
@@ -69,10 +88,10 @@ async fn start(
     let wanted = Wanted::parse(&at)?;
     // Refused before a secret is asked for, where it is too little for any machine.
     let memory = Memory::of(args.memory, 1)?;
-    let vault = super::open(&vault).await?;
+    let vault = super::open_to_pin(&vault).await?;
     let (store, ring) = (vault.store().clone(), vault.ring().clone());
     let reader = LogReader::new(store, ring, memory.index_bytes);
-    let found = Chosen::read(&reader, &machine, &wanted, output).await?;
+    let found = pinned.read(&reader, &machine, &wanted, output).await?;
     eprintln!("mounting {machine} at {}", found.told());
     let only: Vec<_> = disk.into_iter().collect();
     let disks = if only.is_empty() { found.point.disks.len() } else { 1 };

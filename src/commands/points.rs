@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use tidegate_model::{BookmarkKind, HumanBytes};
+use tidegate_vault::chain::EpochHistory;
 use tidegate_vault::log::{CACHE_BYTES_DEFAULT, LogReader};
 use tidegate_vault::points::{self, Gap, RecoveryPoint, readable_time};
 
@@ -13,12 +14,21 @@ use crate::output::{Output, table};
 struct Listed {
     machine: String,
     points: Vec<Line>,
+    /// Where every LSN can be brought back, not only points, but for those in `stretches`.
+    every_lsn: Vec<Whole>,
     gaps: Vec<String>,
     /// Those gaps in which nothing is missing or damaged: LSNs that are no moments of the disks.
     stretches: Vec<Stretched>,
     /// What can't be read of the machine's logs, and of the packs to which they refer: why a point
     /// may be missing.
     damage: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Whole {
+    epoch: u32,
+    from: u64,
+    to: u64,
 }
 
 #[derive(Serialize)]
@@ -48,8 +58,12 @@ pub(super) async fn run(args: PointsArgs, output: Output) -> Result<(), Failure>
     let waiting = output.waiting("reading the vault's indexes");
     let (history, found) = points::read(&reader, &args.machine).await?;
     waiting.finish_and_clear();
+    let is_offered =
+        |told: &&EpochHistory| found.points.iter().any(|p| p.point.epoch == told.record.epoch);
+    let every_lsn = history.epochs.values().filter(is_offered).filter_map(whole).collect();
     let listed = Listed {
         machine: found.machine.to_string(),
+        every_lsn,
         points: found.points.into_iter().map(line).collect(),
         gaps: found.gaps.iter().filter(|gap| !is_of_passes(gap)).map(ToString::to_string).collect(),
         stretches: found.gaps.iter().filter_map(stretched).collect(),
@@ -74,6 +88,13 @@ fn stretched(gap: &Gap) -> Option<Stretched> {
         until: stretch.end.map(|(_, time)| readable_time(time)),
         cause: stretch.cause,
     })
+}
+
+/// The part of an epoch in which nothing was let go, from the end of its copy on.
+fn whole(told: &EpochHistory) -> Option<Whole> {
+    let from = told.copy_end()?.max(told.trace.retained.from).0;
+    let to = told.trace.chain.end().0;
+    (from <= to).then_some(Whole { epoch: told.record.epoch.0, from, to })
 }
 
 fn line(point: RecoveryPoint) -> Line {
@@ -108,6 +129,9 @@ fn text(listed: &Listed) -> String {
     } else {
         table(&["point", "time", "kind", "state", "disks", "name"], &rows)
     };
+    for Whole { epoch, from, to } in &listed.every_lsn {
+        text.push_str(&format!("\nevery LSN: {epoch}:{from} to {epoch}:{to}"));
+    }
     for gap in &listed.gaps {
         text.push_str("\nnot offered: ");
         text.push_str(gap);

@@ -10,7 +10,8 @@ use tidegate_vault::restore::{
     MEMORY_DEFAULT, MEMORY_MIN, Means, RestoreError, RestorePlan, Restored,
 };
 
-use super::chosen::{Chosen, ToldPoint, Wanted, not_restored};
+use super::chosen::{ToldPoint, Wanted, not_restored};
+use super::pinned::Pinned;
 use super::target::Target;
 use crate::cli::{PointArgs, RecoverArgs};
 use crate::failure::Failure;
@@ -33,7 +34,16 @@ struct Recovered {
 
 pub(super) async fn run(args: RecoverArgs, output: Output, stop: Stop) -> Result<(), Failure> {
     let (begun, cpu) = (Instant::now(), super::cpu_seconds(libc::RUSAGE_SELF));
-    let written = super::unless_stopped(&stop, write(args, &output)).await?;
+    let pinned = Pinned::default();
+    let written = async {
+        tokio::select! {
+            written = write(args, &pinned, &output) => written,
+            never = pinned.keep() => match never {},
+        }
+    };
+    let written = super::unless_stopped(&stop, written).await;
+    pinned.release().await;
+    let written = written?;
     // No stop comes between this and the result: what has its name is told as recovered.
     written.target.name()?;
     let Written { plan, point, restored, means, .. } = written;
@@ -72,13 +82,13 @@ struct Written {
 
 /// Does all but to give new files their names. Dropped before its end, it waits until nothing is
 /// written any more, and takes away what it made.
-async fn write(args: RecoverArgs, output: &Output) -> Result<Written, Failure> {
+async fn write(args: RecoverArgs, pinned: &Pinned, output: &Output) -> Result<Written, Failure> {
     let PointArgs { machine, vault, disk, at } = args.point;
     let wanted = Wanted::parse(&at)?;
     let means = means(args.memory)?;
-    let vault = super::open(&vault).await?;
+    let vault = super::open_to_pin(&vault).await?;
     let reader = LogReader::new(vault.store().clone(), vault.ring().clone(), CACHE_BYTES_DEFAULT);
-    let found = Chosen::read(&reader, &machine, &wanted, output).await?;
+    let found = pinned.read(&reader, &machine, &wanted, output).await?;
     // Said before anything is written.
     eprintln!("recovering {machine} to {}", found.told());
     let only: Vec<_> = disk.into_iter().collect();

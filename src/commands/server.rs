@@ -2,21 +2,26 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tidegate_model::HumanBytes;
 use tidegate_model::limits::PORT_DEFAULT;
 use tidegate_vault::authority::{Enrolment, VALIDITY_DEFAULT};
 use tidegate_vault::identity::{Identity, Role};
-use tidegate_vault::store::Access;
+use tidegate_vault::store::{Access, Store};
 use tidegate_vault::{Location, Vault};
 
-use crate::cli::ServerArgs;
+use crate::cli::{BackgroundArgs, INTERVAL_SECONDS_MAX, ServerArgs};
 use crate::config::{self, ServerConfig};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::server::{Server, ServerIdentity};
+use crate::server::{MaintenanceSettings, Server, ServerIdentity};
 use crate::signals::Stop;
+
+/// How often the vault is maintained: what came in an hour is folded in seconds, and reading it costs
+/// less than a thousandth of storing it.
+const MAINTENANCE_SECONDS_DEFAULT: u64 = 3600;
 
 /// Where a server listens that isn't told otherwise.
 pub(crate) const LISTEN_DEFAULT: SocketAddr =
@@ -29,6 +34,38 @@ struct Listening {
     memory_bytes: usize,
     memory: Vec<Term>,
     packs: Packs,
+    maintenance: Maintained,
+}
+
+/// Whether the vault is maintained in the background.
+#[derive(Serialize)]
+struct Maintained {
+    /// How often, in seconds; null where it isn't.
+    seconds: Option<u64>,
+    /// It would be with so much memory.
+    needs_bytes: Option<usize>,
+}
+
+impl Maintained {
+    fn of(server: &Server, args: &BackgroundArgs) -> Self {
+        let seconds = args.maintenance_interval.unwrap_or(MAINTENANCE_SECONDS_DEFAULT);
+        let needs =
+            (!args.no_maintenance && !server.maintains()).then(|| server.memory_for_maintenance());
+        Self { seconds: server.maintains().then_some(seconds), needs_bytes: needs }
+    }
+
+    fn text(&self) -> String {
+        match (self.seconds, self.needs_bytes) {
+            (Some(seconds), _) => {
+                format!("the vault is maintained every {seconds} s, more or less by half")
+            }
+            (None, Some(bytes)) => format!(
+                "the vault isn't maintained: give {} (--memory), or run 'tidegate maintain'",
+                HumanBytes(bytes as u64)
+            ),
+            (None, None) => "the vault isn't maintained: run 'tidegate maintain'".to_owned(),
+        }
+    }
 }
 
 /// When packs close, and what that costs in requests.
@@ -88,10 +125,11 @@ async fn start(args: &ServerArgs, output: Output, stop: &Stop) -> Result<Server,
     settings.listen = Some(args.listen.unwrap_or(LISTEN_DEFAULT));
     settings.identity =
         Some(ServerIdentity { certificates: identity.chain(), key: identity.key() });
+    settings.maintenance = maintenance(location, &args.background)?;
     let waiting = output.waiting("reading the vault's indexes");
     let server = Server::start(Arc::new(vault), settings, stop).await?;
     waiting.finish_and_clear();
-    announce(&server, identity.name().to_string(), output)?;
+    announce(&server, identity.name().to_string(), &args.background, output)?;
     Ok(server)
 }
 
@@ -116,7 +154,27 @@ fn merge(mut args: ServerArgs, config: ServerConfig) -> Result<ServerArgs, Failu
     args.engine.store_patience = args.engine.store_patience.or(config.store_patience);
     args.engine.pack_age = args.engine.pack_age.or(config.pack_age);
     args.engine.pack_size = args.engine.pack_size.or(config.pack_size.map(|size| size.0));
+    args.engine.lists_interval = args.engine.lists_interval.or(config.lists_interval);
+    // An interval on the command line wins over a configuration that wants none.
+    args.background.no_maintenance |=
+        config.maintenance == Some(false) && args.background.maintenance_interval.is_none();
+    args.background.maintenance_interval =
+        args.background.maintenance_interval.or(config.maintenance_interval);
     Ok(args)
+}
+
+/// How the vault is maintained in the background, if it shall be.
+fn maintenance(
+    location: &Location,
+    args: &BackgroundArgs,
+) -> Result<Option<MaintenanceSettings>, Failure> {
+    if args.no_maintenance {
+        return Ok(None);
+    }
+    let seconds = args.maintenance_interval.unwrap_or(MAINTENANCE_SECONDS_DEFAULT);
+    let seconds = super::within("maintenance-interval", seconds, 1..=INTERVAL_SECONDS_MAX)?;
+    let store = Store::open(location, Access::Write)?;
+    Ok(Some(MaintenanceSettings { store, interval: Duration::from_secs(seconds) }))
 }
 
 /// The identity from its file; without one a fresh one, if the key opens the authority.
@@ -153,7 +211,12 @@ fn identity(args: &ServerArgs, vault: &Vault) -> Result<Identity, Failure> {
     Ok(identity)
 }
 
-fn announce(server: &Server, node: String, output: Output) -> Result<(), Failure> {
+fn announce(
+    server: &Server,
+    node: String,
+    background: &BackgroundArgs,
+    output: Output,
+) -> Result<(), Failure> {
     let address = server.address().map_or_else(String::new, |address| address.to_string());
     let plan = server.plan();
     let terms = plan.terms.iter().map(|term| Term { name: term.name, bytes: term.bytes });
@@ -163,6 +226,7 @@ fn announce(server: &Server, node: String, output: Output) -> Result<(), Failure
         memory_bytes: plan.total(),
         memory: terms.collect(),
         packs: Packs::of(server),
+        maintenance: Maintained::of(server, background),
     };
     output.result(&listening, |listening| {
         let terms = listening.memory.iter().map(|term| {
@@ -171,7 +235,7 @@ fn announce(server: &Server, node: String, output: Output) -> Result<(), Failure
         let terms: Vec<String> = terms.collect();
         format!(
             "listening on {} as {}\nmemory, at most {}:\n{}\npacks of {}, or after {} ms: at most {} puts a \
-             GB stored when much comes,\n  and {} a day and shard when little does, besides one for a bookmark",
+             GB stored when much comes,\n  and {} a day and shard when little does, besides one for a bookmark\n{}",
             listening.listening,
             listening.node,
             HumanBytes(listening.memory_bytes as u64),
@@ -180,6 +244,7 @@ fn announce(server: &Server, node: String, output: Output) -> Result<(), Failure
             listening.packs.close_ms,
             listening.packs.puts_a_gb_when_busy,
             listening.packs.puts_a_day_when_idle,
+            listening.maintenance.text(),
         )
     })
 }

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tidegate_model::{Epoch, Incarnation, Lsn, Name, PackNumber};
+use tidegate_model::{Epoch, Incarnation, Lsn, Name, PackNumber, Token};
 use tidegate_pipeline::Committed;
 use tidegate_vault::grant::KnownEnd;
 
@@ -48,6 +48,7 @@ struct Seat {
 pub(crate) struct Recorded {
     pub epoch: Epoch,
     pub incarnation: Incarnation,
+    pub token: Token,
     /// The session's number.
     pub session: u64,
     pub committed: Lsn,
@@ -321,6 +322,7 @@ mod tests {
         let recorded = |session, committed| Recorded {
             epoch: Epoch(1),
             incarnation: life(1),
+            token: Token::NONE,
             session,
             committed: Lsn(committed),
         };

@@ -72,6 +72,7 @@ pub(super) async fn grant(host: &Host, hello: &Hello) -> Result<Grant, Refusal> 
     let request = GrantRequest {
         machine: hello.machine.clone(),
         incarnation: hello.incarnation,
+        token: hello.token,
         claimed: hello.epoch,
         begins: match hello.begins {
             Begins::Continue if shared.resyncs.is_some() => tidegate_vault::meta::Begins::Continue,

@@ -230,6 +230,10 @@ impl Host {
                 info!(%failure, "the run ends; nothing that was acknowledged is lost");
                 self.shared.fail(failure);
             }
+            News::List(list) => {
+                self.shard.borrow_mut().read_list(list);
+                self.advance();
+            }
             News::Stop => self.stopping.set(true),
         }
     }

@@ -23,6 +23,8 @@ mod limits;
 mod line;
 mod link;
 mod listener;
+mod lists;
+mod maintenance;
 mod quiet;
 mod refill;
 mod report;
@@ -54,14 +56,17 @@ use tidegate_vault::meta::{Run, create_run};
 use tidegate_vault::pack::PackWriter;
 use tidegate_vault::store::Put;
 use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 pub(crate) use latency::Summary;
+pub(crate) use maintenance::MaintenanceSettings;
 pub(crate) use report::ServerReport;
 pub(crate) use settings::{ServerError, ServerIdentity, ServerSettings};
 
 use self::front::Arrival;
 use self::listener::Listener;
+use self::maintenance::Maintenance;
 use self::shared::{News, Shared, SharedParts};
 use crate::signals::Stop;
 
@@ -73,6 +78,10 @@ pub(crate) struct Server {
     shared: Arc<Shared>,
     executors: Vec<ExecutorJoinHandle<()>>,
     listener: Option<Listener>,
+    /// Looks for condemned lists.
+    lists: Option<JoinHandle<()>>,
+    /// Maintains the vault, if it shall.
+    maintenance: Option<Maintenance>,
 }
 
 impl Server {
@@ -83,16 +92,20 @@ impl Server {
     /// [`ServerError`] when something that it needs isn't there; nothing keeps running then.
     pub(crate) async fn start(
         vault: Arc<Vault>,
-        settings: ServerSettings,
+        mut settings: ServerSettings,
         stop: &Stop,
     ) -> Result<Self, ServerError> {
         settings::cores(usize::from(settings.cores))?;
         limits::check(settings.cores)?;
-        let listen = settings.listen;
-        let shared = Arc::new(share(vault, settings, stop)?);
+        let (listen, maintained) = (settings.listen, settings.maintenance.take());
+        let maintains = maintained.is_some();
+        let shared = Arc::new(share(vault, settings, maintains, stop)?);
         // Bind before anything is claimed in the vault: a port in use leaves no trace there.
         let socket = listen.map(listener::bind).transpose()?;
-        Self::begin(shared, socket).await
+        let mut server = Self::begin(shared, socket).await?;
+        server.maintenance =
+            maintained.and_then(|settings| Maintenance::start(&server.shared, settings));
+        Ok(server)
     }
 
     /// Starts what shares `shared`, from the run's claim on. After an error nothing of it runs.
@@ -104,8 +117,11 @@ impl Server {
             return Err(ServerError::Logs);
         }
         let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-        refill::refill(shared.grants.reader(), &known, &logs).await?;
-        let mut server = Self { shared, executors: Vec::new(), listener: None };
+        // Lists before blocks: nothing is made known that may be deleted.
+        let collected = lists::read(&shared).await?;
+        refill::refill(shared.grants.reader(), &known, &logs, &collected).await?;
+        let mut server =
+            Self { shared, executors: Vec::new(), listener: None, lists: None, maintenance: None };
         match server.run(&known, &logs, socket).await {
             Ok(()) => Ok(server),
             Err(error) => {
@@ -125,6 +141,7 @@ impl Server {
         socket: Option<TcpListener>,
     ) -> Result<(), ServerError> {
         start_executors(&self.shared, known, logs, &mut self.executors).await?;
+        self.lists = Some(lists::watch(&self.shared, logs));
         self.listener = socket.map(|socket| listen(&self.shared, socket)).transpose()?;
         Ok(())
     }
@@ -137,6 +154,17 @@ impl Server {
     /// After how many milliseconds a pack closes.
     pub(crate) fn pack_age_ms(&self) -> u64 {
         micros(self.shared.pack_age) / 1000
+    }
+
+    /// Whether it maintains the vault.
+    pub(crate) fn maintains(&self) -> bool {
+        self.maintenance.is_some()
+    }
+
+    /// With how many bytes of memory it could.
+    pub(crate) fn memory_for_maintenance(&self) -> usize {
+        let (shards, record) = (self.shared.shards.len(), self.shared.record_bytes_max as usize);
+        MemoryPlan::enough_for_maintenance(shards, record)
     }
 
     /// The memory plan.
@@ -171,6 +199,13 @@ impl Server {
     /// Tells what runs to end, and waits for that.
     async fn end(mut self) -> Result<(), ServerError> {
         drop(self.listener.take());
+        if let Some(maintenance) = self.maintenance.take() {
+            maintenance.end().await;
+        }
+        if let Some(lists) = self.lists.take() {
+            lists.abort();
+            let _ = lists.await;
+        }
         let executors = self.executors;
         // Shards wait for each other at their end; those that weren't started have nothing to finish.
         let missing = self.shared.shards.len() - executors.len();
@@ -187,7 +222,12 @@ impl Server {
 }
 
 /// What the shards of a server with these settings share: the memory is divided here.
-fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Shared, ServerError> {
+fn share(
+    vault: Arc<Vault>,
+    settings: ServerSettings,
+    maintains: bool,
+    stop: &Stop,
+) -> Result<Shared, ServerError> {
     let shards = settings.cores;
     let block_bytes = vault.description().block_bytes;
     let record_bytes_max = RECORD_BYTES_DEFAULT.max(block_bytes);
@@ -201,6 +241,7 @@ fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Sha
     let effort = Arc::new(Effort::new(level, settings.frame_bytes, frame_bytes));
     // One without a port serves no agent that would ask.
     let divide = match settings.listen {
+        _ if maintains => MemoryPlan::with_maintenance,
         Some(_) => MemoryPlan::with_resync,
         None => MemoryPlan::with_frames,
     };
@@ -221,6 +262,8 @@ fn share(vault: Arc<Vault>, settings: ServerSettings, stop: &Stop) -> Result<Sha
         shards,
         store_patience: settings.store_patience,
         pack_age: settings.pack_age,
+        lists_interval: settings.lists_interval,
+        silence_max: settings.silence_max,
         store: tokio::runtime::Handle::current(),
         tls,
         on_failure: Box::new(move || on_failure.stop()),
@@ -321,6 +364,7 @@ fn shard_setup(
         packs_in_flight_max: plan.packs_in_flight_per_shard,
         units_in_flight_max: plan.units_in_flight_per_shard,
         blanks: shared.blanks.clone(),
+        condemned_list: shared.condemned_list.load(Ordering::Acquire),
         pack_ids: Box::new(move || {
             // Without the system's randomness the last id, counted on, still differs from all others.
             if let Ok(fresh) = random() {

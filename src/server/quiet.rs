@@ -73,6 +73,7 @@ async fn record(shared: &Shared, log: &LogName, quiet: Quiet) -> bool {
     let asked = QuietEnd {
         machine: machine.clone(),
         incarnation: recorded.incarnation,
+        token: recorded.token,
         session: recorded.session,
         end,
         log: log.clone(),

@@ -13,6 +13,7 @@ use tidegate_model::{LogName, Micros, PackNumber, RunId};
 use tidegate_pipeline::{
     GRANT_BYTES, GRANTS_MAX, Known, KnownBlocks, LogSlot, Logs, PACKS_REMEMBERED_MAX,
 };
+use tidegate_vault::gc::Collected;
 use tidegate_vault::log::{LogError, LogReader, SEARCH_BYTES, Stated, Survey};
 use tidegate_vault::pack::{BLOCKS_BYTES_MAX, PackBlock, PackBlocks, PackHeader};
 use tracing::{info, warn};
@@ -26,11 +27,13 @@ const FILL_PERCENT: usize = 80;
 /// Packs are read in groups of so many, from the newest group back.
 const GROUP: usize = 64;
 
-/// Fills `known`, and makes the logs known to which its entries point. `reader` is the grants'.
+/// Fills `known`, and makes the logs known to which its entries point. `reader` is the grants'. What is
+/// `collected`, or may be, stays unknown.
 pub(super) async fn refill(
     reader: &LogReader,
     known: &KnownBlocks,
     logs: &Logs,
+    collected: &Collected,
 ) -> Result<(), ServerError> {
     let mut names = reader.logs().await?;
     let started = run_starts(reader).await?;
@@ -42,7 +45,7 @@ pub(super) async fn refill(
             break;
         }
         let Some(slot) = logs.add(log) else { break };
-        let mut filler = Filler { known, logs, slot, blocks: 0, packs: 0 };
+        let mut filler = Filler { known, logs, slot, collected, blocks: 0, packs: 0 };
         filler.fill(reader, log, most - blocks, PACKS_REMEMBERED_MAX - packs).await?;
         blocks += filler.blocks;
         packs += filler.packs;
@@ -64,6 +67,8 @@ struct Filler<'a> {
     known: &'a KnownBlocks,
     logs: &'a Logs,
     slot: LogSlot,
+    /// What may be deleted isn't made known.
+    collected: &'a Collected,
     blocks: usize,
     packs: usize,
 }
@@ -99,7 +104,9 @@ impl Filler<'_> {
     ) -> Result<(), LogError> {
         let (known, logs, slot) = (self.known, self.logs, self.slot);
         let add = |header: &PackHeader, found: PackBlocks| add(known, logs, slot, header, &found);
-        let mut read = Box::pin(reader.blocks(survey, group.to_vec(), add));
+        let may_stay = |number: &PackNumber| !self.collected.forbids(&survey.log, *number);
+        let group = group.iter().copied().filter(may_stay).collect();
+        let mut read = Box::pin(reader.blocks(survey, group, add));
         while let Some((place, added)) = read.next().await {
             match added {
                 Ok(blocks) => {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tidegate_pipeline::Stage;
 
 use super::latency::Summary;
+use super::maintenance::MaintenanceReport;
 use super::shared::Shared;
 use super::waits;
 
@@ -27,6 +28,7 @@ pub(crate) struct ServerReport {
     /// From when a pack's first record had come whole to its commit.
     pub commit: Summary,
     pub uploads: UploadsReport,
+    pub maintenance: MaintenanceReport,
     pub queues: Vec<QueueReport>,
 }
 
@@ -88,6 +90,7 @@ impl ServerReport {
             put: shared.latencies.put.summary(),
             commit: shared.latencies.commit.summary(),
             uploads: UploadsReport { limit, under_way },
+            maintenance: shared.maintenance.report(),
             queues,
         }
     }

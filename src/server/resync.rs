@@ -2,17 +2,21 @@
 //! threads, answers are awaited on the shard.
 //!
 //! A session's questions go through its machine's disks from their beginnings to their ends, so what its
-//! epoch stands on is read for a window at a time. Machines take turns at windows, the first that asked
-//! first; who waits is sent by its agent all that is written meanwhile.
+//! epoch stands on is read for a window at a time, and kept as long as no other machine needs its place. Who
+//! needs another window stands in line: one reads at a time, and whoever has read is behind all others again.
+//! Who waits is sent by its agent all that is written meanwhile. What is read for an agent that has gone is
+//! kept, too, for it comes again.
 //!
 //! Invariant: of nothing but the session's own machine is anything told.
 //!
 //! Memory: [`RESYNCS_MAX`] windows, and what one of them takes while it is read; the plan has both. A
 //! server whose bound has no room for that answers nothing, and machines are copied instead.
 
-use std::sync::Arc;
+mod windows;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::channel::mpsc;
 use futures::{SinkExt, StreamExt};
@@ -28,11 +32,13 @@ use tokio::sync::Semaphore;
 use tracing::{info, warn};
 
 use super::shared::Shared;
+use windows::Windows;
 
 /// Indexes are read once for each window.
 const CACHE_BYTES: usize = 0;
-/// A session that asks nothing for so long leaves its window to others.
-const IDLE: Duration = Duration::from_secs(5);
+/// Longest reading of one window: others wait meanwhile. A grant looks through 120,000 packs in 300 seconds,
+/// and a history is folded long before it has six times that.
+const READING_MAX: Duration = Duration::from_secs(1800);
 
 /// What all sessions that ask share. Cheap to clone.
 #[derive(Clone)]
@@ -41,9 +47,8 @@ pub(crate) struct Resyncs {
     namer: BlockNamer,
     block_bytes: u32,
     window_blocks: usize,
-    /// Windows that may be in memory at once.
-    windows: Arc<Semaphore>,
-    /// Of which so many may be read.
+    windows: Arc<Mutex<Windows<Standing>>>,
+    /// The line of those who read; the first that came is the next.
     readings: Arc<Semaphore>,
 }
 
@@ -57,7 +62,7 @@ impl Resyncs {
             namer: vault.ring().block_namer(),
             block_bytes: vault.description().block_bytes,
             window_blocks,
-            windows: Arc::new(Semaphore::new(RESYNCS_MAX)),
+            windows: Arc::new(Mutex::new(Windows::new(RESYNCS_MAX))),
             readings: Arc::new(Semaphore::new(1)),
         })
     }
@@ -70,6 +75,19 @@ impl Resyncs {
             blocks: self.window_blocks,
             block_bytes: u64::from(self.block_bytes),
         }
+    }
+
+    /// The answer by what is in memory.
+    fn known(&self, machine: &Name, epoch: Epoch, question: &Hashes) -> Option<Have> {
+        let mut windows = self.windows();
+        let fits = |standing: &Standing| standing.window().covers(&question.extent);
+        let standing = windows.find(machine, epoch, Instant::now(), fits)?;
+        Some(self.answer(standing, question))
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Windows<Standing>> {
+        // It is whole between statements, whoever panicked.
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn answer(&self, standing: &Standing, question: &Hashes) -> Have {
@@ -135,58 +153,62 @@ struct Answering {
 
 impl Answering {
     async fn run(mut self) {
-        let mut next = self.questions.next().await;
-        while let Some(question) = next {
-            next = match self.window(question).await {
-                // Whoever asked is gone, or is told why it can't go on.
-                None => return,
-                Some(None) => self.questions.next().await,
-                Some(question) => question,
+        while let Some(question) = self.questions.next().await {
+            let known = self.resyncs.known(&self.machine, self.epoch, &question);
+            let answer = match known {
+                Some(have) => Ok(have),
+                None => match self.read(&question).await {
+                    Some(answer) => answer,
+                    None => return,
+                },
             };
+            let is_last = answer.is_err();
+            if self.answers.send(answer).await.is_err() || is_last {
+                return;
+            }
         }
     }
 
-    /// Answers what lies in the window that begins with `question`; gives the first that doesn't, if it
-    /// was asked soon. `None` when nothing more is to be answered.
-    async fn window(&mut self, question: Hashes) -> Option<Option<Hashes>> {
-        let windows = self.resyncs.windows.clone();
-        let _turn = windows.acquire().await.ok()?;
-        if self.answers.is_closed() {
-            return None;
+    /// Reads the window that begins with a question, in turn, and answers that. `None` when whoever asked
+    /// had gone before it was read.
+    async fn read(&mut self, question: &Hashes) -> Option<Result<Have, Refusal>> {
+        let line = self.resyncs.readings.clone();
+        let _turn = line.acquire().await.ok()?;
+        // A session of the same machine before this one may have been in line.
+        if let Some(have) = self.resyncs.known(&self.machine, self.epoch, question) {
+            return Some(Ok(have));
         }
-        let standing = match self.read(self.resyncs.window(&question)).await {
-            Ok(standing) => standing,
-            Err(error) => {
-                let refusal = refusal(&self.machine, &error);
-                let _ = self.answers.send(Err(refusal)).await;
+        self.looked |= self.resyncs.windows().remove(&self.machine, self.epoch);
+        loop {
+            if self.answers.is_closed() {
                 return None;
             }
-        };
-        let mut next = Some(question);
-        while let Some(question) = next {
-            if !standing.window().covers(&question.extent) {
-                return Some(Some(question));
-            }
-            let have = self.resyncs.answer(&standing, &question);
-            self.answers.send(Ok(have)).await.ok()?;
-            next = match tokio::time::timeout(IDLE, self.questions.next()).await {
-                Ok(None) => return None,
-                Ok(question) => question,
-                Err(_) => None,
-            };
+            let room = self.resyncs.windows().make_room(Instant::now());
+            let Err(at) = room else { break };
+            tokio::time::sleep_until(at.into()).await;
         }
-        Some(None)
-    }
-
-    async fn read(&mut self, window: Window) -> Result<Standing, ResyncError> {
-        let Resyncs { reader, readings, .. } = self.resyncs.clone();
-        let _turn = readings.acquire().await;
+        let window = self.resyncs.window(question);
         let (machine, disk, offset) = (&self.machine, window.disk, window.offset);
         info!(%machine, %disk, offset, "reads what its disk is compared with");
-        let standing = resync::read(&reader, machine, self.epoch, window, !self.looked).await?;
+        let reading = resync::read(&self.resyncs.reader, machine, self.epoch, window, !self.looked);
+        let standing = match tokio::time::timeout(READING_MAX, reading).await {
+            Ok(Ok(standing)) => standing,
+            Ok(Err(error)) => return Some(Err(refusal(machine, &error))),
+            Err(_) => return Some(Err(too_slow(machine))),
+        };
         self.looked = true;
-        Ok(standing)
+        let have = self.resyncs.answer(&standing, question);
+        self.resyncs.windows().keep(machine, self.epoch, standing, Instant::now());
+        Some(Ok(have))
     }
+}
+
+fn too_slow(machine: &Name) -> Refusal {
+    warn!(%machine, "what its disks are compared with can't be read in time");
+    let cause = "reading what the disks are compared with takes too long";
+    let advice =
+        "it is tried again; see whether the server reaches its store, and run 'tidegate maintain'";
+    Refusal::new(RefusalCode::Store, Remedy::Retry, cause, advice)
 }
 
 fn refusal(machine: &Name, error: &ResyncError) -> Refusal {

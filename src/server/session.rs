@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use glommio::timer::Timer;
 use tidegate_model::Remedy;
@@ -58,6 +58,8 @@ struct Session {
     patience: Option<Timer>,
     /// Whether the agent was told that it waits.
     told: bool,
+    /// When something came from the agent.
+    heard: Instant,
 }
 
 /// Serves a session until it ends.
@@ -76,6 +78,7 @@ pub(crate) async fn serve(host: Rc<Host>, opening: Opening) {
         pause: None,
         patience: None,
         told: false,
+        heard: Instant::now(),
     };
     let end = poll_fn(|context| session.poll(context)).await;
     let (machine, epoch) = (&stream.machine, stream.epoch);
@@ -150,6 +153,13 @@ impl Session {
         if filled == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
+        // Nothing of it is taken: the agent has it still.
+        if self.heard.elapsed() > host.shared.silence_max {
+            let cause =
+                "it was silent for so long that its machine may have been removed meanwhile";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, cause)));
+        }
+        self.heard = Instant::now();
         host.taken.add(filled);
         let mut end = None;
         let intake = &mut self.intake;

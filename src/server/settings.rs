@@ -9,6 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tidegate_model::{Counted, HumanBytes, Name, Remedy};
 use tidegate_pipeline::MemoryError;
 
+use super::maintenance::MaintenanceSettings;
 use super::tls;
 use super::uploads::UploadFailure;
 
@@ -34,6 +35,12 @@ pub(crate) struct ServerSettings {
     pub pack_age: Duration,
     /// A pack closes with so many bytes of frames, or fewer where memory is short.
     pub pack_bytes: usize,
+    /// How often it looks which packs are condemned.
+    pub lists_interval: Duration,
+    /// An agent that speaks again after so long must come anew.
+    pub silence_max: Duration,
+    /// `None` for a server that leaves the vault to others.
+    pub maintenance: Option<MaintenanceSettings>,
 }
 
 /// A certificate chain and its key.

@@ -17,6 +17,7 @@ use super::directory::Directory;
 use super::front::Arrival;
 use super::grants::Grants;
 use super::latency::Latencies;
+use super::maintenance::Told;
 use super::resync::Resyncs;
 use super::uploads::{PutGate, UploadFailure};
 use super::waits::Waits;
@@ -30,6 +31,8 @@ pub(crate) enum News {
     Stored(PackNumber),
     /// One of its packs can't be stored: the run must end.
     Failed(Arc<UploadFailure>),
+    /// Nothing new refers to what this condemned list has, nor those before it.
+    List(u64),
     /// The server stops: refuse, flush, finish.
     Stop,
 }
@@ -74,12 +77,21 @@ pub(crate) struct Shared {
     pub grants: Grants,
     /// What answers agents that ask what the vault holds; none where memory is short.
     pub resyncs: Option<Resyncs>,
+    /// What became of maintenance in the background.
+    pub maintenance: Told,
     /// Puts and grants under way.
     pub waits: Waits,
     /// How long a put is tried again.
     pub store_patience: Duration,
     /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
+    /// How often condemned lists are looked for.
+    pub lists_interval: Duration,
+    /// An agent that speaks again after so long must come anew: then it is looked whether its machine is
+    /// there still.
+    pub silence_max: Duration,
+    /// The newest condemned list that was read.
+    pub condemned_list: AtomicU64,
     pub times: Arc<StageTimes>,
     pub latencies: Latencies,
     /// `None` in a server without a port.
@@ -103,6 +115,10 @@ pub(crate) struct SharedParts {
     pub store_patience: Duration,
     /// A pack closes so long after its first record had come whole.
     pub pack_age: Duration,
+    /// How often condemned lists are looked for.
+    pub lists_interval: Duration,
+    /// An agent that speaks again after so long must come anew.
+    pub silence_max: Duration,
     pub store: tokio::runtime::Handle,
     pub tls: Option<Arc<ServerConfig>>,
     /// Called once, from any thread, when the run can't go on.
@@ -116,7 +132,7 @@ impl Shared {
     pub(crate) fn new(parts: SharedParts) -> Self {
         let plan = parts.plan;
         let units_max = plan.units_in_flight_per_shard * usize::from(parts.shards);
-        // A shard hears of each of its units and packs once, and of the server's stop.
+        // A shard hears of each of its units and packs once, of condemned lists and the server's stop.
         let news_max = units_max + plan.packs_in_flight_per_shard + 16;
         let ports = |_| ShardPorts {
             arrivals: Mailbox::new("arrivals", ARRIVALS_MAX),
@@ -146,9 +162,13 @@ impl Shared {
             store: parts.store,
             grants,
             resyncs,
+            maintenance: Told::new(),
             waits: Waits::default(),
             store_patience: parts.store_patience,
             pack_age: parts.pack_age,
+            lists_interval: parts.lists_interval,
+            silence_max: parts.silence_max,
+            condemned_list: AtomicU64::new(0),
             times: Arc::default(),
             latencies: Latencies::default(),
             tls: parts.tls,

@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use tidegate_model::limits::PACK_CLOSE_BYTES_DEFAULT;
-use tidegate_model::{Bookmark, BookmarkKind, Epoch, Incarnation, Lsn, Micros, Name, PackNumber};
+use tidegate_model::{
+    Bookmark, BookmarkKind, Epoch, Incarnation, Lsn, Micros, Name, PackNumber, Token,
+};
 use tidegate_vault::keys::{Credential, PassphraseCost};
 use tidegate_vault::layout;
 use tidegate_vault::meta::{SessionRecord, list_sessions};
@@ -24,6 +26,10 @@ async fn shared(vault: &str) -> Arc<Shared> {
 }
 
 async fn shared_at(vault: &str) -> Arc<Shared> {
+    shared_with(vault, Duration::from_secs(60)).await
+}
+
+async fn shared_with(vault: &str, silence_max: Duration) -> Arc<Shared> {
     let store = Store::open(&vault.parse().unwrap(), Access::Create).unwrap();
     let cost = PassphraseCost::for_tests();
     let options = InitOptions { cost, ..InitOptions::new(host::wall_clock()) };
@@ -40,8 +46,11 @@ async fn shared_at(vault: &str) -> Arc<Shared> {
         store_patience: Duration::from_secs(1),
         pack_age: Duration::from_millis(1),
         pack_bytes: PACK_CLOSE_BYTES_DEFAULT as usize,
+        lists_interval: Duration::from_secs(60),
+        silence_max,
+        maintenance: None,
     };
-    Arc::new(share(Arc::new(vault), settings, &Stop::new()).unwrap())
+    Arc::new(share(Arc::new(vault), settings, false, &Stop::new()).unwrap())
 }
 
 #[tokio::test]
@@ -80,7 +89,13 @@ async fn shards_end_though_another_never_started() {
     let logs = Logs::default();
     (1..taken).for_each(|shard| assert!(logs.add(&name(u16::try_from(shard).unwrap())).is_some()));
     let known = Arc::new(KnownBlocks::new(shared.plan.table_bytes));
-    let mut server = Server { shared: shared.clone(), executors: Vec::new(), listener: None };
+    let mut server = Server {
+        shared: shared.clone(),
+        executors: Vec::new(),
+        listener: None,
+        lists: None,
+        maintenance: None,
+    };
     assert!(matches!(server.run(&known, &logs, None).await, Err(ServerError::Logs)));
     assert_eq!(server.executors.len(), 1);
     server.end().await.unwrap();
@@ -107,6 +122,7 @@ impl Machine {
             features: 0,
             begins: Begins::Copy,
             parent: None,
+            token: Token::NONE,
             machine: name.parse().unwrap(),
         };
         let (pipe, theirs) = tokio::io::duplex(64 << 10);
@@ -134,8 +150,8 @@ impl Machine {
         }
     }
 
-    /// Sends a bookmark, which has a pack of its own, and waits until that is stored.
-    async fn mark(&mut self) -> Lsn {
+    /// Sends a bookmark, which has a pack of its own.
+    async fn send_mark(&mut self) -> Lsn {
         let (lsn, time) = (self.session.sent().next(), Micros(1));
         let name = String::new();
         let bookmark = Bookmark { kind: BookmarkKind::CrashConsistent, clean: true, name };
@@ -143,6 +159,12 @@ impl Machine {
         let record = Record { lsn, time, kind: RecordKind::Bookmark(bookmark) };
         self.session.record(&record, &mut bytes);
         self.pipe.write_all(&bytes).await.unwrap();
+        lsn
+    }
+
+    /// Sends a bookmark, and waits until it is stored.
+    async fn mark(&mut self) -> Lsn {
+        let lsn = self.send_mark().await;
         while self.session.committed() < lsn {
             self.hear().await;
         }
@@ -207,4 +229,23 @@ async fn a_machine_that_falls_quiet_gets_one_record_of_its_end_and_one_that_does
     assert_eq!((sessions("busy").await, sessions("idle").await), (vec![], vec![]));
     drop((silent, idle, busy));
     server.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_was_silent_for_too_long_must_come_anew_and_has_what_it_said_still() {
+    let shared = shared_with("memory://silent", Duration::ZERO).await;
+    let server = Server::begin(shared.clone(), None).await.map_err(|error| error.to_string());
+    let server = server.unwrap();
+    for _ in 0..2 {
+        let mut machine = Machine::enter(&server, "db-1", Lsn::NONE).await;
+        machine.send_mark().await;
+        let mut said = Vec::new();
+        machine.pipe.read_to_end(&mut said).await.unwrap();
+    }
+    server.end().await.unwrap();
+    let (store, ring) = (shared.vault.store(), shared.vault.ring());
+    let machine: Name = "db-1".parse().unwrap();
+    let sessions = list_sessions(store, ring, &machine).await.unwrap().whole;
+    assert_eq!(sessions.len(), 1, "it came anew");
+    assert!(sessions.iter().all(|session| session.committed == Lsn::NONE), "nothing was taken");
 }

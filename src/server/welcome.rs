@@ -136,9 +136,9 @@ async fn run(
     }
     match await_grant(&host, &mut link, &mut begun, &post).await {
         Ok(grant) => {
-            let Grant { epoch, committed, session, begins: _ } = grant;
-            let incarnation = begun.hello.incarnation;
-            let recorded = Recorded { epoch, incarnation, session, committed };
+            let Grant { epoch, committed, session, .. } = grant;
+            let Hello { incarnation, token, .. } = begun.hello;
+            let recorded = Recorded { epoch, incarnation, token, session, committed };
             host.shared.directory.note_recorded(&machine, recorded);
             let opening = open(&host, link, begun, place, &grant, post);
             info!(%machine, epoch = %grant.epoch, committed = %grant.committed, "a session begins");
@@ -261,6 +261,7 @@ fn open(
         features: features(host, &hello, grant),
         run: shared.run,
         shard: host.number,
+        before: grant.before,
     };
     protocol.grant(&welcome, &mut output);
     decoder.set_record_bytes_max(shared.record_bytes_max);

@@ -106,10 +106,7 @@ fn moments_around_a_kill_are_exact_by_lsn_and_time_and_none_in_between_is_given(
 #[test]
 fn a_kill_while_nothing_is_written_leaves_no_gap() {
     let (site, server) = served();
-    let disk = site.disk("one", 2 * MIB);
-    let machine = Machine::new(&site, "db-1", std::slice::from_ref(&disk), &[&server.at()], "");
-    let agent = machine.start();
-    machine.wait_for_copy();
+    let (machine, disk, agent) = Machine::copied(&site, 2 * MIB, &server.at());
     machine.writes(0, &["write -P 5 0 64k".to_owned()]);
     machine.wait_until_committed();
     // What is durable is taken out of them when the keeper looks.

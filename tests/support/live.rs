@@ -34,12 +34,7 @@ impl<'a> Machine<'a> {
         servers: &[&str],
         more: &str,
     ) -> Self {
-        let (machine, mut text) = Self::without_disks(site, name, disks, servers, more);
-        for (number, disk) in disks.iter().enumerate() {
-            text += &machine.disk_table(number, disk);
-        }
-        machine.configure(&text);
-        machine
+        Self::with_tables(site, name, disks, servers, more, Self::disk_table)
     }
 
     /// The same with disks that are captured by scans.
@@ -51,29 +46,42 @@ impl<'a> Machine<'a> {
         servers: &[&str],
         more: &str,
     ) -> Self {
-        let (machine, mut text) = Self::without_disks(site, name, disks, servers, more);
-        for (number, disk) in disks.iter().enumerate() {
+        let table = |_: &Self, number: usize, disk: &Path| {
             let disk = shown(disk);
-            text += &format!("[[disk]]\nnumber = {number}\npath = '{disk}'\nsource = 'scan'\n");
-        }
-        machine.configure(&text);
-        machine
+            format!("[[disk]]\nnumber = {number}\npath = '{disk}'\nsource = 'scan'\n")
+        };
+        Self::with_tables(site, name, disks, servers, more, table)
     }
 
-    /// A machine, and what its configuration begins with.
+    /// A machine each of whose disks has such a table in the configuration.
     #[track_caller]
-    fn without_disks(
+    fn with_tables(
         site: &'a Site,
         name: &str,
         disks: &[PathBuf],
         servers: &[&str],
         more: &str,
-    ) -> (Self, String) {
+        table: impl Fn(&Self, usize, &Path) -> String,
+    ) -> Self {
         site.enroll(name, "machine");
         let config = site.path(&format!("{name}.toml"));
         let machine = Self { site, name: name.to_owned(), disks: disks.to_vec(), config };
-        let text = machine.head(servers, more);
-        (machine, text)
+        let mut text = machine.head(servers, more);
+        for (number, disk) in disks.iter().enumerate() {
+            text += &table(&machine, number, disk);
+        }
+        machine.configure(&text);
+        machine
+    }
+
+    /// A machine with one disk, once its agent has copied that.
+    #[track_caller]
+    pub fn copied(site: &'a Site, bytes: u64, server: &str) -> (Self, PathBuf, Running) {
+        let disk = site.disk("one", bytes);
+        let machine = Self::new(site, "db-1", std::slice::from_ref(&disk), &[server], "");
+        let agent = machine.start();
+        machine.wait_for_copy();
+        (machine, disk, agent)
     }
 
     /// What the agent keeps.

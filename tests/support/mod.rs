@@ -37,6 +37,7 @@ pub mod shim;
 pub mod site;
 pub mod store_proxy;
 pub mod tapped;
+pub mod terminal;
 pub mod tls;
 
 use tempfile::TempDir;

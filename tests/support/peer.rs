@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tidegate_model::{Epoch, Incarnation, Lsn, Micros};
+use tidegate_model::{Epoch, Incarnation, Lsn, Micros, Token};
 use tidegate_wire::http::{SWITCHING, request};
 use tidegate_wire::limits::PROTOCOL_VERSION;
 use tidegate_wire::{
@@ -32,6 +32,7 @@ pub fn hello(vault: &str, machine: &str) -> Hello {
         features: 0,
         begins: Begins::Copy,
         parent: None,
+        token: Token::NONE,
         machine: machine.parse().expect("it is a name"),
     }
 }

@@ -140,6 +140,11 @@ impl Server {
         self.address.to_string()
     }
 
+    /// What it printed with its address, of `--json`.
+    pub const fn announced(&self) -> &Value {
+        &self.announced
+    }
+
     /// The memory that it said it would never exceed, in bytes.
     #[track_caller]
     pub fn memory_bound_bytes(&self) -> u64 {

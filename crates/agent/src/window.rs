@@ -16,13 +16,13 @@ use tidegate_model::{Lsn, Remedy};
 pub enum WindowError {
     /// It says that it has what was never sent.
     #[error(
-        "the server says that LSN {said} is committed, but {last} is the last that exists; another \
-         agent may use this machine's name, so check for one"
+        "the server says that LSN {said} is committed, but {last} is the last that this agent sent; \
+         its folder was restored or copied, or another agent uses this machine's name: check for one"
     )]
     NeverSent {
         /// What it said.
         said: Lsn,
-        /// The last LSN given.
+        /// The last LSN that any connection has sent.
         last: Lsn,
     },
     /// It forgot what it had committed.
@@ -110,13 +110,13 @@ impl<R> Window<R> {
         self.records.drain(..count)
     }
 
-    /// Whether a server that has everything up to `lsn` can be served: what follows is here, or is
-    /// after what is here and was sent before, up to `ever_sent`.
+    /// Whether a server that has everything up to `lsn` can be served: what it has was sent, up to
+    /// `ever_sent`. What is here and wasn't sent can't be what it has under these numbers.
     ///
     /// # Errors
-    /// [`WindowError`] when the server forgot something, or knows what doesn't exist.
+    /// [`WindowError`] when the server forgot something, or has what was never sent.
     pub fn check_resume(&self, lsn: Lsn, ever_sent: Lsn) -> Result<(), WindowError> {
-        let last = self.last_lsn().max(ever_sent);
+        let last = ever_sent.max(self.committed);
         if lsn < self.committed {
             return Err(WindowError::Forgotten { said: lsn, committed: self.committed });
         }
@@ -176,8 +176,8 @@ mod tests {
                     }
                     Event::Committed(lsn) => {
                         let can = window.check_resume(Lsn(lsn), Lsn(ever_sent));
-                        if lsn > last.max(ever_sent) {
-                            let (said, last) = (Lsn(lsn), Lsn(last.max(ever_sent)));
+                        if lsn > committed.max(ever_sent) {
+                            let (said, last) = (Lsn(lsn), Lsn(committed.max(ever_sent)));
                             prop_assert_eq!(can, Err(WindowError::NeverSent { said, last }));
                             continue;
                         }
@@ -190,7 +190,7 @@ mod tests {
                     }
                     Event::Resend(lsn) => {
                         let can = window.check_resume(Lsn(lsn), Lsn(ever_sent)).is_ok();
-                        prop_assert_eq!(can, (committed..=last.max(ever_sent)).contains(&lsn));
+                        prop_assert_eq!(can, (committed..=committed.max(ever_sent)).contains(&lsn));
                         let sent: Vec<(u64, u32)> =
                             window.resend_from(Lsn(lsn)).map(|(lsn, r)| (lsn.0, *r)).collect();
                         let expected: Vec<(u64, u32)> =

@@ -85,8 +85,16 @@ id! {
     Incarnation
 }
 id! {
+    /// One run of an agent, noted before it first asks a server: by it the agent knows its own sessions again.
+    Token
+}
+id! {
     /// One pack: tells a pack that we stored from another of the same number.
     PackId
+}
+id! {
+    /// What keeps from being collected what one recovery or mount reads.
+    PinId
 }
 id! {
     /// One layer of a machine's folded history.
@@ -95,6 +103,11 @@ id! {
 id! {
     /// The name of a block's content: keyed, so that it tells nothing to who lacks the key.
     BlockName
+}
+
+impl Token {
+    /// Nobody's.
+    pub const NONE: Self = Self([0; 16]);
 }
 
 fn hex16(text: &str) -> Result<[u8; 16], IdError> {

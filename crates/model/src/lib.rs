@@ -21,7 +21,7 @@ pub use bookmark::{Bookmark, BookmarkKind};
 pub use checksum::{Checksum, ChecksumState};
 pub use codec::{Reader, Short, Writer};
 pub use disk::{Disk, DiskNumber, DiskNumberError, Extent};
-pub use ids::{BlockName, IdError, Incarnation, LayerId, PackId, RunId, VaultId};
+pub use ids::{BlockName, IdError, Incarnation, LayerId, PackId, PinId, RunId, Token, VaultId};
 pub use log::{FrameNumber, LogId, LogName, PackNumber};
 pub use name::{Name, NameError};
 pub use remedy::Remedy;

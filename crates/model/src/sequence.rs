@@ -38,6 +38,12 @@ pub struct Epoch(pub u32);
 impl Epoch {
     /// No epoch yet.
     pub const NONE: Self = Self(0);
+
+    /// The epoch after this one; the last number is its own successor.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 }
 
 impl fmt::Display for Epoch {

@@ -16,11 +16,12 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use futures::{StreamExt, TryStreamExt};
-use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point};
+use tidegate_model::{Epoch, Incarnation, LogName, Lsn, Micros, Name, PackNumber, Point, Token};
 
+use crate::fold::newest_manifest;
 use crate::layout;
 use crate::log::{LogError, LogReader, PackPlace, Stated, Survey};
-use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord};
+use crate::meta::{self, Begins, EpochRecord, MetaError, SessionRecord, removed_upto};
 use crate::pack::PackSummary;
 use crate::store::Put;
 pub use error::GrantError;
@@ -37,6 +38,8 @@ pub struct GrantRequest {
     pub machine: Name,
     /// The life of the agent's journal.
     pub incarnation: Incarnation,
+    /// By what it knows the session again.
+    pub token: Token,
     /// The epoch that it goes on with; [`Epoch::NONE`] for a new one.
     pub claimed: Epoch,
     /// What a new epoch begins with. Without any parent it begins with a copy all the same.
@@ -78,6 +81,9 @@ pub struct Grant {
     pub session: u64,
     /// How the epoch began.
     pub begins: Begins,
+    /// That of the epoch's session before this one; [`Token::NONE`] for its first. Who doesn't know it isn't
+    /// the agent that the epoch belongs to, but a copy of it.
+    pub before: Token,
 }
 
 /// What a request comes to.
@@ -124,15 +130,50 @@ pub async fn grant(reader: &LogReader, request: &GrantRequest) -> Result<Grant, 
     for _ in 0..TRIES_MAX {
         let claimed = read_epoch(reader, &request.machine, request.claimed).await?;
         let newest = newest_epoch(reader, &request.machine).await?;
-        let granted = match decide(request, claimed, newest.clone())? {
+        let removed = removed_upto(reader.store(), reader.ring(), &request.machine).await?;
+        let decision = decide(request, claimed, newest.clone())?;
+        let resumed = match &decision {
+            Decision::Resume(epoch) => epoch.epoch,
+            Decision::Begin(_) => Epoch::NONE,
+        };
+        let granted = match decision {
+            Decision::Resume(epoch) if epoch.epoch <= removed => {
+                let place = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
+                return Err(GrantError::NotKept { machine: request.machine.clone(), place });
+            }
+            // The newest epoch always stays.
+            Decision::Resume(epoch) if newest.as_ref().is_some_and(|newest| *newest != epoch) => {
+                let end = Point { epoch: epoch.epoch, lsn: Lsn::NONE };
+                check_same_run(reader, request, &epoch).await?;
+                check_kept(reader, &request.machine, end).await?;
+                let resumed = resume(reader, request, &epoch).await?;
+                check_kept(reader, &request.machine, end).await?;
+                resumed
+            }
             Decision::Resume(epoch) => resume(reader, request, &epoch).await?,
-            Decision::Begin(epoch) => begin(reader, request, epoch, newest).await?,
+            Decision::Begin(epoch) => begin(reader, request, epoch, newest, removed).await?,
         };
         if let Some(granted) = granted {
+            // Who has removed the machine meanwhile may not have seen that its agent came.
+            check_there(reader, &request.machine, resumed).await?;
             return Ok(granted);
         }
     }
     Err(GrantError::Contended { machine: request.machine.clone() })
+}
+
+/// Refuses to go on with an epoch that isn't the newest to who begins anew: its state may be older than
+/// what another run of the machine did since, and its disks not. The run that is under way reconnects.
+async fn check_same_run(
+    reader: &LogReader,
+    request: &GrantRequest,
+    epoch: &EpochRecord,
+) -> Result<(), GrantError> {
+    let newest = Chain::of(reader, request, epoch).newest_session().await?;
+    if newest.map_or(epoch.token, |session| session.token) == request.token {
+        return Ok(());
+    }
+    Err(GrantError::Superseded { machine: request.machine.clone(), epoch: epoch.epoch })
 }
 
 /// Adds a session to `epoch`; `None` when another was first.
@@ -153,10 +194,12 @@ async fn resume(
     if committed < request.acknowledged {
         committed = committed.max(chain.end_of_all().await?);
     }
+    let before = newest.as_ref().map_or(epoch.token, |newest| newest.token);
     let record = SessionRecord {
         epoch: epoch.epoch,
         number: newest.map_or(0, |newest| newest.number).saturating_add(1),
         incarnation: request.incarnation,
+        token: request.token,
         committed,
         log: request.log.clone(),
         pack: request.pack,
@@ -165,7 +208,7 @@ async fn resume(
     let put =
         meta::create_session(reader.store(), reader.ring(), &request.machine, &record).await?;
     let (session, begins) = (record.number, epoch.begins);
-    let granted = Grant { epoch: epoch.epoch, committed, session, begins };
+    let granted = Grant { epoch: epoch.epoch, committed, session, begins, before };
     Ok((put == Put::Created).then_some(granted))
 }
 
@@ -175,8 +218,15 @@ async fn begin(
     request: &GrantRequest,
     epoch: Epoch,
     newest: Option<EpochRecord>,
+    removed: Epoch,
 ) -> Result<Option<Grant>, GrantError> {
     let machine = request.machine.clone();
+    let is_continued = request.begins == Begins::Continue;
+    // What was removed is continued by nothing.
+    let newest = newest.filter(|newest| !is_continued || newest.epoch > removed);
+    if let Some(place) = request.parent.filter(|place| is_continued && place.epoch <= removed) {
+        return Err(GrantError::NotKept { machine, place });
+    }
     let parent = match (request.parent, newest) {
         (Some(parent), _) => Some(named_parent(reader, request, parent).await?),
         (None, Some(newest)) => {
@@ -194,6 +244,7 @@ async fn begin(
     let record = EpochRecord {
         epoch,
         incarnation: request.incarnation,
+        token: request.token,
         parent,
         begins,
         log: request.log.clone(),
@@ -201,7 +252,14 @@ async fn begin(
         granted: request.now,
     };
     let put = meta::create_epoch(reader.store(), reader.ring(), &machine, &record).await?;
-    let granted = Grant { epoch, committed: Lsn::NONE, session: 0, begins };
+    if let Some(parent) = record.parent.filter(|_| begins == Begins::Continue) {
+        // Who folds has seen the epoch by now, or goes back when it is seen (`fold`), or has let the place
+        // go before, and that shows here.
+        check_kept(reader, &machine, parent).await?;
+        check_there(reader, &machine, parent.epoch).await?;
+    }
+    let (committed, before) = (Lsn::NONE, Token::NONE);
+    let granted = Grant { epoch, committed, session: 0, begins, before };
     Ok((put == Put::Created).then_some(granted))
 }
 
@@ -217,12 +275,35 @@ async fn named_parent(
         return Err(GrantError::NoEpoch { machine, epoch: parent.epoch });
     };
     if request.begins == Begins::Continue {
+        // What isn't kept may be collected: its end can't be searched for any more.
+        check_kept(reader, &machine, parent).await?;
         let end = Chain::of(reader, request, &record).end().await?;
         if end < parent.lsn {
             return Err(GrantError::ParentBeyond { machine, parent, end });
         }
     }
     Ok(parent)
+}
+
+/// Refuses to go on from an epoch that was removed; [`Epoch::NONE`] is none.
+async fn check_there(reader: &LogReader, machine: &Name, epoch: Epoch) -> Result<(), GrantError> {
+    if epoch > Epoch::NONE && epoch <= removed_upto(reader.store(), reader.ring(), machine).await? {
+        let place = Point { epoch, lsn: Lsn::NONE };
+        return Err(GrantError::NotKept { machine: machine.clone(), place });
+    }
+    Ok(())
+}
+
+/// Refuses to go on from a place that isn't kept any more: nobody could bring back what follows it.
+async fn check_kept(reader: &LogReader, machine: &Name, place: Point) -> Result<(), GrantError> {
+    let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
+    let Some(manifest) = newest.manifest else { return Ok(()) };
+    let folded = manifest.epochs.iter().find(|folded| folded.epoch == place.epoch);
+    let is_gone = manifest.gone.contains(&place.epoch);
+    if is_gone || folded.is_some_and(|folded| !folded.retained.has(place.lsn)) {
+        return Err(GrantError::NotKept { machine: machine.clone(), place });
+    }
+    Ok(())
 }
 
 /// The end of an epoch's chain: every LSN up to it is in the vault. Looks only at the log of the
@@ -367,8 +448,14 @@ impl<'a> Chain<'a> {
         // Several are read at once: in a log of many machines the last that names this one may lie
         // far back.
         while let Some((_, complete)) = packs.next().await {
-            if let Some(complete) = complete? {
-                return Ok(Some(complete));
+            match complete {
+                // Going since it was listed: it tells nothing that a session's record doesn't.
+                Err(LogError::Collected(_)) => {}
+                complete => {
+                    if let Some(complete) = complete? {
+                        return Ok(Some(complete));
+                    }
+                }
             }
         }
         Ok(None)

@@ -5,7 +5,7 @@
 //! What a parser here accepts is exactly what its builder makes: any other name is no object of
 //! ours.
 
-use tidegate_model::{Epoch, LayerId, LogId, LogName, Name, PackNumber, RunId};
+use tidegate_model::{Epoch, LayerId, LogId, LogName, Name, PackNumber, PinId, RunId};
 
 /// What a vault is; made first, never changed.
 pub const DESCRIPTION: &str = "vault.json";
@@ -15,6 +15,8 @@ pub const KEYS: &str = "keys";
 pub const RUNS: &str = "runs";
 /// The folder of the logs: a folder a node, in it a folder a log, in it the packs.
 pub const LOGS: &str = "log";
+/// The folder of the steps of collections.
+pub const GC: &str = "gc";
 /// The folder of the machines.
 pub const MACHINES: &str = "machines";
 /// The folder of the vault's policies, and within a machine's folder of its own.
@@ -24,6 +26,9 @@ pub const CLOCK: &str = "clock";
 
 /// Digits of a number: those of the largest.
 const DIGITS: usize = 20;
+/// The shard that no run has: by it the log of a dense pack is known. A run has shards below the number
+/// of its shards, which is no higher than this.
+const DENSE_SHARD: u16 = u16::MAX;
 
 /// Version `number` of the keys.
 #[must_use]
@@ -55,9 +60,12 @@ pub fn node(node: &Name) -> String {
     format!("{LOGS}/{node}")
 }
 
-/// The folder of a log.
+/// The folder of a log, or of a machine's dense packs.
 #[must_use]
 pub fn log(log: &LogName) -> String {
+    if is_dense(log) {
+        return dense(&log.node);
+    }
     format!("{LOGS}/{}/{}-{}", log.node, log.id.run, log.id.shard)
 }
 
@@ -71,10 +79,37 @@ pub fn parse_log(folder: &str) -> Option<LogName> {
     (log(&name) == folder).then_some(name)
 }
 
-/// A pack.
+/// A pack, of a log or dense.
 #[must_use]
 pub fn pack(log_name: &LogName, number: PackNumber) -> String {
-    format!("{}/{:0DIGITS$}", log(log_name), number.0)
+    let run = if is_dense(log_name) { format!("-{}", log_name.id.run) } else { String::new() };
+    format!("{}/{:0DIGITS$}{run}", log(log_name), number.0)
+}
+
+/// The log that a dense pack of a machine has for itself.
+#[must_use]
+pub fn dense_log(machine: &Name, run: RunId) -> LogName {
+    LogName { node: machine.clone(), id: LogId { run, shard: DENSE_SHARD } }
+}
+
+/// Whether it is a dense pack's.
+#[must_use]
+pub const fn is_dense(log: &LogName) -> bool {
+    log.id.shard == DENSE_SHARD
+}
+
+/// The folder of a machine's dense packs.
+#[must_use]
+pub fn dense(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/dense")
+}
+
+/// The log and number of a dense pack of a machine.
+#[must_use]
+pub fn parse_dense(machine: &Name, path: &str) -> Option<(LogName, PackNumber)> {
+    let name = path.strip_prefix(&dense(machine))?.strip_prefix('/')?;
+    let (count, run) = name.split_once('-')?;
+    Some((dense_log(machine, run_id(run)?), PackNumber(number(count)?)))
 }
 
 /// The log and number of a pack.
@@ -145,6 +180,37 @@ pub fn manifest(machine: &Name, number: u64) -> String {
 #[must_use]
 pub fn parse_manifest(machine: &Name, path: &str) -> Option<u64> {
     number(path.strip_prefix(&manifests(machine))?.strip_prefix('/')?)
+}
+
+/// The folder of a machine's pins.
+#[must_use]
+pub fn pins(machine: &Name) -> String {
+    format!("{MACHINES}/{machine}/pins")
+}
+
+/// A pin of a machine.
+#[must_use]
+pub fn pin(machine: &Name, pin: PinId) -> String {
+    format!("{}/{pin}", pins(machine))
+}
+
+/// The pin that a path within a machine's pins names.
+#[must_use]
+pub fn parse_pin(machine: &Name, path: &str) -> Option<PinId> {
+    let name = path.strip_prefix(&pins(machine))?.strip_prefix('/')?;
+    name.parse::<PinId>().ok().filter(|id| id.to_string() == name)
+}
+
+/// Step `number` of collections.
+#[must_use]
+pub fn step(number: u64) -> String {
+    format!("{GC}/{number:0DIGITS$}")
+}
+
+/// The number of a step.
+#[must_use]
+pub fn parse_step(path: &str) -> Option<u64> {
+    number(path.strip_prefix(GC)?.strip_prefix('/')?)
 }
 
 /// The folder of a machine's layers.
@@ -242,6 +308,13 @@ mod tests {
         let id = LayerId::from_bytes([0xcd; 16]);
         assert_eq!(parse_layer(&machine, &layer(&machine, id)), Some(id));
         assert_eq!(parse_layer(&machine, &layer(&machine, id).to_uppercase()), None);
+        let dense = dense_log(&machine, log_name().id.run);
+        let path = pack(&dense, number);
+        assert_eq!(parse_dense(&machine, &path), Some((dense, number)));
+        assert_eq!((parse_pack(&path), parse_log(&path)), (None, None));
+        let id = PinId::from_bytes([0xef; 16]);
+        assert_eq!(parse_pin(&machine, &pin(&machine, id)), Some(id));
+        assert_eq!(parse_step(&step(3)), Some(3));
     }
 
     #[test]
@@ -255,6 +328,7 @@ mod tests {
             "log/n/abababababababababababababababab-07/00000000000000000000",
             "log/n/ABababababababababababababababab-7/00000000000000000000",
             "log/n/abababababababababababababababab-70000/00000000000000000000",
+            "log/n/abababababababababababababababab-65535/00000000000000000000",
             "log//abababababababababababababababab-7/00000000000000000000",
         ] {
             assert_eq!(parse_pack(path), None, "{path}");

@@ -14,6 +14,7 @@ pub mod error;
 pub mod fold;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod gc;
 pub mod grant;
 pub mod identity;
 pub mod keys;

@@ -4,14 +4,15 @@
 //! shared out by records. Shared blocks are counted where they are kept: with the machine that
 //! sent them first. Reads every index of the vault that isn't folded for all who are in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
 use tidegate_model::{Disk, LogName, Name, PackNumber};
 
 use crate::chain::{HistoryError, MachineHistory, Traces};
-use crate::fold::{FoldedUsage, newest_manifest};
+use crate::fold::{FoldedEpoch, FoldedUsage, newest_manifest};
+use crate::layout;
 use crate::log::{LogReader, PackRead};
 use crate::meta;
 use crate::pack::{Content, PackIndex};
@@ -30,6 +31,8 @@ pub struct MachineUsage {
     pub reference_bytes: u64,
     /// Bytes of the store: its frames, and its share of the packs' heads.
     pub stored_bytes: u64,
+    /// Bytes of its dense packs, which keep some of that once more.
+    pub dense_bytes: u64,
     /// How many recovery points it has.
     pub points: usize,
     /// The newest of them.
@@ -43,7 +46,7 @@ pub struct MachineUsage {
 /// # Errors
 /// [`HistoryError`] when the vault can't be read. What is damaged is left out: `verify` tells it.
 pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, HistoryError> {
-    let mut histories = recorded(reader).await?;
+    let (mut histories, removed) = recorded(reader).await?;
     let mut sums = Sums::of(&histories);
     let mut broken = Broken::default();
     for survey in reader.surveys().await?.0.values() {
@@ -63,6 +66,7 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
         }
     }
     let Sums { mut usages, mut traces, referred } = sums;
+    usages.retain(|machine, _| !removed.contains(machine));
     let lacks = referred.check(reader).await?;
     for (machine, history) in &mut histories {
         history.take_traces(&mut traces);
@@ -80,10 +84,12 @@ pub async fn usage(reader: &LogReader) -> Result<BTreeMap<Name, MachineUsage>, H
     Ok(usages)
 }
 
-/// What is recorded of every machine, and folded of it.
-async fn recorded(reader: &LogReader) -> Result<BTreeMap<Name, MachineHistory>, HistoryError> {
+/// What is recorded of every machine, and folded of it; and the machines that were removed.
+async fn recorded(
+    reader: &LogReader,
+) -> Result<(BTreeMap<Name, MachineHistory>, BTreeSet<Name>), HistoryError> {
     let (store, ring) = (reader.store(), reader.ring());
-    let mut histories = BTreeMap::new();
+    let (mut histories, mut removed) = (BTreeMap::new(), BTreeSet::new());
     for machine in meta::list_machines(store).await? {
         let newest = newest_manifest(store, ring, &machine).await?;
         newest.damage.iter().for_each(|error| tracing::warn!(%error, "the logs are read instead"));
@@ -91,10 +97,15 @@ async fn recorded(reader: &LogReader) -> Result<BTreeMap<Name, MachineHistory>, 
         epochs.damaged.iter().for_each(|error| tracing::warn!(%error, "left out"));
         let sessions = meta::list_sessions(store, ring, &machine).await?;
         let mut history = MachineHistory::new(machine.clone(), epochs, sessions);
-        history.fold = newest.manifest.map(Arc::new);
+        history.remove_upto(meta::removed_upto(store, ring, &machine).await?);
+        if history.is_gone() {
+            removed.insert(machine);
+            continue;
+        }
+        history.set_fold(newest.manifest.map(Arc::new));
         histories.insert(machine, history);
     }
-    Ok(histories)
+    Ok((histories, removed))
 }
 
 /// The first pack of a log that has something of a machine and isn't folded for it. What lies before
@@ -126,6 +137,10 @@ impl Sums {
         for (machine, history) in histories {
             let Some(fold) = &history.fold else { continue };
             sums.add(machine, &fold.usage);
+            let dense = fold.epochs.iter().flat_map(FoldedEpoch::kept_in);
+            let dense = dense.filter(|(place, _)| layout::is_dense(&place.log));
+            let dense: BTreeMap<_, _> = dense.map(|(place, need)| (place, need.bytes)).collect();
+            sums.usages.entry(machine.clone()).or_default().dense_bytes = dense.values().sum();
             fold.seed(machine, &mut sums.traces);
             sums.referred.add_fold(machine, fold);
         }

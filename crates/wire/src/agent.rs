@@ -218,6 +218,12 @@ impl Session {
         self.asks_in.is_some() && self.questions.len() < QUESTIONS_MAX
     }
 
+    /// Whether a question waits for its answer.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
     /// Asks which blocks the vault holds. Takes no number.
     ///
     /// # Panics

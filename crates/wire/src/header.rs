@@ -86,7 +86,7 @@ impl Kind {
             Self::Bookmark => 1 + TEXT_BYTES_MAX,
             Self::Hashes => HASHES_MAX * HASH_BYTES,
             Self::Have => HAVE_BYTES,
-            Self::Welcome => 54,
+            Self::Welcome => 70,
             Self::Ack => 40,
             Self::Slow => 9,
             Self::Refuse => 7 + 2 * REFUSAL_TEXT_BYTES_MAX,

@@ -8,7 +8,9 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use tidegate_model::{Checksum, Disk, DiskNumber, Epoch, Extent, Lsn, Micros, RunId, VaultId};
+use tidegate_model::{
+    Checksum, Disk, DiskNumber, Epoch, Extent, Lsn, Micros, RunId, Token, VaultId,
+};
 use tidegate_wire::limits::CONTROL_BYTES_MAX;
 use tidegate_wire::{
     Begins, Decoder, Header, Hello, Item, Kind, Message, Record, RecordKind, Side, Totals, Welcome,
@@ -67,6 +69,7 @@ fn streaming() -> server::Session {
         features: 0,
         begins: Begins::Copy,
         parent: None,
+        token: Token::NONE,
         machine: "m".parse().unwrap(),
     };
     session.hello(Message::Hello(hello)).unwrap();
@@ -79,6 +82,7 @@ fn streaming() -> server::Session {
         features: 0,
         run: RunId::from_bytes([3; 16]),
         shard: 0,
+        before: Token::NONE,
     };
     session.grant(&welcome, &mut Vec::new());
     let kind =

@@ -3,6 +3,7 @@
 use tidegate_model::{Lsn, PackNumber};
 
 use crate::chance::Chance;
+use crate::judge::object_of;
 use crate::machine::{BLOCK, Machine, What, content, disk_of, disk_of_blocks};
 use crate::run::{PACK_AGE, PACK_AGE_IDLE, Shape};
 use crate::vault;
@@ -235,4 +236,49 @@ fn a_unit_is_never_sealed_twice() {
     let mut away = world.run.at_cores.pop().unwrap();
     world.run.workers[0].process(&mut away.unit);
     world.run.workers[0].process(&mut away.unit);
+}
+
+/// The condemned list that each closed pack states, and how many records it has; they are then stored.
+fn stated(world: &mut World) -> Vec<(u64, usize)> {
+    let ring = world.ring.clone();
+    let told = world.run.uploads.iter().map(|pack| {
+        let read = vault::open(&object_of(pack), pack.log.id, pack.header.number, &ring);
+        (read.index.condemned_list, read.index.records.len())
+    });
+    let told = told.collect();
+    settle(world);
+    told
+}
+
+#[test]
+fn a_condemned_list_is_stated_when_what_was_under_way_is_packed_and_by_an_idle_log_too() {
+    let machines = vec![Machine::that_sends(0, disk_of_blocks([1; 4].map(noise).to_vec()))];
+    let mut world = World::of(roomy(1, 5), machines);
+    let send = |world: &mut World| {
+        world.send(0);
+        world.close_unit(0, false);
+    };
+    (0..2).for_each(|_| send(&mut world));
+    settle(&mut world);
+    // Before the list is read it was decided that this refers to the first block.
+    send(&mut world);
+    world.work_in_order();
+    world.run.logs.condemn(|_, _| true);
+    world.run.shards[0].read_list(7);
+    world.advance(0);
+    assert!(world.run.uploads.is_empty(), "what was under way isn't packed");
+    world.come_home_all();
+    world.now.0 += PACK_AGE;
+    world.advance(0);
+    assert_eq!(stated(&mut world), [(7, 1)]);
+    assert_eq!(world.totals(0).deduplicated_bytes, BLOCK as u64);
+    send(&mut world);
+    settle(&mut world);
+    assert_eq!(world.totals(0).deduplicated_bytes, BLOCK as u64, "nothing new refers to it");
+    world.run.shards[0].read_list(9);
+    world.advance(0);
+    assert_eq!(stated(&mut world), [(9, 0)], "an empty pack");
+    world.advance(0);
+    assert!(world.run.uploads.is_empty(), "it is stated once");
+    world.finish();
 }

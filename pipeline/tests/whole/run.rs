@@ -112,6 +112,7 @@ impl Run {
                 packs_in_flight_max: shape.packs_in_flight,
                 units_in_flight_max: shape.units_in_flight,
                 blanks: blanks.clone(),
+                condemned_list: 0,
                 pack_ids: Box::new(move || {
                     id += 1;
                     PackId::from_bytes(id.to_le_bytes())

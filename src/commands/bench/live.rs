@@ -9,7 +9,7 @@ use tidegate_agent::RetryPolicy;
 use tidegate_agent::live::{
     self, DiskSource, Hooks, LiveDisk, LiveSettings, PassSettings, Server as LiveServer, Serving,
 };
-use tidegate_model::{DiskNumber, Incarnation};
+use tidegate_model::DiskNumber;
 use tidegate_nbd::serve::Address;
 use tidegate_vault::Vault;
 use tidegate_vault::identity::Role;
@@ -166,8 +166,6 @@ fn settings(
         retry: RetryPolicy::default(),
         clock: super::super::clock(),
         boot: [1; 16],
-        new_incarnation: Arc::new(move || {
-            super::super::new_incarnation().unwrap_or(Incarnation::from_bytes(spare))
-        }),
+        random: Arc::new(move || super::super::random().unwrap_or(spare)),
     })
 }

@@ -9,7 +9,7 @@ use tidegate_agent::connect::{
     ConnectError, Connecting, Connection, Connector, ServerAddress, TlsConnector, TlsIdentity,
 };
 use tidegate_floor::Tls;
-use tidegate_model::{Epoch, Lsn, Name, VaultId};
+use tidegate_model::{Epoch, Lsn, Name, Token, VaultId};
 use tidegate_vault::authority::{Authority, Enrolment};
 use tidegate_vault::identity::{Identity, Role};
 use tidegate_vault::keys::Credential;
@@ -187,6 +187,7 @@ fn hello(machine: Name, vault: VaultId) -> Result<Hello, Failure> {
         features: 0,
         begins: Begins::Copy,
         parent: None,
+        token: Token::NONE,
         machine,
     })
 }

@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tidegate_model::limits::DISKS_MAX;
-use tidegate_model::{DiskNumber, Epoch, Incarnation, Lsn, Micros, Name, Remedy, VaultId};
+use tidegate_model::{DiskNumber, Epoch, Incarnation, Lsn, Micros, Name, Remedy, Token, VaultId};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -140,6 +140,8 @@ fn stream(request: &CopyRequest) -> Stream {
         stands: Stands::Nothing,
         committed: Lsn::NONE,
         ever_sent: Lsn::NONE,
+        // It is gone with this run.
+        tokens: vec![Token::from_bytes(*request.incarnation.as_bytes())],
         record_bytes_max: None,
         // The reader's pool is the bound.
         window_bytes: u64::MAX,

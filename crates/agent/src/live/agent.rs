@@ -77,7 +77,7 @@ impl Agent {
             notebook,
             taps,
             passing,
-            passes: Board::default(),
+            passes: Board::begun(),
             link: SharedLink::default(),
             progress: Arc::default(),
             questions: Arc::default(),
@@ -328,7 +328,8 @@ impl Agent {
     fn pass_status(&self) -> Option<PassStatus> {
         let (running, last) = self.passes.look();
         let every = self.settings.passes.every.map(|every| every.as_secs());
-        (!self.passing.is_empty()).then_some(PassStatus { every, running, last })
+        let life = self.passes.life;
+        (!self.passing.is_empty()).then_some(PassStatus { every, life, running, last })
     }
 
     /// Asks for a bookmark.
@@ -387,7 +388,7 @@ impl Answers for Agent {
                 Err(error) => Answer::Refused(error.to_string()),
             },
             Request::Pass { name } => match self.pass(name) {
-                Ok(number) => Answer::Pass(number),
+                Ok(number) => Answer::Pass { number, life: self.passes.life },
                 Err(error) => Answer::Refused(error.to_string()),
             },
         }

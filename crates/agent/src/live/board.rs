@@ -1,6 +1,7 @@
 //! What is asked of passes, and told of them: who asks never waits for one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tidegate_model::Micros;
 
@@ -8,8 +9,12 @@ use super::error::MarkError;
 use super::status::{LastPass, RunningPass};
 
 /// What is asked and told. Passes are numbered from 1 on in each life of an agent.
-#[derive(Debug, Default)]
-pub(super) struct Board(Mutex<Told>);
+#[derive(Debug)]
+pub(super) struct Board {
+    told: Mutex<Told>,
+    /// The life: when it began.
+    pub life: u64,
+}
 
 #[derive(Debug, Default)]
 struct Told {
@@ -22,6 +27,13 @@ struct Told {
 }
 
 impl Board {
+    /// Of a life that begins now.
+    pub fn begun() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let life = u64::try_from(now.as_micros()).unwrap_or_default();
+        Self { told: Mutex::default(), life }
+    }
+
     /// Asks for a pass that begins after this, and gives its number.
     pub fn ask(&self, name: String) -> Result<u64, MarkError> {
         let mut told = self.lock();
@@ -60,7 +72,7 @@ impl Board {
 
     fn lock(&self) -> MutexGuard<'_, Told> {
         // It is whole between statements, whoever panicked.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_pass_that_is_asked_for_begins_after_that() {
-        let board = Board::default();
+        let board = Board::begun();
         assert_eq!(board.begin(false, Micros(1)), None);
         assert_eq!(board.begin(true, Micros(1)), Some((1, String::new())));
         // The first is under way, and may have passed by what the asker means.

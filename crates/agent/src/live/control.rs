@@ -63,8 +63,13 @@ pub enum Answer {
     Resync,
     /// The bookmark is in the journal.
     Marked(Marked),
-    /// A pass with this number is made as soon as it can be.
-    Pass(u64),
+    /// A pass is made as soon as it can be.
+    Pass {
+        /// Its number.
+        number: u64,
+        /// Which life of the agent numbers it so.
+        life: u64,
+    },
     /// It can't be done; the text says why.
     Refused(String),
 }

@@ -166,6 +166,10 @@ impl Drain {
             Ok(End::Whole) => Outcome::Ended(Drained::Whole),
             Ok(End::Stopped) => Outcome::Ended(Drained::Stopped),
             Ok(End::Broken(cause) | End::Late(cause)) => Outcome::Trouble(cause),
+            // Also of one that was never welcomed: then a copy of it was.
+            Err(LiveError::Session(error)) if is_of_another(&error) => {
+                Outcome::Ended(Drained::Broken(error))
+            }
             Err(LiveError::Session(error)) if self.state.epoch() == Epoch::NONE => {
                 if cant_stand(&error) {
                     self.stand_on_less(&error)?;
@@ -216,15 +220,23 @@ fn unconnected(error: &ConnectError) -> String {
     error.to_string()
 }
 
-/// Whether the vault lacks what this incarnation goes on from, or has more of it than there is; or
-/// another agent has taken its place, which can only be a copy of this one: two would write one history.
+/// Whether another agent has gone on with this incarnation, as far as what the vault has or as its sessions
+/// tell: this one's folder was restored, or copied, and what it has captured since is another history.
+const fn is_of_another(error: &SessionError) -> bool {
+    matches!(error, SessionError::Window(WindowError::NeverSent { .. }) | SessionError::Copied)
+}
+
+/// Whether the vault lacks what this incarnation goes on from; or another agent has taken its place, which
+/// can only be a copy of this one: two would write one history.
 fn breaks_chain(error: &SessionError) -> bool {
     const EPOCH: u16 = RefusalCode::Epoch as u16;
     const TAKEN_OVER: u16 = RefusalCode::TakenOver as u16;
     match error {
-        SessionError::Window(WindowError::Forgotten { .. } | WindowError::NeverSent { .. }) => true,
+        SessionError::Window(WindowError::Forgotten { .. }) => true,
         SessionError::Refused { code, .. } => matches!(*code, EPOCH | TAKEN_OVER),
-        SessionError::Protocol { .. }
+        SessionError::Window(WindowError::NeverSent { .. })
+        | SessionError::Copied
+        | SessionError::Protocol { .. }
         | SessionError::OtherEpoch { .. }
         | SessionError::SmallerRecords { .. } => false,
     }

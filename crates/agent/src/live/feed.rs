@@ -178,6 +178,10 @@ impl Feed for JournalFeed {
         let answers = welcome.features & FEATURE_HASHES != 0;
         self.notebook.change(|notes| {
             notes.epoch = welcome.epoch;
+            // From here on records go out, and the epoch's last session is of this run.
+            notes.sent = None;
+            let own = notes.tokens.len().saturating_sub(1);
+            notes.tokens.drain(..own);
             if !answers && notes.copy_end.is_none() {
                 // What isn't compared yet is copied, now and after a kill.
                 notes.stands = Stands::Nothing;

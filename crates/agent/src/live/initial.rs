@@ -196,3 +196,41 @@ fn end(agent: &Agent, halt: &Halt, what: &str) -> Result<(), LiveError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidegate_hrl::journal::Change;
+
+    use super::*;
+    use crate::live::opened::{self, Wish};
+    use crate::live::settings::for_tests;
+    use crate::live::{DiskSource, LiveDisk};
+
+    #[test]
+    fn what_was_copied_before_a_kill_isnt_captured_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, vec![7; 8 << 20]).unwrap();
+        let mut settings = for_tests(&folder.path().join("agent"));
+        let source = DiskSource::Tap { listen: "unix:/nowhere".parse().unwrap() };
+        settings.disks = vec![LiveDisk { number: 0.try_into().unwrap(), path, source }];
+        let opened = opened::open(&settings, Wish::GoOn).unwrap();
+        let done = 5 << 20;
+        let copied = |notes: &mut crate::live::Notes| {
+            (notes.disks[0].bytes_copied, notes.stands) = (done, Stands::Nothing);
+        };
+        opened.notebook.change(copied).unwrap();
+        let agent =
+            Agent::new(settings, opened.journal, opened.notebook, opened.taps, opened.passing);
+        copy(&agent, &Halt::default()).unwrap();
+        assert!(agent.notebook.read().copy_end.is_some());
+        let (mut reader, mut at) = (agent.journal.read_from(Lsn(2)), done);
+        while let Some(record) = reader.next().unwrap() {
+            if let Change::Write { offset, data, .. } = record.change {
+                assert_eq!(offset, at);
+                at += data.len() as u64;
+            }
+        }
+        assert_eq!(at, 8 << 20);
+    }
+}

@@ -194,11 +194,12 @@ fn settle(what: &str, told: bool, error: MarkError) -> Result<(), LiveError> {
 mod tests {
     use tidegate_hrl::journal::{Birth, JournalSettings};
     use tidegate_hrl::uring::UringStorage;
-    use tidegate_model::{Incarnation, Micros, VaultId};
+    use tidegate_model::{Epoch, Incarnation, Micros};
 
     use super::*;
-    use crate::RetryPolicy;
-    use crate::live::{Hooks, Journal, LiveSettings, Notebook, Notes, PassSettings, Stands};
+    use crate::live::control::{Answer, Answers, Request};
+    use crate::live::settings::for_tests;
+    use crate::live::{Hooks, Journal, Notebook, Notes, Stands};
 
     /// The keeper of an agent without disks, with a bookmark each minute.
     fn keeper(folder: &std::path::Path) -> Keeper {
@@ -207,23 +208,7 @@ mod tests {
         let birth = Birth { incarnation, boot: [1; 16] };
         let bounds = JournalSettings::of(64 << 20).unwrap();
         let (journal, _) = Journal::open(storage, bounds, &birth, Box::new(|_| {})).unwrap();
-        let settings = LiveSettings {
-            machine: "db-1".parse().unwrap(),
-            vault: VaultId::from_bytes([7; 16]),
-            folder: folder.to_owned(),
-            journal_bytes: 64 << 20,
-            window_bytes: 1 << 20,
-            disks: Vec::new(),
-            servers: Arc::default(),
-            bookmark_interval: Duration::from_secs(60),
-            application_interval: None,
-            passes: PassSettings::default(),
-            hooks: Hooks::default(),
-            retry: RetryPolicy::default(),
-            clock: Arc::new(|| Micros(5)),
-            boot: [1; 16],
-            new_incarnation: Arc::new(move || incarnation),
-        };
+        let settings = for_tests(folder);
         let notes = Notes::new(incarnation, Stands::Nothing, Vec::new());
         let notebook = Notebook::create(&settings.notes(), notes).unwrap();
         let agent =
@@ -274,6 +259,19 @@ mod tests {
         keeper.agent.close();
         keeper.mark(start + 20 * minute).unwrap();
         assert_eq!(last(&keeper), Lsn(2), "the agent stops");
+    }
+
+    #[test]
+    fn a_resync_that_was_asked_for_is_noted_before_that_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let agent = keeper(folder.path()).agent;
+        assert!(matches!(agent.answer(Request::Resync), Answer::Refused(_)), "nothing is granted");
+        agent.notebook.change(|notes| notes.epoch = Epoch(1)).unwrap();
+        assert!(matches!(agent.answer(Request::Resync), Answer::Refused(_)), "the copy runs");
+        agent.notebook.change(|notes| notes.copy_end = Some(Lsn(1))).unwrap();
+        assert!(matches!(agent.answer(Request::Resync), Answer::Resync));
+        let noted = Notebook::open(&agent.settings.notes()).unwrap().unwrap().read();
+        assert!(noted.resync, "whatever ends this agent, the next one knows");
     }
 
     #[test]

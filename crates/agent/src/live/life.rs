@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use tidegate_model::Token;
 use tidegate_nbd::serve::{self, Address, Offer, ServeSettings};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -149,14 +150,17 @@ impl Life {
         let Opened { journal, opening, notebook, taps, passing, goes_on, progress } = opened;
         let agent = Agent::new(settings.clone(), journal.clone(), notebook.clone(), taps, passing);
         let agent = Arc::new(agent);
+        notebook.begin_run(opening.recovered_to, Token::from_bytes((settings.random)()))?;
+        let notes = notebook.read();
         let stream = Stream {
             machine: settings.machine.clone(),
             vault: settings.vault,
             incarnation: opening.incarnation,
-            epoch: notebook.read().epoch,
-            stands: notebook.read().stands,
+            epoch: notes.epoch,
+            stands: notes.stands,
             committed: opening.committed,
-            ever_sent: opening.recovered_to,
+            ever_sent: notes.sent.unwrap_or(opening.recovered_to),
+            tokens: notes.tokens,
             record_bytes_max: Some(CAPTURED_BYTES_MAX),
             window_bytes: settings.window_bytes,
         };
@@ -268,17 +272,18 @@ impl Life {
         halt.ask();
         let (ending, told) = (agent.clone(), progress);
         let settled = blocking(move || {
+            ending.close();
+            // While the disks are served: hooks and a pass's programs may take long, and use what lies on them.
+            for worker in [keeper, copier] {
+                // A panic was told of where it was.
+                let _ = worker.thread.join();
+            }
             // Together: a client that waits for its answer holds nobody else up.
             std::thread::scope(|scope| {
                 for server in servers {
                     scope.spawn(move || server.stop(SERVE_PATIENCE));
                 }
             });
-            ending.close();
-            for worker in [keeper, copier] {
-                // A panic was told of where it was.
-                let _ = worker.thread.join();
-            }
             for tap in &ending.taps {
                 tap.close()?;
             }

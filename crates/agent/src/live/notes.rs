@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Point};
+use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Point, Token};
 
 use super::error::LiveError;
 use crate::session::Stands;
@@ -20,6 +20,10 @@ use crate::session::Stands;
 const VERSION: u32 = 1;
 /// Longest file that is read: 64 disks with the longest names, and 64 that were removed.
 const NOTES_BYTES_MAX: u64 = 256 << 10;
+
+/// Most tokens that are noted. Where more runs than that had no welcome, and one of those in between had one
+/// that it didn't hear, the history is taken for another's: a resync for nothing.
+const TOKENS_MAX: usize = 32;
 
 /// What is noted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,14 @@ pub struct Notes {
     /// A resync was asked for: another incarnation follows.
     #[serde(default)]
     pub resync: bool,
+    /// No connection has sent a record beyond this one. `None` from a welcome on: then all that the journal
+    /// has may have been sent.
+    #[serde(default)]
+    pub sent: Option<Lsn>,
+    /// By which the epoch's last session is known to be this agent's: those of the last run that was welcomed,
+    /// and of those since, which may have been without having heard it.
+    #[serde(default)]
+    pub tokens: Vec<Token>,
 }
 
 /// A disk as it was declared.
@@ -68,8 +80,20 @@ impl Notes {
             noted.map(|(lsn, disk)| NotedDisk { disk, declared: Lsn(lsn), bytes_copied: 0 });
         let (version, epoch, disks) = (VERSION, Epoch::NONE, noted.collect());
         let committed = Lsn::NONE;
-        let (copy_end, removed, resync) = (None, Vec::new(), false);
-        Self { version, incarnation, epoch, committed, stands, disks, copy_end, removed, resync }
+        let (copy_end, removed, resync, sent) = (None, Vec::new(), false, Some(Lsn::NONE));
+        Self {
+            version,
+            incarnation,
+            epoch,
+            committed,
+            stands,
+            disks,
+            copy_end,
+            removed,
+            resync,
+            sent,
+            tokens: Vec::new(),
+        }
     }
 
     /// What an incarnation that follows this one stands on, as far as this one knows.
@@ -95,7 +119,14 @@ impl Notes {
 #[derive(Debug)]
 pub struct Notebook {
     path: PathBuf,
-    notes: Mutex<Notes>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    notes: Notes,
+    /// Whether the file says the same.
+    written: bool,
 }
 
 impl Notebook {
@@ -121,7 +152,7 @@ impl Notebook {
             return Err(LiveError::NewerNotes { path: path.to_owned(), version });
         }
         match serde_json::from_slice(&bytes) {
-            Ok(notes) => Ok(Some(Self { path: path.to_owned(), notes: Mutex::new(notes) })),
+            Ok(notes) => Ok(Some(Self::holding(path, notes))),
             Err(error) => {
                 tracing::error!(
                     path = %path.display(), %error,
@@ -138,13 +169,17 @@ impl Notebook {
     /// [`LiveError::File`].
     pub fn create(path: &Path, notes: Notes) -> Result<Self, LiveError> {
         write(path, &notes)?;
-        Ok(Self { path: path.to_owned(), notes: Mutex::new(notes) })
+        Ok(Self::holding(path, notes))
+    }
+
+    fn holding(path: &Path, notes: Notes) -> Self {
+        Self { path: path.to_owned(), held: Mutex::new(Held { notes, written: true }) }
     }
 
     /// The notes as they are now.
     #[must_use]
     pub fn read(&self) -> Notes {
-        self.lock().clone()
+        self.lock().notes.clone()
     }
 
     /// Changes the notes; they are durable when this returns. What changes nothing costs nothing.
@@ -152,12 +187,12 @@ impl Notebook {
     /// # Errors
     /// [`LiveError::File`]; nothing is changed then.
     pub fn change(&self, change: impl FnOnce(&mut Notes)) -> Result<(), LiveError> {
-        let mut notes = self.lock();
-        let mut new = notes.clone();
-        change(&mut new);
-        if new != *notes {
-            write(&self.path, &new)?;
-            *notes = new;
+        let mut held = self.lock();
+        let mut notes = held.notes.clone();
+        change(&mut notes);
+        if notes != held.notes || !held.written {
+            write(&self.path, &notes)?;
+            *held = Held { notes, written: true };
         }
         Ok(())
     }
@@ -176,9 +211,29 @@ impl Notebook {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Notes> {
+    /// Begins a run of an agent, whose journal was recovered up to `recovered_to`, and which is known by
+    /// `token`. That is noted, at once or with the next change: what it captures without a server never
+    /// counts as sent, and a session that it doesn't hear of as another's.
+    ///
+    /// # Errors
+    /// [`LiveError::File`]; a file system that is full is none, for the disks are served all the same.
+    pub fn begin_run(&self, recovered_to: Lsn, token: Token) -> Result<(), LiveError> {
+        {
+            let Held { notes, written } = &mut *self.lock();
+            notes.sent.get_or_insert(recovered_to);
+            if notes.tokens.len() >= TOKENS_MAX {
+                // The first is of who was welcomed.
+                notes.tokens.remove(1);
+            }
+            notes.tokens.push(token);
+            *written = false;
+        }
+        self.change_if_room(|_| ()).map(drop)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // They are replaced as a whole, whoever panicked.
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -228,6 +283,24 @@ mod tests {
         assert_eq!(read, book.read());
         assert_eq!(read.declared(Lsn(1)).len(), 1);
         assert_eq!(read.declared(Lsn(2))[1].number.get(), 3);
+    }
+
+    #[test]
+    fn the_runs_that_may_have_had_the_last_session_are_noted_and_not_too_many() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.json");
+        let book = Notebook::create(&path, notes()).unwrap();
+        let token = |number: usize| Token::from_bytes([u8::try_from(number).unwrap(); 16]);
+        for number in 0..2 * TOKENS_MAX {
+            book.begin_run(Lsn(number as u64), token(number)).unwrap();
+        }
+        let read = Notebook::open(&path).unwrap().unwrap().read();
+        assert_eq!((read.tokens.len(), read.sent), (TOKENS_MAX, Some(Lsn(0))));
+        assert_eq!(read.tokens[..2], [token(0), token(TOKENS_MAX + 1)]);
+        // It was welcomed, and may have sent all that there was at its end.
+        book.change(|notes| notes.sent = None).unwrap();
+        book.begin_run(Lsn(99), token(1)).unwrap();
+        assert_eq!(book.read().sent, Some(Lsn(99)));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tidegate_hrl::journal::{Birth, Change, Ending, JournalSettings, Opening, discard};
 use tidegate_hrl::uring::UringStorage;
-use tidegate_model::{BookmarkKind, Disk, Remedy};
+use tidegate_model::{BookmarkKind, Disk, Incarnation, Remedy};
 use tokio::sync::watch;
 
 use super::error::LiveError;
@@ -118,7 +118,8 @@ fn go_on(
     let (progress, _) = watch::channel(Progressing::default());
     let told = progress.clone();
     let tell = move |lsn| told.send_modify(|progress| progress.durable = lsn);
-    let birth = Birth { incarnation: (settings.new_incarnation)(), boot: settings.boot };
+    let incarnation = Incarnation::from_bytes((settings.random)());
+    let birth = Birth { incarnation, boot: settings.boot };
     let bounds = JournalSettings::of(settings.journal_bytes)?;
     let broken = |cause: &dyn fmt::Display| {
         let (cause, before) = (cause.to_string(), Before::of(notes.as_ref()));

@@ -244,3 +244,28 @@ fn end(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::opened::{self, Wish};
+    use crate::live::settings::for_tests;
+
+    #[test]
+    fn a_pass_whose_journal_fails_ends_the_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("disk");
+        std::fs::write(&path, vec![7; 8 << 20]).unwrap();
+        let mut settings = for_tests(&folder.path().join("agent"));
+        settings.journal_bytes = 16 << 20;
+        let source = DiskSource::Scan { snapshot: None };
+        settings.disks = vec![LiveDisk { number: 0.try_into().unwrap(), path, source }];
+        let opened = opened::open(&settings, Wish::GoOn).unwrap();
+        let agent =
+            Agent::new(settings, opened.journal, opened.notebook, opened.taps, opened.passing);
+        // Its next segment can't be made.
+        std::fs::remove_dir_all(agent.settings.journal()).unwrap();
+        let made = one(&agent, &Halt::default(), 1, "");
+        assert!(matches!(&made, Err(error) if error.to_string().contains("journal")), "{made:?}");
+    }
+}

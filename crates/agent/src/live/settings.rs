@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate_model::{DiskNumber, Incarnation, Name, VaultId};
+use tidegate_model::{DiskNumber, Name, VaultId};
 use tidegate_nbd::serve::Address;
 
 use super::drain::Server;
@@ -44,8 +44,8 @@ pub struct LiveSettings {
     pub clock: Clock,
     /// What tells one start of this host from another.
     pub boot: [u8; 16],
-    /// 16 random bytes, each time others: the life of a new journal.
-    pub new_incarnation: Arc<dyn Fn() -> Incarnation + Send + Sync>,
+    /// 16 random bytes, each time others: for the life of a new journal, and the agent's runs.
+    pub random: Arc<dyn Fn() -> [u8; 16] + Send + Sync>,
 }
 
 /// A disk that is captured.
@@ -126,6 +126,30 @@ pub struct PassSettings {
     /// Whether applications are frozen while what is read is made; where a disk is read itself, for the
     /// whole pass.
     pub application: bool,
+}
+
+/// A machine without disks and servers, with a bookmark each minute, whose agent has this folder.
+#[cfg(test)]
+pub(super) fn for_tests(folder: &Path) -> LiveSettings {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    LiveSettings {
+        machine: "db-1".parse().unwrap(),
+        vault: VaultId::from_bytes([7; 16]),
+        folder: folder.to_owned(),
+        journal_bytes: 64 << 20,
+        window_bytes: 1 << 20,
+        disks: Vec::new(),
+        servers: Arc::default(),
+        bookmark_interval: Duration::from_secs(60),
+        application_interval: None,
+        passes: PassSettings::default(),
+        hooks: Hooks::default(),
+        retry: RetryPolicy::default(),
+        clock: Arc::new(|| tidegate_model::Micros(u64::MAX >> 1)),
+        boot: [1; 16],
+        random: Arc::new(|| [NEXT.fetch_add(1, Ordering::Relaxed); 16]),
+    }
 }
 
 impl fmt::Debug for LiveSettings {

@@ -76,6 +76,8 @@ pub enum Mode {
 pub struct PassStatus {
     /// Seconds between them; none where they are made by hand only.
     pub every: Option<u64>,
+    /// The life of the agent that numbers them, from 1 on: another one begins again.
+    pub life: u64,
     /// The one that is being made.
     pub running: Option<RunningPass>,
     /// The last one of this run of the agent.

@@ -3,6 +3,9 @@
 
 #![allow(clippy::cast_possible_truncation)] // tests run on 64 bits, with small numbers
 
+mod copied;
+mod silent;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use tempfile::TempDir;
 use tidegate_hrl::journal::{Birth, Change, Ending, JournalSettings, Opening};
 use tidegate_hrl::uring::UringStorage;
 use tidegate_model::{
-    Bookmark, BookmarkKind, Disk, Extent, Incarnation, Lsn, Micros, Point, Remedy,
+    Bookmark, BookmarkKind, Disk, Extent, Incarnation, Lsn, Micros, Point, Remedy, Token,
 };
 use tidegate_wire::{Begins, Hashes, RecordKind, RefusalCode};
 use tokio::sync::watch;
@@ -83,7 +86,9 @@ impl Scene {
         let path = self.folder.path().join("notes.json");
         if opening.ending == Ending::New {
             let disk = disk();
-            journal.append(&Change::Disk(disk.clone()), Micros(1)).unwrap();
+            let lsn = journal.append(&Change::Disk(disk.clone()), Micros(1)).unwrap();
+            // Before there are notes: a journal that was begun has its disks.
+            journal.wait_durable(lsn).unwrap();
             self.appended.push((Change::Disk(disk.clone()), Micros(1)));
             Notebook::create(&path, Notes::new(opening.incarnation, self.stands, vec![disk]))
                 .unwrap();
@@ -91,17 +96,18 @@ impl Scene {
         // What wasn't durable is gone, and was never sent.
         self.appended.truncate(journal.usage().last.0 as usize);
         let notebook = Arc::new(Notebook::open(&path).unwrap().unwrap());
-        // Whoever sent something had noted in which epoch.
-        let sent = !self.servers[0].vault.lock().unwrap().records.is_empty();
-        assert!(!sent || notebook.read().epoch.0 == 1);
+        let token = Token::from_bytes([self.random.below(256) as u8; 16]);
+        notebook.begin_run(opening.recovered_to, token).unwrap();
+        let notes = notebook.read();
         let stream = Stream {
             machine: "db-1".parse().unwrap(),
             vault: VAULT,
             incarnation: opening.incarnation,
-            epoch: notebook.read().epoch,
-            stands: notebook.read().stands,
+            epoch: notes.epoch,
+            stands: notes.stands,
             committed: opening.committed,
-            ever_sent: opening.recovered_to,
+            ever_sent: notes.sent.unwrap(),
+            tokens: notes.tokens,
             record_bytes_max: Some(super::CAPTURED_BYTES_MAX),
             window_bytes: self.window_bytes,
         };
@@ -183,6 +189,17 @@ impl Life {
         drop(Arc::into_inner(self.journal).unwrap());
     }
 
+    /// Waits until all that was appended so far is committed.
+    async fn commits(&self) {
+        let last = self.journal.usage().last;
+        let committed = async {
+            while self.journal.usage().committed < last {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), committed).await.unwrap();
+    }
+
     /// Everything that was appended is all there will be.
     async fn end(self) -> (Drained, Journal) {
         let last = self.journal.usage().last;
@@ -228,6 +245,11 @@ async fn what_is_in_the_journal_arrives_once_in_order_whatever_ends_when() {
                 tokio::task::yield_now().await;
             }
             if life < 3 {
+                // Whoever sent something had noted in which epoch.
+                let path = scene.folder.path().join("notes.json");
+                let notes = Notebook::open(&path).unwrap().unwrap().read();
+                let sent = !scene.servers[0].vault.lock().unwrap().records.is_empty();
+                assert!(!sent || notes.epoch.0 == 1);
                 agent.kill().await;
             } else {
                 let (ended, journal) = agent.end().await;
@@ -306,13 +328,7 @@ async fn what_is_appended_while_a_session_is_idle_is_sent_at_once() {
     let (agent, _) = scene.open();
     for _ in 0..20 {
         scene.append(&agent.journal, 1);
-        let last = agent.journal.usage().last;
-        let committed = async {
-            while agent.journal.usage().committed < last {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), committed).await.unwrap();
+        agent.commits().await;
     }
     assert_eq!(scene.servers[0].vault.lock().unwrap().hellos.len(), 1);
     agent.end().await.1.close().unwrap();

@@ -10,6 +10,12 @@ pub enum SessionError {
     /// The server's committed LSNs contradict ours.
     #[error(transparent)]
     Window(#[from] WindowError),
+    /// The session before this one was another agent's.
+    #[error(
+        "another agent has had this one's place in the vault: this folder was restored, or copied; check \
+         for one that uses this machine's name"
+    )]
+    Copied,
     /// The server said no.
     #[error("the server refused (code {code}): {cause}; {advice}")]
     Refused {
@@ -59,9 +65,10 @@ impl SessionError {
         match self {
             Self::Window(error) => error.remedy(),
             Self::Refused { remedy, .. } => *remedy,
-            Self::Protocol { .. } | Self::OtherEpoch { .. } | Self::SmallerRecords { .. } => {
-                Remedy::Stop
-            }
+            Self::Copied
+            | Self::Protocol { .. }
+            | Self::OtherEpoch { .. }
+            | Self::SmallerRecords { .. } => Remedy::Stop,
         }
     }
 }

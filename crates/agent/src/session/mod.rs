@@ -132,6 +132,8 @@ struct Session<'a, F> {
     patience: Duration,
     totals: Totals,
     slow: Option<Slow>,
+    /// Since when the server owes an answer.
+    asked: Option<Instant>,
 }
 
 impl<'a, F: Feed> Session<'a, F> {
@@ -152,6 +154,7 @@ impl<'a, F: Feed> Session<'a, F> {
             patience,
             totals: Totals::default(),
             slow: None,
+            asked: None,
         }
     }
 
@@ -193,6 +196,7 @@ impl<'a, F: Feed> Session<'a, F> {
                 Next::Question(question) => {
                     let mut frame = Vec::new();
                     self.wire.ask(&question, &mut frame);
+                    self.asked.get_or_insert_with(Instant::now);
                     self.outbox.push(Frame::Whole(frame));
                 }
                 Next::Late => return Err(Stop::Ended(End::Late(self.owed().to_owned()))),
@@ -241,13 +245,15 @@ impl<'a, F: Feed> Session<'a, F> {
             && self.state.has_room()
     }
 
-    /// When to give up: a welcome or a commit is owed by then. `None` while nothing is.
+    /// When to give up: a welcome, a commit or an answer is owed by then. `None` while nothing is.
     fn deadline(&self) -> Option<Instant> {
         if !self.welcomed {
             return Some(self.began + self.patience);
         }
         let since = self.state.advanced().unwrap_or(self.began);
-        (!self.state.window.is_empty()).then_some(since + self.patience)
+        let commit = (!self.state.window.is_empty()).then_some(since);
+        let since = [commit, self.asked].into_iter().flatten().min();
+        since.map(|since| since + self.patience)
     }
 
     /// Why the server may owe what it owes, and what to do.
@@ -255,6 +261,9 @@ impl<'a, F: Feed> Session<'a, F> {
         match self.slow.map(|slow| slow.reason) {
             None if !self.welcomed => {
                 "the server accepted the connection and said nothing; see its log, and start it anew"
+            }
+            None if self.asked.is_some() => {
+                "the server is connected and says nothing of what the vault has; see its log"
             }
             None => "the server is connected and commits nothing; see its log, and start it anew",
             Some(SlowReason::Store) => "the server waits for its store; see its log, and the store",
@@ -335,6 +344,7 @@ impl<'a, F: Feed> Session<'a, F> {
                 tracing::debug!(%committed, sent = %self.wire.sent(), "acknowledged");
             }
             Event::Have(have) => {
+                self.asked = self.wire.is_asking().then(Instant::now);
                 if let Some(questions) = &self.state.questions {
                     questions.answered(have);
                 }

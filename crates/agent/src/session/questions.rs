@@ -55,8 +55,18 @@ impl Questions {
 
     /// Asks.
     pub(crate) fn ask(&self, question: Hashes) {
-        self.lock().open.push_back(question);
-        self.asked.notify_one();
+        let mut state = self.lock();
+        match state.answers {
+            // The server is another than the one for which it was made up: it isn't asked.
+            Some(answers) if answers != Answers::Blocks(block_bytes(&question)) => {
+                state.done.push_back(Have { extent: question.extent, blocks: 0 });
+                self.answered.notify_all();
+            }
+            _ => {
+                state.open.push_back(question);
+                self.asked.notify_one();
+            }
+        }
     }
 
     /// The next answer, in the order of asking, if there is one within `limit`.
@@ -168,6 +178,18 @@ mod tests {
         questions.welcomed(Answers::None);
         assert_eq!(questions.take(), None);
         assert_eq!([0, 1].map(|_| questions.answer(SOON)), [0, 1].map(|at| Some(have(at, 0))));
+    }
+
+    #[test]
+    fn what_was_answered_before_nobody_answers_any_more_comes_first() {
+        let questions = Questions::default();
+        (0..3).for_each(|block| questions.ask(question(block)));
+        questions.welcomed(Answers::Blocks(BLOCK));
+        assert_eq!(questions.take(), Some(question(0)));
+        questions.answered(have(0, 1));
+        questions.welcomed(Answers::None);
+        let answers = [0, 1, 2].map(|_| questions.answer(SOON));
+        assert_eq!(answers, [have(0, 1), have(1, 0), have(2, 0)].map(Some));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tidegate_model::{Epoch, Lsn, Remedy, RunId, VaultId};
+use tidegate_model::{Epoch, Lsn, Remedy, RunId, Token, VaultId};
 use tidegate_wire::server::Session;
 use tidegate_wire::{
     BlockHash, Decoder, Hashes, Have, Hello, Item, Message, Record, RecordKind, Refusal,
@@ -38,6 +38,8 @@ pub(crate) struct Mischief {
     pub(crate) refusal: Option<RefusalCode>,
     /// Takes records and commits none.
     pub(crate) never_commits: bool,
+    /// Answers no question.
+    pub(crate) answers_nothing: bool,
     /// Says after a reconnect that nothing is committed.
     pub(crate) forgets: bool,
 }
@@ -47,6 +49,8 @@ pub(crate) struct Mischief {
 pub(crate) struct Vault {
     pub(crate) records: BTreeMap<u64, (Record, Vec<u8>)>,
     pub(crate) committed: u64,
+    /// That of the last session.
+    pub(crate) token: Option<Token>,
     pub(crate) hellos: Vec<Hello>,
     /// Those that were refused as well.
     pub(crate) heard: Vec<Hello>,
@@ -249,7 +253,9 @@ impl TestServer {
             Item::Message(Message::Record(record)) => self.receive(record, Vec::new()),
             Item::Message(Message::Hashes(question)) => {
                 self.session.question(&question).unwrap();
-                self.session.answer(answer(&question), &mut self.out);
+                if !self.mischief.answers_nothing {
+                    self.session.answer(answer(&question), &mut self.out);
+                }
             }
             Item::Message(Message::Bye) => {
                 self.session.bye().unwrap();
@@ -286,6 +292,7 @@ impl TestServer {
         let mut vault = self.vault.lock().unwrap();
         assert!(hello.epoch.0 <= 1 && hello.committed.0 <= vault.committed);
         let features = hello.features;
+        let before = vault.token.replace(hello.token).unwrap_or(Token::NONE);
         vault.hellos.push(hello);
         let forgets = self.mischief.forgets && self.number > 0;
         let welcome = Welcome {
@@ -297,6 +304,7 @@ impl TestServer {
             features,
             run: RunId::from_bytes([1; 16]),
             shard: 0,
+            before,
         };
         self.session.grant(&welcome, &mut self.out);
         self.welcomed = true;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Name, Point, VaultId};
+use tidegate_model::{Disk, Epoch, Incarnation, Lsn, Name, Point, Token, VaultId};
 use tidegate_wire::limits::{FEATURE_HASHES, PROTOCOL_VERSION};
 use tidegate_wire::{Begins, Hello, Totals, Welcome};
 use tokio::time::Instant;
@@ -58,6 +58,8 @@ pub(crate) struct Stream {
     pub(crate) committed: Lsn,
     /// The last LSN that any connection can have sent before.
     pub(crate) ever_sent: Lsn,
+    /// Those of the sessions that can be the epoch's last one if it is ours; of this run of the agent the last.
+    pub(crate) tokens: Vec<Token>,
     /// How records are cut, where that is settled before there is a server.
     pub(crate) record_bytes_max: Option<u32>,
     /// Memory for records that aren't committed, unless the feed bounds it.
@@ -184,6 +186,7 @@ impl<F: Feed> State<F> {
                 Stands::Point(point) => Some(point),
                 Stands::Newest | Stands::Nothing => None,
             },
+            token: self.stream.tokens.last().copied().unwrap_or(Token::NONE),
             machine: self.stream.machine.clone(),
         }
     }
@@ -195,6 +198,9 @@ impl<F: Feed> State<F> {
             return Err(SessionError::OtherEpoch { epoch, granted: welcome.epoch });
         }
         self.window.check_resume(welcome.committed, self.ever_sent())?;
+        if welcome.before != Token::NONE && !self.stream.tokens.contains(&welcome.before) {
+            return Err(SessionError::Copied);
+        }
         match self.stream.record_bytes_max {
             Some(cut) if welcome.record_bytes_max < cut => {
                 Err(SessionError::SmallerRecords { cut, granted: welcome.record_bytes_max })
@@ -206,6 +212,9 @@ impl<F: Feed> State<F> {
     /// A server accepted us: takes what it has committed.
     pub(super) fn welcome(&mut self, welcome: &Welcome) -> Result<(), F::Error> {
         self.stream.epoch = welcome.epoch;
+        // No session of those before comes after this one.
+        let own = self.stream.tokens.len().saturating_sub(1);
+        self.stream.tokens.drain(..own);
         if self.advanced.is_none() {
             self.advanced = Some(Instant::now());
         }

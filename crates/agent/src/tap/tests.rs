@@ -320,15 +320,21 @@ impl Storage for Failing {
     }
 }
 
+/// A tap with a durable write, whose journal fails once it is told to.
+fn tap_that_may_fail(folder: &Path) -> (Tap<Failing>, Arc<AtomicBool>) {
+    std::fs::write(folder.join("disk"), vec![1; BYTES]).unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let (failing, opening) = journal(Failing(storage(folder), broken.clone()));
+    let tap = Tap::create(&settings(folder), failing, &opening, clock()).unwrap();
+    tap.write(0, &[2; 5000], false).unwrap();
+    tap.journal.wait_durable(Lsn(1)).unwrap();
+    (tap, broken)
+}
+
 #[test]
 fn a_journal_that_fails_harms_no_client_and_what_it_lacks_is_known_to_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("disk"), vec![1; BYTES]).unwrap();
-    let broken = Arc::new(AtomicBool::new(false));
-    let (failing, opening) = journal(Failing(storage(folder.path()), broken.clone()));
-    let tap = Tap::create(&settings(folder.path()), failing, &opening, clock()).unwrap();
-    tap.write(0, &[2; 5000], false).unwrap();
-    tap.journal.wait_durable(Lsn(1)).unwrap();
+    let (tap, broken) = tap_that_may_fail(folder.path());
     broken.store(true, Ordering::SeqCst);
     // Taken by the journal, and never durable.
     tap.write(100_000, &[3; 5000], false).unwrap();
@@ -351,12 +357,7 @@ fn a_journal_that_fails_harms_no_client_and_what_it_lacks_is_known_to_the_next()
 #[test]
 fn a_gap_is_forgotten_only_when_the_record_that_names_it_is_durable() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("disk"), vec![1; BYTES]).unwrap();
-    let broken = Arc::new(AtomicBool::new(false));
-    let (failing, opening) = journal(Failing(storage(folder.path()), broken.clone()));
-    let tap = Tap::create(&settings(folder.path()), failing, &opening, clock()).unwrap();
-    tap.write(0, &[2; 5000], false).unwrap();
-    tap.journal.wait_durable(Lsn(1)).unwrap();
+    let (tap, broken) = tap_that_may_fail(folder.path());
     tap.fall(&(0..100), BookmarkKind::GapDiskError, &"a test");
     broken.store(true, Ordering::SeqCst);
     assert!(matches!(tap.climb(1 << 20).unwrap(), Climb::Full { .. }));

@@ -1,6 +1,6 @@
 //! The history of a machine: the tree of its epochs, and what their logs say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tidegate_model::{
@@ -82,6 +82,8 @@ pub struct MachineHistory {
     /// them. Nothing that lies in them or continues them can be brought back; the others stand by
     /// themselves.
     pub lost: BTreeMap<Epoch, Trace>,
+    /// Epochs of which nothing is kept any more.
+    pub gone: BTreeSet<Epoch>,
     /// What couldn't be read: records first, then logs.
     pub losses: Vec<Loss>,
     /// Whether records of sessions are damaged or missing: any log may hold what they brought.
@@ -114,6 +116,35 @@ pub enum Broken {
     /// An epoch that continues another doesn't say which, or names a later one.
     #[error("epoch {0} continues another, but names none before it")]
     NoParent(Epoch),
+    /// Nothing of the epoch is kept any more.
+    #[error("nothing of epoch {0} is kept any more")]
+    Gone(Epoch),
+    /// The place was thinned away.
+    #[error("{point} is no longer kept; {}", nearest(*.point, *.before, *.after))]
+    Thinned {
+        /// The place.
+        point: Point,
+        /// The last kept place before it in its epoch.
+        before: Option<Lsn>,
+        /// The first kept place after it.
+        after: Lsn,
+    },
+}
+
+fn nearest(point: Point, before: Option<Lsn>, after: Lsn) -> String {
+    let after = Point { lsn: after, ..point };
+    match before.map(|lsn| Point { lsn, ..point }) {
+        Some(before) => format!("the nearest kept places are {before} and {after}"),
+        None => format!("the nearest kept place is {after}"),
+    }
+}
+
+impl Broken {
+    /// Whether it was let go by a policy, and isn't damage.
+    #[must_use]
+    pub const fn is_let_go(&self) -> bool {
+        matches!(self, Self::Gone(_) | Self::Thinned { .. })
+    }
 }
 
 impl MachineHistory {
@@ -126,7 +157,7 @@ impl MachineHistory {
     ) -> Self {
         let damaged = epochs.damaged.iter().filter_map(MetaError::damaged_path);
         let lost = damaged.filter_map(|path| layout::parse_epoch(&machine, path));
-        let lost = lost.map(|epoch| (epoch, Trace::default())).collect();
+        let mut lost: BTreeMap<_, _> = lost.map(|epoch| (epoch, Trace::default())).collect();
         let strayed = !sessions.damaged.is_empty();
         let mut of_epochs: BTreeMap<Epoch, Vec<SessionRecord>> = BTreeMap::new();
         for session in sessions.whole {
@@ -137,9 +168,51 @@ impl MachineHistory {
             (record.epoch, EpochHistory { record, sessions, trace: Trace::default() })
         };
         let epochs_told = epochs.whole.into_iter().map(told).collect();
-        let losses = epochs.damaged.into_iter().chain(sessions.damaged).map(Loss::Record).collect();
-        let (besides, fold) = (Vec::new(), None);
-        Self { machine, epochs: epochs_told, lost, losses, strayed, besides, fold }
+        let losses = epochs.damaged.into_iter().chain(sessions.damaged).map(Loss::Record);
+        let mut losses: Vec<Loss> = losses.collect();
+        // The newest epochs may be lost without a gap in the numbers: their sessions tell.
+        for epoch in of_epochs.into_keys() {
+            if lost.insert(epoch, Trace::default()).is_none() {
+                losses.push(MetaError::Missing { path: layout::epoch(&machine, epoch) }.into());
+            }
+        }
+        let (gone, besides, fold) = (BTreeSet::new(), Vec::new(), None);
+        Self { machine, epochs: epochs_told, lost, gone, losses, strayed, besides, fold }
+    }
+
+    /// Puts what is folded of it in its place, before its logs are read.
+    pub(crate) fn set_fold(&mut self, fold: Option<Arc<Manifest>>) {
+        self.let_go(fold.iter().flat_map(|fold| &fold.gone));
+        self.fold = fold;
+    }
+
+    /// Takes these epochs for gone.
+    pub(crate) fn let_go<'e>(&mut self, gone: impl Iterator<Item = &'e Epoch>) {
+        for epoch in gone {
+            self.epochs.remove(epoch);
+            self.lost.remove(epoch);
+            self.gone.insert(*epoch);
+        }
+    }
+
+    /// Takes its epochs up to this one for removed.
+    pub(crate) fn remove_upto(&mut self, upto: Epoch) {
+        let later = self.epochs.split_off(&upto.next());
+        self.gone.extend(std::mem::replace(&mut self.epochs, later).into_keys());
+        let later = self.lost.split_off(&upto.next());
+        self.gone.extend(std::mem::replace(&mut self.lost, later).into_keys());
+    }
+
+    /// Whether nothing of it is there any more.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        !self.gone.is_empty() && self.epochs.is_empty() && self.lost.is_empty()
+    }
+
+    /// The number of the manifest from which it was read; 0 where it was read from the logs.
+    #[must_use]
+    pub fn folded_by(&self) -> u64 {
+        self.fold.as_ref().map_or(0, |manifest| manifest.number)
     }
 
     /// Whether any log may hold some of it, for nobody knows which.
@@ -220,10 +293,14 @@ impl MachineHistory {
     }
 
     fn absent(&self, epoch: Epoch) -> Broken {
-        if self.lost.contains_key(&epoch) { Broken::Lost(epoch) } else { Broken::NoEpoch(epoch) }
+        match epoch {
+            _ if self.lost.contains_key(&epoch) => Broken::Lost(epoch),
+            _ if self.gone.contains(&epoch) => Broken::Gone(epoch),
+            _ => Broken::NoEpoch(epoch),
+        }
     }
 
-    /// The lineage of `point`, if every chain in it is whole.
+    /// The lineage of `point`, if every chain in it is whole and every place in it is kept.
     ///
     /// # Errors
     /// [`Broken`] says what is missing.
@@ -233,6 +310,12 @@ impl MachineHistory {
             let end = self.epochs[epoch].trace.chain.end();
             if end < *lsn {
                 return Err(Broken::Ends { epoch: *epoch, end, wanted: *lsn });
+            }
+            let retained = &self.epochs[epoch].trace.retained;
+            if !retained.has(*lsn) {
+                let (before, after) = retained.around(*lsn);
+                let point = Point { epoch: *epoch, lsn: *lsn };
+                return Err(Broken::Thinned { point, before, after });
             }
         }
         Ok(lineage)

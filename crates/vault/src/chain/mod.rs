@@ -6,7 +6,9 @@
 
 mod assemble;
 mod history;
+mod last_sent;
 mod read;
+mod retained;
 mod stretch;
 mod trace;
 mod unnamed;
@@ -14,7 +16,10 @@ mod whole;
 
 pub use assemble::Assembler;
 pub use history::{Broken, EpochHistory, Loss, MachineHistory};
+pub use last_sent::last_sent;
 pub use read::HistoryError;
+pub(crate) use read::READ_TRIES_MAX;
+pub use retained::Retained;
 pub use stretch::Stretch;
 pub use trace::{Trace, Traces};
 pub use unnamed::Unnamed;

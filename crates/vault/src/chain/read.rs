@@ -12,6 +12,9 @@ use crate::fold::{Manifest, newest_manifest};
 use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::meta::{self, MetaError};
 
+/// How often what is read may be collected meanwhile: each time others have folded it twice.
+pub(crate) const READ_TRIES_MAX: u32 = 4;
+
 /// Why a machine's history couldn't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryError {
@@ -63,15 +66,25 @@ impl MachineHistory {
     pub async fn read_telling(
         reader: &LogReader,
         machine: &Name,
-        tell: impl FnMut(&PackRead) + Send,
+        mut tell: impl FnMut(&PackRead) + Send,
     ) -> Result<Self, HistoryError> {
-        let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
-        let mut history = Self::read_beyond(reader, machine, newest.manifest, tell).await?;
-        if let Some(error) = newest.damage {
-            tracing::warn!(%error, "the logs are read instead");
-            history.losses.push(Loss::Record(error));
+        let mut tries = 0;
+        loop {
+            let newest = newest_manifest(reader.store(), reader.ring(), machine).await?;
+            let mut history =
+                Self::read_beyond(reader, machine, newest.manifest, &mut tell).await?;
+            tries += 1;
+            let collected = |loss: &Loss| matches!(loss, Loss::Log(error) if error.is_collected());
+            if tries < READ_TRIES_MAX && history.losses.iter().any(collected) {
+                // Others folded it meanwhile: the newest manifest doesn't need what went.
+                continue;
+            }
+            if let Some(error) = newest.damage {
+                tracing::warn!(%error, "the logs are read instead");
+                history.losses.push(Loss::Record(error));
+            }
+            return Ok(history);
         }
-        Ok(history)
     }
 
     /// Reads a machine's history from this manifest of it, if it is one, and from what the logs have
@@ -105,7 +118,7 @@ impl MachineHistory {
     }
 
     /// What is recorded of a machine; its logs aren't read yet.
-    async fn listed(
+    pub(crate) async fn listed(
         reader: &LogReader,
         machine: &Name,
         fold: Option<Arc<Manifest>>,
@@ -117,7 +130,14 @@ impl MachineHistory {
             return Err(HistoryError::NoMachine { machine: machine.clone(), known: known(&names) });
         }
         let sessions = meta::list_sessions(store, ring, machine).await?;
-        Ok(Self { fold, ..Self::new(machine.clone(), epochs, sessions) })
+        let mut history = Self::new(machine.clone(), epochs, sessions);
+        history.remove_upto(meta::removed_upto(store, ring, machine).await?);
+        if history.is_gone() {
+            let known = "it was removed".to_owned();
+            return Err(HistoryError::NoMachine { machine: machine.clone(), known });
+        }
+        history.set_fold(fold);
+        Ok(history)
     }
 
     /// Reads the logs of the machine's epochs: every index from its first pack on. What is damaged
@@ -161,10 +181,16 @@ impl MachineHistory {
         log: &LogName,
         first: PackNumber,
     ) -> Result<(Survey, PackNumber), LogError> {
-        match self.fold.as_ref().and_then(|fold| fold.upto(log, first)) {
+        match self.folded_upto(log, first) {
             Some(upto) => Ok((reader.survey_from(log, upto).await?, upto)),
             None => Ok((reader.survey(log).await?, first)),
         }
+    }
+
+    /// The first pack of a log that isn't folded; `None` where nothing of the log is whose records may
+    /// begin with pack `first`.
+    pub(crate) fn folded_upto(&self, log: &LogName, first: PackNumber) -> Option<PackNumber> {
+        self.fold.as_ref().and_then(|fold| fold.upto(log, first))
     }
 
     /// Reads packs of a log; gives what is wrong with them.

@@ -8,6 +8,7 @@ use tidegate_model::{
 };
 
 use super::assemble::Assembler;
+use super::retained::Retained;
 use super::whole::Chain;
 use crate::log::PackPlace;
 use crate::pack::{Content, PackIndex, Record};
@@ -26,6 +27,8 @@ pub struct Trace {
     /// The logs in which there is something of it: the first pack of each that has some, and the
     /// lowest LSN in that.
     pub begins: BTreeMap<LogName, (PackNumber, Lsn)>,
+    /// Which of its places are kept.
+    pub retained: Retained,
     assemblers: HashMap<LogId, Assembler<()>>,
 }
 
@@ -38,7 +41,7 @@ impl Trace {
         last_time: Micros,
         begins: BTreeMap<LogName, (PackNumber, Lsn)>,
     ) -> Self {
-        Self { chain, bookmarks, declared, last_time, begins, assemblers: HashMap::new() }
+        Self { chain, bookmarks, declared, last_time, begins, ..Self::default() }
     }
 
     /// Takes the next record of this epoch from `log`; logs may come in any order.

@@ -12,12 +12,12 @@ const ZSTD: u8 = 1;
 
 /// The longest body whose content has at most `content_bytes_max`: it is kept raw when it doesn't
 /// shrink.
-pub(super) const fn body_bytes_max(content_bytes_max: usize) -> usize {
+pub(crate) const fn body_bytes_max(content_bytes_max: usize) -> usize {
     ENVELOPE_BYTES + content_bytes_max
 }
 
 /// Makes a body of this content, which must be shorter than 4 GiB.
-pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn pack(content: &[u8]) -> Result<Vec<u8>, &'static str> {
     let length = u32::try_from(content.len()).map_err(|_| "it is too long to be written")?;
     let packed = zstd::bulk::compress(content, LEVEL).ok();
     let packed = packed.filter(|packed| packed.len() < content.len());
@@ -27,8 +27,15 @@ pub(super) fn pack(content: &[u8]) -> Result<Vec<u8>, &'static str> {
     Ok(body)
 }
 
+/// How long the content of a body is, as it states.
+pub(super) fn content_bytes(body: &[u8]) -> Result<usize, &'static str> {
+    let length = body.get(ENVELOPE_BYTES - size_of::<u32>()..ENVELOPE_BYTES);
+    let length = length.and_then(|length| length.try_into().ok()).map(u32::from_le_bytes);
+    length.map(|length| length as usize).ok_or("it is shorter than any")
+}
+
 /// The content of a body, if it has at most `content_bytes_max`; no more than that is reserved.
-pub(super) fn unpack(body: &[u8], content_bytes_max: usize) -> Result<Vec<u8>, &'static str> {
+pub(crate) fn unpack(body: &[u8], content_bytes_max: usize) -> Result<Vec<u8>, &'static str> {
     let short = |_| "it is shorter than any";
     let mut reader = Reader::new(body);
     let kind = reader.u8().map_err(short)?;
@@ -64,6 +71,7 @@ mod tests {
             let body = pack(&content).unwrap();
             prop_assert!(body.len() <= body_bytes_max(content.len()));
             prop_assert_eq!(unpack(&body, content.len()), Ok(content.clone()));
+            prop_assert_eq!(content_bytes(&body), Ok(content.len()));
             if !content.is_empty() {
                 prop_assert!(unpack(&body, content.len() - 1).is_err());
                 prop_assert!(unpack(&body[..body.len() - 1], content.len()).is_err());

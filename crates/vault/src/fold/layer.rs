@@ -7,7 +7,9 @@ use tidegate_model::{
     BlockName, Checksum, DiskNumber, Epoch, Extent, FrameNumber, LogId, Lsn, Micros, PackNumber,
 };
 
+use super::dense::{Alive, Copier};
 use super::manifest::Declared;
+use super::packs::{Need, Needs};
 use super::visible;
 use crate::log::PackPlace;
 
@@ -19,6 +21,9 @@ pub const LAYER_EXTENTS_MAX: usize = 1 << 18;
 pub(super) const LAYER_CLOSE_EXTENTS: usize = LAYER_EXTENTS_MAX - 2 * PACK_RECORDS_MAX as usize;
 
 const _: () = assert!(LAYER_CLOSE_EXTENTS > 0);
+/// What is hidden is looked for when so many came besides twice those that were visible before: a look
+/// at all of them costs as much as some layers' reading.
+pub(super) const LOOKED_EXTENTS: usize = 1 << 16;
 
 /// Part of what an epoch's records did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +71,40 @@ pub enum LayerSource {
         /// Its name, when it is a whole block.
         name: Option<BlockName>,
     },
+}
+
+impl Layer {
+    /// Bytes of disks that its extents keep.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        let kept = self.extents.iter().filter(|entry| entry.source != LayerSource::Zero);
+        kept.map(|entry| entry.extent.length).sum()
+    }
+
+    /// Adds the packs that its extents need.
+    pub(super) fn add_needs(&self, needs: &mut Needs) {
+        for entry in &self.extents {
+            if let LayerSource::Kept { pack, .. } = entry.source {
+                let place = &self.packs[pack as usize];
+                match needs.get_mut(place) {
+                    Some(need) => need.add(entry.lsn),
+                    None => drop(needs.insert(place.clone(), Need::by(entry.lsn))),
+                }
+            }
+        }
+    }
+}
+
+/// Where a kept record lies: its pack, its frame, and which of the frame's kept records.
+pub(super) type KeptAt<'p> = (&'p PackPlace, FrameNumber, u32);
+
+/// Where the bytes of an extent are kept, if they aren't zeros.
+pub(super) fn kept_at<'p>(packs: &'p [PackPlace], entry: &LayerExtent) -> Option<KeptAt<'p>> {
+    match entry.source {
+        LayerSource::Kept { pack, frame, ordinal, .. } => {
+            Some((&packs[pack as usize], frame, ordinal))
+        }
+        LayerSource::Zero => None,
+    }
 }
 
 impl LayerExtent {
@@ -133,7 +172,7 @@ impl LayerBuilder {
     }
 
     /// Adds an extent whose pack is in another table.
-    fn add_of(&mut self, packs: &[PackPlace], entry: &LayerExtent) {
+    pub fn add_of(&mut self, packs: &[PackPlace], entry: &LayerExtent) {
         let source = match entry.source {
             LayerSource::Kept { pack, frame, ordinal, checksum, name } => {
                 let pack = self.pack(&packs[pack as usize]);
@@ -147,7 +186,72 @@ impl LayerBuilder {
     /// Leaves what the disks hold something of after all these records, of which `disks` are the
     /// declarations.
     pub fn retain_visible(&mut self, disks: &[Declared]) {
-        visible::retain(&mut self.extents, disks);
+        visible::retain(&mut self.extents, |extent| extent, disks, |_| ());
+    }
+
+    /// The table of packs.
+    pub fn packs(&self) -> &[PackPlace] {
+        &self.packs
+    }
+
+    /// The kept records that its extents are, each once, in the order of their packs and frames.
+    pub fn alive(&self) -> Vec<Alive> {
+        let alive = |entry: &LayerExtent| {
+            let LayerExtent { extent, lsn, time, source } = *entry;
+            let LayerSource::Kept { pack, frame, ordinal, checksum, name } = source else {
+                return None;
+            };
+            Some(Alive { key: (pack, frame, ordinal), extent, lsn, time, checksum, name })
+        };
+        let mut alive: Vec<Alive> = self.extents.iter().filter_map(alive).collect();
+        // In place: there are as many as extents.
+        let order = |alive: &Alive| (alive.key, alive.extent.disk, alive.extent.offset, alive.lsn);
+        alive.sort_unstable_by_key(order);
+        alive.dedup_by_key(|alive| alive.key);
+        alive
+    }
+
+    /// Has extents name the places to which their records were copied.
+    pub fn move_kept(&mut self, copier: &Copier<'_>) {
+        let mut extents = std::mem::take(&mut self.extents);
+        for entry in &mut extents {
+            let LayerSource::Kept { pack, frame, ordinal, .. } = &mut entry.source else {
+                continue;
+            };
+            if let Some((place, to_frame, to_ordinal)) = copier.new_place((*pack, *frame, *ordinal))
+            {
+                (*pack, *frame, *ordinal) = (self.pack(place), to_frame, to_ordinal);
+            }
+        }
+        self.extents = extents;
+    }
+
+    /// Puts the extents in the order of a layer, so that they are found.
+    pub fn sort(&mut self) {
+        self.extents.sort_unstable_by_key(LayerExtent::order);
+    }
+
+    /// Where the bytes of this extent are kept, if they are among those here, which were sorted.
+    pub fn place_of(&self, extent: &LayerExtent) -> Option<KeptAt<'_>> {
+        let found = self.extents.binary_search_by_key(&extent.order(), LayerExtent::order).ok()?;
+        let found = Some(&self.extents[found]).filter(|found| found.extent == extent.extent)?;
+        kept_at(&self.packs, found)
+    }
+
+    /// The place of a pack in its table, if it is there.
+    pub fn place_in_table(&self, place: &PackPlace) -> Option<u32> {
+        self.by_key.get(&place.key()).copied()
+    }
+
+    /// Adds a kept extent whose record lies there.
+    pub fn add_at(&mut self, entry: &LayerExtent, (place, frame, ordinal): KeptAt<'_>) {
+        let source = match entry.source {
+            LayerSource::Kept { checksum, name, .. } => {
+                LayerSource::Kept { pack: self.pack(place), frame, ordinal, checksum, name }
+            }
+            LayerSource::Zero => LayerSource::Zero,
+        };
+        self.add(LayerExtent { source, ..*entry });
     }
 
     /// The layers of all that was added, however much it is: one after another by place.

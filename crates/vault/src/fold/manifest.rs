@@ -1,15 +1,22 @@
 //! A manifest: how far a machine's logs are folded, and what was found in them.
 //! docs/formats/fold.md, "Manifest". Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tidegate_model::limits::TEXT_BYTES_MAX;
-use tidegate_model::{Bookmark, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber};
+use tidegate_model::{
+    Bookmark, BookmarkKind, Disk, Epoch, LayerId, LogName, Lsn, Micros, Name, PackNumber,
+};
 
+use super::ages::Age;
 use super::layer::LAYER_EXTENTS_MAX;
-use crate::chain::{Chain, Trace, Traces};
+use super::packs::{FoldedPack, Need, Needs, is_listed, list, listed};
+use crate::chain::{Chain, Retained, Trace, Traces};
 use crate::log::PackPlace;
+
+/// What part of a base's bytes is written since when the next one is made: one in so many.
+const BASE_PART: u64 = 32;
 
 /// A machine's history, as far as it is folded, but for what its layers hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +27,8 @@ pub struct Manifest {
     pub logs: Vec<FoldedLog>,
     /// Its epochs, in order.
     pub epochs: Vec<FoldedEpoch>,
+    /// The epochs of which nothing is kept any more, in order.
+    pub gone: Vec<Epoch>,
     /// What the folded packs take of it.
     pub usage: FoldedUsage,
 }
@@ -45,7 +54,12 @@ pub struct FoldedEpoch {
     pub runs: Vec<(Lsn, Lsn)>,
     /// The time of the last record.
     pub last_time: Micros,
-    /// The bookmarks, in order.
+    /// How old they are, in order.
+    pub ages: Vec<Age>,
+    /// Which places are kept.
+    pub retained: Retained,
+    /// The bookmarks of kept places and those that tell what such places are, in order, and the one
+    /// that ends the initial copy.
     pub bookmarks: Vec<Marked>,
     /// The declarations of disks, in order.
     pub disks: Vec<Declared>,
@@ -68,6 +82,16 @@ pub struct Base {
     pub lsn: Lsn,
     /// The layers, by place on the disks.
     pub layers: Vec<LayerEntry>,
+    /// The packs in which their bytes are kept. Where none is listed (as before there were dense packs),
+    /// those of the epoch are.
+    #[serde(default)]
+    pub packs: Vec<FoldedPack>,
+    /// The logs of those packs.
+    #[serde(default)]
+    pub pack_logs: Vec<LogName>,
+    /// More should have been copied into dense packs than one fold does: the next one goes on.
+    #[serde(default)]
+    pub unfinished: bool,
 }
 
 /// A bookmark.
@@ -79,6 +103,8 @@ pub struct Marked {
     pub time: Micros,
     /// What it says.
     pub bookmark: Bookmark,
+    /// When it was stored, by the store's clock.
+    pub stored: Micros,
 }
 
 /// A disk's declaration.
@@ -103,19 +129,6 @@ pub struct Begin {
     pub lsn: Lsn,
 }
 
-/// A pack in which bytes are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FoldedPack {
-    /// Its log: a place in [`FoldedEpoch::pack_logs`].
-    pub log: u32,
-    /// Its number.
-    pub pack: PackNumber,
-    /// The first record that needs it.
-    pub lsn: Lsn,
-    /// Its size; 0 where it couldn't be read.
-    pub bytes: u64,
-}
-
 /// A layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerEntry {
@@ -129,6 +142,9 @@ pub struct LayerEntry {
     pub extents: u32,
     /// Bytes of the object.
     pub bytes: u64,
+    /// Bytes of disks that its extents keep; 0 where that wasn't written.
+    #[serde(default)]
+    pub kept_bytes: u64,
 }
 
 /// What packs take of a machine; see `usage`.
@@ -186,20 +202,33 @@ impl Manifest {
         if self.logs.iter().any(|log| log.from > log.upto) {
             return Err("a log is folded backwards");
         }
-        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch) {
+        let here = |epoch: &Epoch| self.epochs.iter().any(|folded| folded.epoch == *epoch);
+        if !self.epochs.is_sorted_by(|a, b| a.epoch < b.epoch)
+            || !self.gone.is_sorted_by(|a, b| a < b)
+            || self.gone.iter().any(here)
+        {
             return Err("its epochs are out of order");
         }
         self.epochs.iter().try_for_each(FoldedEpoch::check)
     }
 }
 
+impl Base {
+    /// Whether it says by itself in which packs its bytes are kept.
+    pub(super) const fn is_whole(&self) -> bool {
+        !self.packs.is_empty()
+    }
+}
+
 impl FoldedEpoch {
     /// What is folded of an epoch, as it was read.
-    pub(super) fn of(epoch: Epoch, trace: &Trace) -> Self {
+    pub(super) fn of(epoch: Epoch, trace: &Trace, marks_stored: &BTreeMap<Lsn, Micros>) -> Self {
         let marked = |(lsn, (time, bookmark)): (&Lsn, &(Micros, Bookmark))| Marked {
             lsn: *lsn,
             time: *time,
             bookmark: bookmark.clone(),
+            // Both come from the same packs; what doesn't is kept rather than let go.
+            stored: marks_stored.get(lsn).copied().unwrap_or(Micros(u64::MAX)),
         };
         let begin = |(log, (pack, lsn)): (&LogName, &(PackNumber, Lsn))| Begin {
             log: log.clone(),
@@ -215,6 +244,8 @@ impl FoldedEpoch {
             epoch,
             runs: trace.chain.runs().collect(),
             last_time: trace.last_time,
+            ages: Vec::new(),
+            retained: trace.retained.clone(),
             bookmarks: trace.bookmarks.iter().map(marked).collect(),
             disks: trace.declared.iter().map(declared).collect(),
             begins: trace.begins.iter().map(begin).collect(),
@@ -235,17 +266,28 @@ impl FoldedEpoch {
     }
 
     /// Where a base is worth making: everything up to there is folded, and since the one before at
-    /// least `extents_min` extents were, and as many as that has.
-    pub(super) fn next_base(&self, extents_min: u64) -> Option<Lsn> {
-        let extents = |layers: &[LayerEntry]| -> u64 {
-            layers.iter().map(|layer| u64::from(layer.extents)).sum()
+    /// least `extents_min` extents were. And as many as that has, so that layers are written anew
+    /// about twice; or [`BASE_PART`] of its bytes, so that a recovery doesn't read much more than that
+    /// of what was written over since, as long as the new layers aren't longer than what was written. Or the one before was left unfinished; or the window, which is to
+    /// begin at `from`, has passed it: then what lies before can be condensed, though nothing is written
+    /// any more.
+    pub(super) fn next_base(&self, extents_min: u64, from: Lsn) -> Option<Lsn> {
+        let sums = |layers: &mut dyn Iterator<Item = &LayerEntry>| -> (u64, u64, u64) {
+            layers.fold((0, 0, 0), |(extents, kept, bytes), layer| {
+                let extents = extents + u64::from(layer.extents);
+                (extents, kept + layer.kept_bytes, bytes + layer.bytes)
+            })
         };
-        let (before, lsn) =
-            self.base.as_ref().map_or((0, Lsn::NONE), |base| (extents(&base.layers), base.lsn));
-        let since: Vec<_> = self.layers.iter().copied().filter(|layer| layer.first > lsn).collect();
-        let since = extents(&since);
+        let lsn = self.base.as_ref().map_or(Lsn::NONE, |base| base.lsn);
+        let of_base = sums(&mut self.base.iter().flat_map(|base| &base.layers));
+        let since = sums(&mut self.layers.iter().filter(|layer| layer.first > lsn));
         let [(Lsn(1), end)] = self.runs[..] else { return None };
-        (since >= extents_min.max(before)).then_some(end)
+        let is_part = since.1.saturating_mul(BASE_PART) >= of_base.1 && since.1 >= of_base.2;
+        let is_much = since.0 >= of_base.0 || is_part;
+        let is_due = since.0 >= extents_min && is_much;
+        let passed = |base: &Base| self.retained.from < base.lsn && base.lsn <= from;
+        let goes_on = self.base.as_ref().is_some_and(|base| base.unfinished || passed(base));
+        (is_due || goes_on).then_some(end)
     }
 
     fn trace(&self) -> Trace {
@@ -255,7 +297,9 @@ impl FoldedEpoch {
         let declared = declared.map(|told| (told.lsn, (told.time, told.disk))).collect();
         let begins = self.begins.iter().cloned();
         let begins = begins.map(|begin| (begin.log, (begin.pack, begin.lsn))).collect();
-        Trace::known(self.chain(), marks, declared, self.last_time, begins)
+        let mut trace = Trace::known(self.chain(), marks, declared, self.last_time, begins);
+        trace.retained = self.retained.clone();
+        trace
     }
 
     /// Which LSNs are folded.
@@ -264,24 +308,62 @@ impl FoldedEpoch {
         Chain::of_runs(self.runs.iter().copied()).unwrap_or_default()
     }
 
-    /// The packs in which its bytes are kept, the first LSN that needs each, and its size.
-    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Lsn, u64)> + '_ {
-        self.packs.iter().filter_map(|folded| {
-            let log = self.pack_logs.get(folded.log as usize)?.clone();
-            Some((PackPlace { log, number: folded.pack }, folded.lsn, folded.bytes))
-        })
+    /// The bookmark that ends the initial copy.
+    fn copy_end(&self) -> Option<Lsn> {
+        let ends = |mark: &&Marked| mark.bookmark.kind == BookmarkKind::CopyEnd;
+        self.bookmarks.iter().find(ends).map(|mark| mark.lsn)
     }
 
-    /// Sets the packs.
-    pub(super) fn set_packs(&mut self, packs: &BTreeMap<PackPlace, (Lsn, u64)>) {
-        (self.packs, self.pack_logs) = (Vec::with_capacity(packs.len()), Vec::new());
-        for (place, (lsn, bytes)) in packs {
-            if self.pack_logs.last() != Some(&place.log) {
-                self.pack_logs.push(place.log.clone());
-            }
-            let log = u32::try_from(self.pack_logs.len() - 1).unwrap_or(u32::MAX);
-            self.packs.push(FoldedPack { log, pack: place.number, lsn: *lsn, bytes: *bytes });
-        }
+    /// The gap in which this place lies: the bookmark that begins it, and the one that ends it.
+    pub(super) fn gap_at(&self, lsn: Lsn) -> Option<(&Marked, Option<&Marked>)> {
+        let is_moment = |mark: &Marked| !mark.bookmark.kind.begins_gap();
+        let (until, behind) = self.bookmarks.split_at(self.behind(lsn));
+        let first = until.iter().rposition(is_moment).map_or(0, |moment| moment + 1);
+        let begin = until.get(first)?;
+        Some((begin, behind.iter().find(|mark| is_moment(mark))))
+    }
+
+    /// How many bookmarks lie at this place or before it.
+    fn behind(&self, lsn: Lsn) -> usize {
+        self.bookmarks.partition_point(|mark| mark.lsn <= lsn)
+    }
+
+    /// The bookmarks that tell what a kept place is, though they aren't kept themselves: the last moment
+    /// that was marked before it says whether it is clean, and a gap around it that it is no moment.
+    fn telling(&self, place: Lsn) -> impl Iterator<Item = Lsn> + '_ {
+        let gap = self.gap_at(place);
+        let before = &self.bookmarks[..self.behind(place)];
+        let moment = before.iter().rfind(|mark| !mark.bookmark.kind.begins_gap());
+        let gap = gap.into_iter().flat_map(|(begin, end)| [Some(begin), end]).flatten();
+        moment.into_iter().chain(gap).map(|mark| mark.lsn)
+    }
+
+    /// Notes that only these places are kept from now on.
+    pub(super) fn retain(&mut self, retained: Retained) {
+        let places = retained.points.iter().chain([&retained.from]);
+        let mut telling: BTreeSet<Lsn> = places.flat_map(|place| self.telling(*place)).collect();
+        telling.extend(self.copy_end());
+        self.bookmarks.retain(|mark| retained.has(mark.lsn) || telling.contains(&mark.lsn));
+        // The last before them tells since when the machine is in this epoch.
+        let before = self.ages.iter().rposition(|age| age.lsn < retained.from);
+        self.ages.drain(..before.unwrap_or_default());
+        self.retained = retained;
+    }
+
+    /// The packs in which its bytes are kept; one may come twice.
+    pub(crate) fn kept_in(&self) -> impl Iterator<Item = (PackPlace, Need)> + '_ {
+        let of_base = self.base.iter().flat_map(|base| listed(&base.packs, &base.pack_logs));
+        self.layers_kept_in().chain(of_base)
+    }
+
+    /// The packs in which the bytes of its layers are kept.
+    pub(super) fn layers_kept_in(&self) -> impl Iterator<Item = (PackPlace, Need)> + '_ {
+        listed(&self.packs, &self.pack_logs)
+    }
+
+    /// Sets the packs in which the bytes of its layers are kept.
+    pub(super) fn set_packs(&mut self, packs: &Needs) {
+        (self.packs, self.pack_logs) = list(packs);
     }
 
     fn check(&self) -> Result<(), &'static str> {
@@ -298,7 +380,19 @@ impl FoldedEpoch {
         if !marks.chain(self.disks.iter().map(|told| told.lsn)).all(|lsn| chain.has(lsn)) {
             return Err("a bookmark or disk isn't among its LSNs");
         }
-        if self.packs.iter().any(|pack| pack.log as usize >= self.pack_logs.len()) {
+        let points = &self.retained.points;
+        if !points.is_sorted_by(|a, b| a < b)
+            || points.first() == Some(&Lsn::NONE)
+            || points.last().is_some_and(|last| *last >= self.retained.from)
+            || self.retained.from > chain.end()
+        {
+            return Err("what is kept of it is out of order");
+        }
+        if !self.ages.is_sorted_by(|a, b| a.lsn < b.lsn && a.stored <= b.stored) {
+            return Err("its ages are out of order");
+        }
+        let of_base = |base: &Base| is_listed(&base.packs, &base.pack_logs);
+        if !is_listed(&self.packs, &self.pack_logs) || !self.base.iter().all(of_base) {
             return Err("a pack is of a log that isn't listed");
         }
         let whole = |layer: &LayerEntry| {

@@ -8,20 +8,30 @@ use tidegate_model::limits::DISK_BYTES_MAX;
 use super::layer::LayerExtent;
 use super::manifest::Declared;
 
-/// Leaves those extents that later ones don't cover whole. `disks` are the declarations, by LSN: one
-/// that makes a disk shorter covers what lies beyond its end.
-pub(super) fn retain(extents: &mut Vec<LayerExtent>, disks: &[Declared]) {
+/// Leaves those extents that later ones don't cover whole, and tells of the others. `disks` are the
+/// declarations, by LSN: one that makes a disk shorter covers what lies beyond its end.
+pub(super) fn retain<E>(
+    extents: &mut Vec<E>,
+    extent_of: impl Fn(&E) -> &LayerExtent,
+    disks: &[Declared],
+    mut tell: impl FnMut(&E),
+) {
     // The newest first.
-    extents.sort_by_key(|entry| std::cmp::Reverse(entry.lsn));
+    extents.sort_by_key(|entry| std::cmp::Reverse(extent_of(entry).lsn));
     let mut declared = disks.iter().rev().peekable();
     let mut covers: BTreeMap<DiskNumber, Cover> = BTreeMap::new();
-    extents.retain(|entry| {
+    extents.retain(|kept| {
+        let entry = extent_of(kept);
         while let Some(told) = declared.next_if(|told| told.lsn > entry.lsn) {
             let cover = covers.entry(told.disk.number).or_default();
             cover.add(told.disk.bytes, DISK_BYTES_MAX);
         }
         let (begin, length) = (entry.extent.offset, entry.extent.length);
-        covers.entry(entry.extent.disk).or_default().add(begin, begin + length)
+        let is_visible = covers.entry(entry.extent.disk).or_default().add(begin, begin + length);
+        if !is_visible {
+            tell(kept);
+        }
+        is_visible
     });
 }
 
@@ -98,7 +108,7 @@ mod tests {
                 }
             }
             let whole = painted(&extents, &disks);
-            retain(&mut extents, &disks);
+            retain(&mut extents, |extent| extent, &disks, |_| ());
             prop_assert_eq!(painted(&extents, &disks), whole.clone());
             for entry in &extents {
                 prop_assert!(whole.contains(&entry.lsn.0), "LSN {} is hidden", entry.lsn);

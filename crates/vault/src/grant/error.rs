@@ -34,6 +34,16 @@ pub enum GrantError {
         /// What it claims.
         epoch: Epoch,
     },
+    /// A newer epoch has begun since.
+    #[error(
+        "{machine} claims epoch {epoch}, and began a newer one since: was its disk with the agent's state restored, or is it a clone? Let the agent begin a new incarnation"
+    )]
+    Superseded {
+        /// The machine.
+        machine: Name,
+        /// What it claims.
+        epoch: Epoch,
+    },
     /// It continues what the vault doesn't have.
     #[error("{machine} continues {parent}, and the vault has epoch {} only up to LSN {end}: what lies between is lost; begin an initial copy", .parent.epoch)]
     ParentBeyond {
@@ -43,6 +53,14 @@ pub enum GrantError {
         parent: Point,
         /// What there is.
         end: Lsn,
+    },
+    /// What it continues was let go.
+    #[error("{machine} goes on from {place}, and that isn't kept any more; begin an initial copy")]
+    NotKept {
+        /// The machine.
+        machine: Name,
+        /// What it continues.
+        place: Point,
     },
     /// Others were first, again and again.
     #[error(
@@ -62,9 +80,11 @@ impl GrantError {
             Self::Log(error) => error.remedy(),
             Self::Meta(error) => error.remedy(),
             Self::Contended { .. } => Remedy::Retry,
-            Self::NoEpoch { .. } | Self::OtherIncarnation { .. } | Self::ParentBeyond { .. } => {
-                Remedy::Refuse
-            }
+            Self::NoEpoch { .. }
+            | Self::OtherIncarnation { .. }
+            | Self::Superseded { .. }
+            | Self::ParentBeyond { .. }
+            | Self::NotKept { .. } => Remedy::Refuse,
         }
     }
 }

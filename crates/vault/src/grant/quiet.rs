@@ -1,7 +1,7 @@
 //! Records where the chain of a quiet machine ends, so that nobody searches for it later: its last
 //! records sink ever deeper under those of other machines of its log.
 
-use tidegate_model::{Incarnation, LogName, Micros, Name};
+use tidegate_model::{Incarnation, LogName, Micros, Name, Token};
 
 use super::KnownEnd;
 use crate::meta::{self, MetaError, SessionRecord};
@@ -15,6 +15,8 @@ pub struct QuietEnd {
     pub machine: Name,
     /// The life of the agent to which its epoch was granted.
     pub incarnation: Incarnation,
+    /// That of its newest session.
+    pub token: Token,
     /// The number of its newest session, as far as the log's writer knows: one that it granted.
     pub session: u64,
     /// The end.
@@ -36,6 +38,7 @@ pub async fn record_end(store: &Store, ring: &KeyRing, quiet: &QuietEnd) -> Resu
         epoch: quiet.end.epoch,
         number: quiet.session.saturating_add(1),
         incarnation: quiet.incarnation,
+        token: quiet.token,
         committed: quiet.end.committed,
         log: quiet.log.clone(),
         pack: quiet.end.stored,

@@ -1,8 +1,10 @@
 //! Grants of a vault in memory: reconnects, new incarnations, clones, races.
 
+mod older;
+
 use std::sync::atomic::Ordering;
 
-use tidegate_model::{BookmarkKind, Remedy};
+use tidegate_model::{BookmarkKind, Remedy, Token};
 
 use super::*;
 use crate::log::{CACHE_BYTES_DEFAULT, LogError, STRETCH_PACKS};
@@ -13,6 +15,7 @@ fn request(log: &TestLog, incarnation: u8, claimed: u32) -> GrantRequest {
     GrantRequest {
         machine: "db-1".parse().unwrap(),
         incarnation: Incarnation::from_bytes([incarnation; 16]),
+        token: Token::NONE,
         claimed: Epoch(claimed),
         begins: Begins::Copy,
         acknowledged: Lsn::NONE,
@@ -197,6 +200,33 @@ fn what_the_agent_knows_to_be_there_bounds_the_search_only_where_the_vault_knows
     });
 }
 
+#[test]
+fn who_asks_for_a_session_is_told_whose_the_one_before_was() {
+    run(async {
+        let vault = TestVault::new();
+        let log = TestLog::new(&vault, 1);
+        let token = |byte| Token::from_bytes([byte; 16]);
+        let before = async |claimed, byte| {
+            let request = GrantRequest { token: token(byte), ..request(&log, 5, claimed) };
+            grant(&vault.reader(), &request).await.unwrap().before
+        };
+        assert_eq!(before(0, 1).await, Token::NONE);
+        // One that didn't hear of its epoch, or says that it didn't.
+        assert_eq!(before(0, 2).await, token(1));
+        assert_eq!(before(1, 3).await, token(2));
+        let machine = TestMachine::new("db-1", 1, log);
+        let told = QuietEnd { token: token(3), ..quiet(&machine, 2, 0) };
+        assert_eq!(record_end(&vault.store(), &vault.ring, &told).await.unwrap(), Put::Created);
+        let request = GrantRequest { token: token(4), ..request(&machine.log, 5, 1) };
+        let granted = grant(&vault.reader(), &request).await.unwrap();
+        assert_eq!(
+            (granted.session, granted.before),
+            (4, token(3)),
+            "the server's own is nobody's"
+        );
+    });
+}
+
 /// Packs of another machine behind those of one.
 async fn bury(vault: &mut TestVault, machine: &mut TestMachine, packs: u64) {
     let other = ("db-2".parse().unwrap(), Epoch(1));
@@ -212,6 +242,7 @@ fn quiet(machine: &TestMachine, session: u64, committed: u64) -> QuietEnd {
     QuietEnd {
         machine: machine.of.0.clone(),
         incarnation: Incarnation::from_bytes([5; 16]),
+        token: machine.record.token,
         session,
         end: KnownEnd { epoch: Epoch(1), committed: Lsn(committed), stored },
         log: machine.log.name.clone(),

@@ -3,6 +3,7 @@
 use tidegate_model::{FrameNumber, Remedy};
 
 use super::PackPlace;
+use crate::meta::MetaError;
 use crate::pack::PackError;
 use crate::store::StoreError;
 
@@ -15,6 +16,9 @@ pub enum LogError {
     /// It was stored once and isn't there.
     #[error("{0} is missing")]
     Missing(PackPlace),
+    /// It was stored once and removed: nothing that can be offered needed it then.
+    #[error("{0} was collected as garbage")]
+    Collected(PackPlace),
     /// A tombstone stands where a pack was committed.
     #[error("{0} was committed, and a tombstone stands in its place")]
     Tombstone(PackPlace),
@@ -46,6 +50,9 @@ pub enum LogError {
         /// Why.
         cause: PackError,
     },
+    /// What was collected as garbage can't be told.
+    #[error(transparent)]
+    Steps(#[from] MetaError),
     /// A thread that decodes has ended: the program is stopping, or has a mistake.
     #[error("reading was stopped: {0}")]
     Stopped(String),
@@ -57,9 +64,11 @@ impl LogError {
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Store(error) => error.is_damage(),
+            Self::Steps(error) => error.is_damage(),
             Self::Pack { cause: PackError::KeyVersion(_) | PackError::Format(_), .. }
             | Self::Stopped(_) => false,
             Self::Missing(_)
+            | Self::Collected(_)
             | Self::Tombstone(_)
             | Self::Size { .. }
             | Self::Pack { .. }
@@ -67,13 +76,23 @@ impl LogError {
         }
     }
 
+    /// Whether it was removed on purpose. To who reads without a pin that happens; then the newest
+    /// manifest needs it no more.
+    #[must_use]
+    pub const fn is_collected(&self) -> bool {
+        matches!(self, Self::Collected(_))
+    }
+
     /// What to do about it.
     #[must_use]
     pub const fn remedy(&self) -> Remedy {
         match self {
             Self::Store(error) => error.remedy(),
+            Self::Steps(error) => error.remedy(),
             Self::Pack { cause, .. } | Self::Frame { cause, .. } => cause.remedy(),
-            Self::Missing(_) | Self::Tombstone(_) | Self::Size { .. } => Remedy::Repair,
+            Self::Missing(_) | Self::Collected(_) | Self::Tombstone(_) | Self::Size { .. } => {
+                Remedy::Repair
+            }
             Self::Stopped(_) => Remedy::Stop,
         }
     }

@@ -12,6 +12,7 @@
 pub mod buffers;
 pub(crate) mod cache;
 mod counted;
+mod dense;
 mod error;
 pub mod frames;
 mod place;

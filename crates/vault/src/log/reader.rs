@@ -4,6 +4,7 @@
 //! [`INDEX_ROOM_BYTES`] in memory at once, however many search: each waits for room when it knows what
 //! it needs, and then for nothing but the store. Whole indexes are their callers' to bound.
 
+use std::collections::HashMap;
 use std::mem::size_of;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,11 @@ use tidegate_model::{LogId, PackNumber};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::cache::ByteCache;
+use super::survey::INDEXES_AHEAD;
 use super::{LogError, PackPlace};
+use crate::fold::is_superseded;
+use crate::gc::{Collected, read_collected};
+use crate::layout;
 use crate::pack::{
     Envelope, FrameEntry, HEADER_BYTES, PackBlocks, PackError, PackHeader, PackIndex, PackKind,
     PackSummary, Record, SEALED_INDEX_BYTES_MAX, open_blocks, open_index, open_summary,
@@ -87,15 +92,28 @@ struct Inner {
     cache: Mutex<ByteCache<(LogId, PackNumber), Arc<PackRead>>>,
     /// Bytes of [`INDEX_ROOM_BYTES`] that are free.
     room: Semaphore,
+    /// What was removed as garbage, as it was when somebody asked.
+    collected: Mutex<Option<Arc<Collected>>>,
+    /// The lengths of heads that are known before they are read.
+    heads: Mutex<HashMap<(LogId, PackNumber), u32>>,
+    /// Whole indexes that are on their way at once.
+    ahead: usize,
 }
 
 impl LogReader {
     /// A reader of the vault whose store and keys these are, with so much memory for indexes.
     #[must_use]
     pub fn new(store: Store, ring: KeyRing, cache_bytes: usize) -> Self {
+        Self::with_ahead(store, ring, cache_bytes, INDEXES_AHEAD)
+    }
+
+    /// The same with so many whole indexes on their way at once, of 16 MiB at most each.
+    #[must_use]
+    pub fn with_ahead(store: Store, ring: KeyRing, cache_bytes: usize, ahead: usize) -> Self {
         let cache = Mutex::new(ByteCache::new(cache_bytes));
         let room = Semaphore::new(INDEX_ROOM_BYTES);
-        Self(Arc::new(Inner { store, ring, cache, room }))
+        let (heads, collected) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { store, ring, cache, room, collected, heads, ahead }))
     }
 
     /// A reader of an open vault.
@@ -114,6 +132,37 @@ impl LogReader {
     #[must_use]
     pub fn ring(&self) -> &KeyRing {
         &self.0.ring
+    }
+
+    /// How many whole indexes are on their way at once.
+    pub(crate) fn ahead(&self) -> usize {
+        self.0.ahead
+    }
+
+    /// How far garbage was collected: as it was when somebody asked before, unless `fresh`.
+    ///
+    /// # Errors
+    /// [`LogError::Steps`] when that can't be read.
+    pub async fn collected(&self, fresh: bool) -> Result<Arc<Collected>, LogError> {
+        let known = || self.0.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(collected) = known().clone().filter(|_| !fresh) {
+            return Ok(collected);
+        }
+        let collected = Arc::new(read_collected(&self.0.store, &self.0.ring).await?);
+        *known() = Some(collected.clone());
+        Ok(collected)
+    }
+
+    /// Notes how long the heads (header and index) of packs are: just so much is then read of them. Who
+    /// notes bounds how many; each takes some 40 bytes.
+    pub(crate) fn note_heads(&self, heads: impl Iterator<Item = ((LogId, PackNumber), u32)>) {
+        let mut known = self.0.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        known.extend(heads.filter(|(_, bytes)| *bytes > 0));
+    }
+
+    fn known_head(&self, place: &PackPlace) -> Option<u64> {
+        let known = self.0.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&place.key()).map(|bytes| u64::from(*bytes))
     }
 
     /// What lies at `place`. `stored_bytes` is the object's size where a listing gave it.
@@ -358,7 +407,8 @@ impl LogReader {
     ) -> Result<Bytes, LogError> {
         let path = place.path();
         let guess = u64::from(HEAD_BYTES_GUESS);
-        let end = stored_bytes.unwrap_or(guess).min(guess);
+        let known = self.known_head(place);
+        let end = known.unwrap_or_else(|| stored_bytes.unwrap_or(guess).min(guess));
         if end == 0 {
             return Ok(Bytes::new());
         }
@@ -369,10 +419,25 @@ impl LogReader {
             }
             first => first,
         };
-        first.map_err(|error| match error {
-            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
-            error => LogError::Store(error),
-        })
+        match first {
+            Err(StoreError::NotFound { .. }) => Err(self.absent(place).await),
+            first => Ok(first?),
+        }
+    }
+
+    /// Why a pack isn't there: what was collected is no loss.
+    async fn absent(&self, place: &PackPlace) -> LogError {
+        let was_collected = match layout::is_dense(&place.log) {
+            true => is_superseded(self.store(), &place.log.node, place.number.0)
+                .await
+                .map_err(LogError::from),
+            false => self.collected(true).await.map(|collected| collected.removed.has(place)),
+        };
+        match was_collected {
+            Ok(true) => LogError::Collected(place.clone()),
+            Ok(false) => LogError::Missing(place.clone()),
+            Err(error) => error,
+        }
     }
 
     async fn get(
@@ -381,13 +446,13 @@ impl LogReader {
         range: std::ops::Range<u64>,
         stated: u64,
     ) -> Result<Bytes, LogError> {
-        self.store().get_range(&place.path(), range).await.map_err(|error| match error {
-            StoreError::NotFound { .. } => LogError::Missing(place.clone()),
-            StoreError::Short { bytes: stored, .. } => {
-                LogError::Size { place: place.clone(), stored, stated }
+        match self.store().get_range(&place.path(), range).await {
+            Err(StoreError::NotFound { .. }) => Err(self.absent(place).await),
+            Err(StoreError::Short { bytes: stored, .. }) => {
+                Err(LogError::Size { place: place.clone(), stored, stated })
             }
-            error => LogError::Store(error),
-        })
+            got => Ok(got?),
+        }
     }
 
     fn check_place(&self, place: &PackPlace, header: &PackHeader) -> Result<(), PackError> {

@@ -14,6 +14,7 @@ use tidegate_model::{LogName, PackNumber};
 use super::counted::{Counted, Stated, judge};
 use super::reader::{Found, HEAD_BYTES_GUESS};
 use super::{LogError, LogReader, PackPlace, PackRead};
+use crate::gc::Ranges;
 use crate::layout;
 use crate::pack::{HEADER_BYTES, PackBlocks, PackHeader, PackSummary};
 use crate::store::StoreError;
@@ -47,6 +48,8 @@ pub struct Survey {
     pub from: PackNumber,
     /// The sizes of the stored packs, by their numbers.
     pub stored: BTreeMap<u64, u64>,
+    /// What was removed of it as garbage: stored once, and gone on purpose.
+    pub removed: Ranges,
     /// Where it was ended from outside: nothing from there on counts.
     pub tombstone: Option<PackNumber>,
     /// What is known of how far it was committed.
@@ -65,6 +68,7 @@ impl Survey {
             log,
             from,
             stored,
+            removed: Ranges::default(),
             tombstone: None,
             stated: Stated::default(),
             counted: Counted::default(),
@@ -72,6 +76,12 @@ impl Survey {
         };
         survey.judge();
         survey
+    }
+
+    /// Of a log of which nothing is there.
+    #[must_use]
+    pub fn none(log: LogName) -> Self {
+        Self::of(log, PackNumber(0), BTreeMap::new())
     }
 
     /// Adds what is known of how far the log was committed.
@@ -103,7 +113,7 @@ impl Survey {
 
     fn judge(&mut self) {
         let numbers: BTreeSet<u64> = self.stored.keys().copied().collect();
-        self.counted = judge(&numbers, self.from, self.stated);
+        self.counted = judge(&numbers, self.from, self.stated, &self.removed);
     }
 }
 
@@ -254,6 +264,7 @@ impl LogReader {
     /// Reads what tells where the log ends, and what a crash left from what is lost.
     pub(super) async fn judge(&self, survey: &mut Survey) -> Result<(), LogError> {
         self.find_tombstone(survey).await?;
+        self.excuse(survey).await?;
         let leftovers = survey.counted.leftovers.clone();
         let packs: Vec<_> = self.summaries(survey, leftovers, summary_states).collect().await;
         for (place, stated) in packs {
@@ -263,7 +274,29 @@ impl LogReader {
                 Err(error) => return Err(error),
             }
         }
+        if !survey.counted.missing.is_empty() {
+            self.excuse(survey).await?;
+        }
         self.ask_for_missing(survey).await
+    }
+
+    /// Looks whether what seems to be missing was removed as garbage. As long as nothing is, what was
+    /// known before will do.
+    async fn excuse(&self, survey: &mut Survey) -> Result<(), LogError> {
+        for fresh in [false, true] {
+            let seems_whole =
+                survey.counted.missing.is_empty() && survey.counted.leftovers.is_empty();
+            if seems_whole && fresh {
+                return Ok(());
+            }
+            let collected = self.collected(fresh).await?;
+            if let Some(removed) = collected.removed.of(&survey.log) {
+                survey.removed = removed.clone();
+                survey.stored.retain(|number, _| !survey.removed.has(PackNumber(*number)));
+                survey.judge();
+            }
+        }
+        Ok(())
     }
 
     /// A tombstone is a header and nothing else, which no pack is: its size gives it away. The log
@@ -283,6 +316,11 @@ impl LogReader {
             }
         }
         survey.judge();
+        // It was put where the log would grow: all before it was committed, though its newest packs may
+        // have been removed since.
+        if let Some(end) = survey.tombstone {
+            survey.state(Stated::by_writer(end));
+        }
         Ok(())
     }
 
@@ -319,7 +357,7 @@ impl LogReader {
                     (place, pack)
                 }
             })
-            .buffered(INDEXES_AHEAD)
+            .buffered(self.ahead())
     }
 
     /// The same for what is `told` of each pack by its summary, which isn't kept. What is on its way

@@ -28,7 +28,7 @@ const _: () = assert!((BODY_BYTES_MAX + HEADER_BYTES + TAG_BYTES) as u64 == META
 pub(crate) const SEALED_OVERHEAD_BYTES: usize = HEADER_BYTES + TAG_BYTES;
 
 /// Seals `body` as the small object at `path`, under the newest root key.
-pub(super) fn seal(ring: &KeyRing, path: &str, body: &[u8]) -> Result<Bytes, MetaError> {
+pub(crate) fn seal(ring: &KeyRing, path: &str, body: &[u8]) -> Result<Bytes, MetaError> {
     seal_within(ring, path, body, BODY_BYTES_MAX)
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn seal_within(
 
 /// Opens the small object that was read at `path`. Whether it is of a newer format, or under a key
 /// that isn't there, is believed only when the seal doesn't show that the field was changed.
-pub(super) fn open(ring: &KeyRing, path: &str, object: &[u8]) -> Result<Vec<u8>, MetaError> {
+pub(crate) fn open(ring: &KeyRing, path: &str, object: &[u8]) -> Result<Vec<u8>, MetaError> {
     open_within(ring, path, object, BODY_BYTES_MAX)
 }
 

@@ -10,12 +10,14 @@
 
 pub(crate) mod container;
 mod records;
+mod removal;
 mod table;
 
 pub use records::{Begins, EpochRecord, Run, SessionRecord};
+pub use removal::{Removal, is_removed, remove_machine, removed_upto};
 pub use table::{
-    Records, create_epoch, create_run, create_session, list_epochs, list_machines, list_runs,
-    list_sessions, newest_session, read_epoch, read_run,
+    Records, create_epoch, create_run, create_session, epoch_numbers, list_epochs, list_machines,
+    list_runs, list_sessions, newest_session, read_epoch, read_run,
 };
 pub(crate) use table::{create, read};
 

@@ -4,7 +4,9 @@
 //! and parents are older than their children, so that a walk up the tree of epochs ends.
 
 use serde::{Deserialize, Serialize};
-use tidegate_model::{Epoch, Incarnation, LogId, LogName, Micros, Name, PackNumber, Point, RunId};
+use tidegate_model::{
+    Epoch, Incarnation, LogId, LogName, Micros, Name, PackNumber, Point, RunId, Token,
+};
 
 /// A run of a process server: claimed before anything is sealed under its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,8 @@ pub struct EpochRecord {
     pub epoch: Epoch,
     /// The life of the agent's journal that it was granted to.
     pub incarnation: Incarnation,
+    /// Of its first session.
+    pub token: Token,
     /// Where the machine's history went on from; none for its first.
     pub parent: Option<Point>,
     /// What it begins with.
@@ -61,6 +65,8 @@ pub struct SessionRecord {
     pub number: u64,
     /// The same as the epoch's.
     pub incarnation: Incarnation,
+    /// By what its agent knows it again; that of the session before where no agent asked for it.
+    pub token: Token,
     /// The LSN up to which the vault had everything when it was granted.
     pub committed: tidegate_model::Lsn,
     /// Its log.

@@ -110,6 +110,19 @@ pub async fn read_epoch(
     read(store, ring, &layout::epoch(machine, epoch), check).await
 }
 
+/// The numbers of a machine's epochs, whether their records can be read or not.
+///
+/// # Errors
+/// What the store reports.
+pub async fn epoch_numbers(store: &Store, machine: &Name) -> Result<Vec<Epoch>, MetaError> {
+    let mut listed = store.list(&layout::epochs(machine), None);
+    let mut numbers = Vec::new();
+    while let Some(object) = listed.try_next().await? {
+        numbers.extend(layout::parse_epoch(machine, &object.path));
+    }
+    Ok(numbers)
+}
+
 /// The epochs of a machine in order of their numbers; none when it isn't known. Numbers are given
 /// without gaps: one that lacks below an epoch that can be read was lost.
 ///
@@ -120,11 +133,7 @@ pub async fn list_epochs(
     ring: &KeyRing,
     machine: &Name,
 ) -> Result<Records<EpochRecord>, MetaError> {
-    let mut listed = store.list(&layout::epochs(machine), None);
-    let mut numbers = Vec::new();
-    while let Some(object) = listed.try_next().await? {
-        numbers.extend(layout::parse_epoch(machine, &object.path));
-    }
+    let numbers = epoch_numbers(store, machine).await?;
     let read = |epoch| read_epoch(store, ring, machine, epoch);
     let mut epochs = read_all(numbers.clone(), read).await?;
     let highest = epochs.whole.last().map_or(0, |record| record.epoch.0);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tidegate_model::{
-    Epoch, Incarnation, LogId, LogName, Lsn, Micros, Name, PackNumber, Point, RunId, VaultId,
+    Epoch, Incarnation, LogId, LogName, Lsn, Micros, Name, PackNumber, Point, RunId, Token, VaultId,
 };
 
 use super::*;
@@ -33,6 +33,7 @@ fn epoch(number: u32, parent: Option<(u32, u64)>) -> EpochRecord {
     EpochRecord {
         epoch: Epoch(number),
         incarnation: Incarnation::from_bytes([7; 16]),
+        token: Token::from_bytes([8; 16]),
         parent: parent.map(|(epoch, lsn)| Point { epoch: Epoch(epoch), lsn: Lsn(lsn) }),
         begins: if parent.is_some() { Begins::Continue } else { Begins::Copy },
         log: log(1),
@@ -46,6 +47,7 @@ fn session(epoch: u32, number: u64) -> SessionRecord {
         epoch: Epoch(epoch),
         number,
         incarnation: Incarnation::from_bytes([7; 16]),
+        token: Token::from_bytes([8; 16]),
         committed: Lsn(u64::MAX),
         log: log(2),
         pack: PackNumber(0),
@@ -184,7 +186,7 @@ fn the_bodies_are_as_documented() {
     assert_eq!(
         json,
         "{\"epoch\":2,\"incarnation\":\"07070707070707070707070707070707\",\
-         \"parent\":{\"epoch\":1,\"lsn\":7},\"begins\":\"continue\",\
+         \"token\":\"08080808080808080808080808080808\",\"parent\":{\"epoch\":1,\"lsn\":7},\"begins\":\"continue\",\
          \"log\":{\"node\":\"ps\",\"id\":{\"run\":\"01010101010101010101010101010101\",\"shard\":1}},\
          \"pack\":4,\"granted\":1767225600000000}"
     );

@@ -110,6 +110,18 @@ impl PackWriter {
         }
     }
 
+    /// The same with another number for the first pack: of one that has its log for itself.
+    #[must_use]
+    pub(crate) const fn beginning_at(mut self, number: PackNumber) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// The version of the root key under which it seals.
+    pub(crate) const fn key_version(&self) -> u32 {
+        self.key_version
+    }
+
     /// The log.
     #[must_use]
     pub const fn log(&self) -> &LogName {

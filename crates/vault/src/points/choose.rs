@@ -2,9 +2,9 @@
 
 use tidegate_model::{BookmarkKind, Epoch, Lsn, Micros, Name, Point, Remedy};
 
-use super::moment::{Wanted, last_change};
+use super::moment::{Wanted, last_moment};
 use super::{At, Gap, MachinePoints, RecoveryPoint, readable_time};
-use crate::chain::{Broken, HistoryError, MachineHistory, Stretch};
+use crate::chain::{Broken, EpochHistory, HistoryError, MachineHistory, Stretch};
 use crate::log::LogReader;
 
 /// Why there is no such point.
@@ -66,10 +66,7 @@ pub enum ChooseError {
         point: Point,
     },
     /// It lies in a gap.
-    #[error(
-        "{machine} can't be brought back to {point}: {stretch}; ask for {}:{} before them{}",
-        .point.epoch, .stretch.first.0.saturating_sub(1), or_behind(*.point, stretch)
-    )]
+    #[error("{machine} can't be brought back to {point}: {stretch}; {}", ask_for(*.point, .around))]
     InGap {
         /// The machine.
         machine: Name,
@@ -77,6 +74,8 @@ pub enum ChooseError {
         point: Point,
         /// The gap.
         stretch: Stretch,
+        /// The moments before it and behind it, as far as they are kept.
+        around: Vec<Point>,
     },
     /// What tells the time of an LSN can't be read.
     #[error(transparent)]
@@ -95,11 +94,37 @@ pub enum ChooseError {
     },
 }
 
-fn or_behind(point: Point, stretch: &Stretch) -> String {
-    stretch
-        .end
-        .map(|(end, _)| format!(", or {}:{end} behind them", point.epoch))
-        .unwrap_or_default()
+fn ask_for(point: Point, around: &[Point]) -> String {
+    let word = |other: &Point| match *other < point {
+        true => format!("{other} before them"),
+        false => format!("{other} behind them"),
+    };
+    match around {
+        [] => "'tidegate points' lists what can be had".to_owned(),
+        _ => format!("ask for {}", around.iter().map(word).collect::<Vec<_>>().join(", or ")),
+    }
+}
+
+/// The moments before a gap and behind it, as far as they are kept.
+fn kept_around(told: &EpochHistory, epoch: Epoch, stretch: &Stretch) -> Vec<Point> {
+    let before = Lsn(stretch.first.0.saturating_sub(1));
+    let around = [Some(before), stretch.end.map(|(end, _)| end)].into_iter().flatten();
+    let kept = around.filter(|lsn| told.trace.retained.has(*lsn));
+    kept.map(|lsn| Point { epoch, lsn }).collect()
+}
+
+/// The moment at an LSN between bookmarks. What was read while it changed is a mixture until all of it is
+/// read again, so it is as clean as the bookmark before.
+fn between(
+    history: &MachineHistory,
+    lineage: &[Point],
+    point: Point,
+    time: Micros,
+    clean: bool,
+) -> RecoveryPoint {
+    let (kind, name, disks) =
+        (BookmarkKind::CrashConsistent, String::new(), history.disks(lineage));
+    RecoveryPoint { point, time, kind, clean, name, disks }
 }
 
 impl ChooseError {
@@ -164,18 +189,49 @@ impl MachinePoints {
         let mut best: Option<RecoveryPoint> = None;
         // The newest first: of two moments of one time that of the later epoch holds more.
         for (epoch, told) in history.epochs.iter().rev() {
-            let marks = self.clean().filter(|mark| mark.point.epoch == *epoch && mark.time <= time);
-            let Some(before) = marks.max_by_key(|mark| mark.point.lsn) else { continue };
             let latest = told.trace.last_time.min(time);
             if best.as_ref().is_some_and(|best| best.time >= latest) {
                 continue;
             }
-            let found = self.moment_after(reader, history, before, Lsn(u64::MAX), time).await?;
+            let Some(found) = self.at_time_of(reader, history, *epoch, time).await? else {
+                continue;
+            };
             if best.as_ref().is_none_or(|best| best.time < found.time) {
                 best = Some(found);
             }
         }
         best.ok_or_else(|| self.none_before(time))
+    }
+
+    /// The last moment of an epoch at or before the time.
+    async fn at_time_of(
+        &self,
+        reader: &LogReader,
+        history: &MachineHistory,
+        epoch: Epoch,
+        time: Micros,
+    ) -> Result<Option<RecoveryPoint>, ChooseError> {
+        let Some(told) = history.epochs.get(&epoch) else { return Ok(None) };
+        let end = told.trace.chain.end();
+        let begin = told.copy_end().filter(|copy_end| *copy_end <= end);
+        let marks = begin.into_iter().flat_map(|begin| told.trace.bookmarks.range(begin..=end));
+        let moments = marks.filter(|(_, (_, mark))| mark.clean && !mark.kind.begins_gap());
+        // A bookmark that isn't kept may tell of a kept place behind it; or else one before it does.
+        for (lsn, (marked, _)) in moments.rev().filter(|(_, (marked, _))| *marked <= time) {
+            let kept = told.trace.retained.has(*lsn);
+            if kept && self.offered(Point { epoch, lsn: *lsn }).is_none() {
+                continue;
+            }
+            let found = self.moment_from(reader, history, epoch, (*lsn, *marked), time).await?;
+            if let Some(found) = found {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn offered(&self, point: Point) -> Option<&RecoveryPoint> {
+        self.points.iter().find(|offered| offered.point == point)
     }
 
     fn none_before(&self, time: Micros) -> ChooseError {
@@ -191,42 +247,27 @@ impl MachinePoints {
         )
     }
 
-    /// The last change behind a bookmark, up to `last` and to a time and before the next bookmark; the
-    /// bookmark itself where there is none.
-    async fn moment_after(
+    /// The last kept moment up to a time, from a clean bookmark on and before the next.
+    async fn moment_from(
         &self,
         reader: &LogReader,
         history: &MachineHistory,
-        before: &RecoveryPoint,
-        last: Lsn,
+        epoch: Epoch,
+        (after, since): (Lsn, Micros),
         until: Micros,
-    ) -> Result<RecoveryPoint, ChooseError> {
-        let Point { epoch, lsn: after } = before.point;
-        let Some(told) = history.epochs.get(&epoch) else { return Ok(before.clone()) };
+    ) -> Result<Option<RecoveryPoint>, ChooseError> {
+        let Some(told) = history.epochs.get(&epoch) else { return Ok(None) };
         let next = told.trace.bookmarks.range(after.next()..).next().map(|(lsn, _)| *lsn);
-        let end = told.trace.chain.end().min(last).next();
+        let end = told.trace.chain.end().next();
         let below = next.map_or(end, |next| next.min(end));
-        let wanted = Wanted { epoch, after, below, until };
-        let Some((lsn, time)) = last_change(reader, history, wanted).await? else {
-            return Ok(before.clone());
+        let wanted = Wanted { epoch, after, since, below, until };
+        let Some((lsn, time)) = last_moment(reader, history, wanted).await? else {
+            return Ok(None);
         };
-        Ok(self.between(history, before, lsn, time))
-    }
-
-    /// The moment at an LSN behind a bookmark, and before the next.
-    fn between(
-        &self,
-        history: &MachineHistory,
-        before: &RecoveryPoint,
-        lsn: Lsn,
-        time: Micros,
-    ) -> RecoveryPoint {
-        let point = Point { lsn, ..before.point };
-        let lineage = history.lineage(point).unwrap_or_default();
-        let (kind, name, disks) =
-            (BookmarkKind::CrashConsistent, String::new(), history.disks(&lineage));
-        // What was read while it changed is a mixture until all of it is read again.
-        RecoveryPoint { point, time, kind, clean: before.clean, name, disks }
+        let point = Point { epoch, lsn };
+        let Ok(lineage) = history.whole_lineage(point) else { return Ok(None) };
+        let offered = self.offered(point).cloned();
+        Ok(Some(offered.unwrap_or_else(|| between(history, &lineage, point, time, true))))
     }
 
     async fn at_point(
@@ -236,28 +277,35 @@ impl MachinePoints {
         point: Point,
     ) -> Result<RecoveryPoint, ChooseError> {
         let machine = self.machine.clone();
-        if let Err(cause) = history.whole_lineage(point) {
-            return Err(ChooseError::Broken { machine, point, cause });
-        }
-        let mut same = self.points.iter().filter(|offered| offered.point.epoch == point.epoch);
-        let Some(copy_end) = same.clone().next().map(|first| first.point.lsn) else {
+        let lineage = match history.whole_lineage(point) {
+            Ok(lineage) => lineage,
+            Err(cause) => return Err(ChooseError::Broken { machine, point, cause }),
+        };
+        let told = history.epochs.get(&point.epoch);
+        let Some((told, copy_end)) = told.and_then(|told| Some((told, told.copy_end()?))) else {
             return Err(ChooseError::CopyUnfinished { machine, point });
         };
-        let Some(before) = same.rfind(|offered| offered.point.lsn <= point.lsn) else {
+        if point.lsn < copy_end {
             return Err(ChooseError::BeforeCopyEnd { machine, point, copy_end });
+        }
+        if let Some(stretch) = told.trace.stretches().find(|stretch| stretch.has(point.lsn)) {
+            let around = kept_around(told, point.epoch, &stretch);
+            return Err(ChooseError::InGap { machine, point, stretch, around });
+        }
+        if let Some(offered) = self.offered(point) {
+            return Ok(offered.clone());
+        }
+        // The end of the copy is known in any case, and outside gaps every bookmark is a moment.
+        let before = told.trace.bookmarks.range(copy_end..=point.lsn).next_back();
+        let Some((after, (since, mark))) = before else {
+            return Err(ChooseError::CopyUnfinished { machine, point });
         };
-        if before.point == point {
-            return Ok(before.clone());
-        }
-        let mut gaps = self.gaps.iter().filter(|gap| gap.epoch == point.epoch);
-        let within = gaps.find_map(|gap| gap.stretch().filter(|stretch| stretch.has(point.lsn)));
-        if let Some(stretch) = within.copied() {
-            return Err(ChooseError::InGap { machine, point, stretch });
-        }
-        let (last, ever) = (point.lsn, Micros(u64::MAX));
-        let found = self.moment_after(reader, history, before, last, ever).await?;
+        let (below, until) = (point.lsn.next(), Micros(u64::MAX));
+        let wanted = Wanted { epoch: point.epoch, after: *after, since: *since, below, until };
         // The LSN itself may say only that time passed: then its disks are those of the last change.
-        Ok(self.between(history, before, point.lsn, found.time))
+        let found = last_moment(reader, history, wanted).await?;
+        let time = found.map_or(*since, |(_, time)| time);
+        Ok(between(history, &lineage, point, time, mark.clean))
     }
 
     fn no_clean_point(&self) -> ChooseError {

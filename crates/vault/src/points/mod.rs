@@ -164,13 +164,17 @@ impl MachinePoints {
             }
             return;
         };
-        if let Err(broken) = history.whole_lineage(Point { epoch, lsn: copy_end }) {
+        let retained = &told.trace.retained;
+        // Of its own places any that is kept tells whether what it continues is there.
+        let kept = if retained.has(copy_end) { copy_end } else { retained.from.max(copy_end) };
+        if let Err(broken) = history.whole_lineage(Point { epoch, lsn: kept }) {
             return gap(GapCause::Parent(broken));
         }
         let stretches = told.trace.stretches().filter(|stretch| stretch.first > copy_end);
         stretches.for_each(|stretch| gap(GapCause::Stretch(stretch)));
         let marks = told.trace.bookmarks.range(copy_end..=end);
-        let offered = marks.filter(|(_, (_, mark))| !mark.kind.begins_gap());
+        let offered =
+            marks.filter(|(lsn, (_, mark))| retained.has(**lsn) && !mark.kind.begins_gap());
         self.points.extend(offered.filter_map(|(lsn, (time, bookmark))| {
             let point = Point { epoch, lsn: *lsn };
             let lineage = history.lineage(point).ok()?;

@@ -5,20 +5,29 @@
 //! of disks but that time passed is left out, for folding leaves it out: so the answer is the same,
 //! folded or not, and so are the disks.
 //!
-//! Memory: one layer and one index at a time, besides the reader's cache.
+//! Where a history was thinned, only kept places are moments. What was changed last up to one is visible
+//! there, so it is in the layers still, and says of when the place is. Of what comes before it is only
+//! there what is visible, too.
+//!
+//! Memory: one layer and one index at a time, besides the reader's cache, and the kept places between two
+//! bookmarks beyond the any-point window.
+
+use std::collections::BTreeMap;
 
 use tidegate_model::{Epoch, Lsn, Micros};
 
-use crate::chain::{Chain, HistoryError, MachineHistory};
+use crate::chain::{Chain, HistoryError, MachineHistory, Retained};
 use crate::fold::{FoldedEpoch, Layer, read_layer};
 use crate::log::{LogError, LogReader, PackRead};
 use crate::meta::MetaError;
 
-/// Which change is wanted: the last of those behind `after` and before `below`, at or before `until`.
+/// Which moment is wanted: the last of those from a bookmark on and before `below`, at or before `until`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub epoch: Epoch,
+    /// The bookmark, and its time.
     pub after: Lsn,
+    pub since: Micros,
     pub below: Lsn,
     pub until: Micros,
 }
@@ -35,23 +44,27 @@ impl Wanted {
     }
 }
 
-/// The last change that is wanted, and its time. The epoch's chain is whole up to `below`.
-pub(super) async fn last_change(
+/// The last kept place that is wanted, and the time of the last change or bookmark up to it; `None` when
+/// there is none. The epoch's chain is whole up to `below`.
+pub(super) async fn last_moment(
     reader: &LogReader,
     history: &MachineHistory,
     wanted: Wanted,
 ) -> Result<Option<(Lsn, Micros)>, HistoryError> {
-    let mut search = Search { wanted, found: None };
-    let Some(told) = history.epochs.get(&wanted.epoch).filter(|_| !wanted.is_empty()) else {
-        return Ok(None);
-    };
+    let Some(told) = history.epochs.get(&wanted.epoch) else { return Ok(None) };
+    let mut search =
+        Search { wanted, retained: &told.trace.retained, last: BTreeMap::new(), late: None };
+    search.take(wanted.after, wanted.since);
+    if wanted.is_empty() {
+        return Ok(search.found());
+    }
     for (lsn, (time, _)) in told.trace.declared.range(wanted.after.next()..wanted.below) {
         search.take(*lsn, *time);
     }
     let mut folds = history.fold.iter().flat_map(|fold| &fold.epochs);
     let Some(folded) = folds.find(|folded| folded.epoch == wanted.epoch) else {
         search.logs(reader, history).await?;
-        return Ok(search.found);
+        return Ok(search.found());
     };
     match search.layers(reader, history, folded).await {
         Ok(()) if wanted.lies_within(&folded.chain()) => {}
@@ -62,20 +75,36 @@ pub(super) async fn last_change(
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(search.found)
+    Ok(search.found())
 }
 
-struct Search {
+struct Search<'r> {
     wanted: Wanted,
-    found: Option<(Lsn, Micros)>,
+    retained: &'r Retained,
+    /// For each kept place up to where every LSN is kept, the last change behind the kept place before.
+    last: BTreeMap<Lsn, (Lsn, Micros)>,
+    /// Behind that, the last change that isn't too late.
+    late: Option<(Lsn, Micros)>,
 }
 
-impl Search {
+impl Search<'_> {
     fn take(&mut self, lsn: Lsn, time: Micros) {
         let Wanted { after, below, until, .. } = self.wanted;
-        if after < lsn && lsn < below && time <= until {
-            self.found = self.found.max(Some((lsn, time)));
+        let place = self.retained.next(lsn);
+        if lsn < after || below <= place {
+            return;
         }
+        if lsn <= self.retained.from {
+            let last = self.last.entry(place).or_insert((lsn, time));
+            *last = (lsn, time).max(*last);
+        } else if time <= until {
+            self.late = self.late.max(Some((lsn, time)));
+        }
+    }
+
+    fn found(&self) -> Option<(Lsn, Micros)> {
+        let mut places = self.last.iter().rev().map(|(place, (_, time))| (*place, *time));
+        self.late.or_else(|| places.find(|(_, time)| *time <= self.wanted.until))
     }
 
     /// Looks at what is folded.

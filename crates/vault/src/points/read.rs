@@ -2,9 +2,9 @@
 
 use tidegate_model::Name;
 
-use super::{MachinePoints, Referred};
-use crate::chain::{HistoryError, Loss, MachineHistory};
-use crate::log::LogReader;
+use super::{Lacks, MachinePoints, Referred};
+use crate::chain::{HistoryError, Loss, MachineHistory, READ_TRIES_MAX};
+use crate::log::{LogError, LogReader};
 
 /// The history of a machine, and its points without those that refer to packs that can't be read;
 /// such packs are among the history's losses. No frame is read: damage inside one doesn't show.
@@ -15,6 +15,21 @@ pub async fn read(
     reader: &LogReader,
     machine: &Name,
 ) -> Result<(MachineHistory, MachinePoints), HistoryError> {
+    let mut tries = 0;
+    loop {
+        let (history, points, lacks) = read_once(reader, machine).await?;
+        tries += 1;
+        // Others folded it meanwhile, and what went isn't needed any more.
+        if tries >= READ_TRIES_MAX || !lacks.errors().any(LogError::is_collected) {
+            return Ok((history, points));
+        }
+    }
+}
+
+async fn read_once(
+    reader: &LogReader,
+    machine: &Name,
+) -> Result<(MachineHistory, MachinePoints, Lacks), HistoryError> {
     let mut referred = Referred::default();
     let tell = |pack: &_| referred.add_pack(pack, Some(machine));
     let mut history = MachineHistory::read_telling(reader, machine, tell).await?;
@@ -31,5 +46,5 @@ pub async fn read(
             history.losses.push(loss);
         }
     }
-    Ok((history, points))
+    Ok((history, points, lacks))
 }

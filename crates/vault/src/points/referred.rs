@@ -22,7 +22,8 @@ use tidegate_model::{Epoch, LogId, LogName, Lsn, Name, PackNumber, Point};
 use super::{Gap, GapCause, MachinePoints};
 use crate::chain::MachineHistory;
 use crate::fold::Manifest;
-use crate::log::{LogError, LogReader, PackRead};
+use crate::layout;
+use crate::log::{LogError, LogReader, PackRead, Survey};
 use crate::pack::{Content, TargetLog};
 use crate::restore::target_place;
 
@@ -73,11 +74,11 @@ impl Referred {
     pub fn add_fold(&mut self, machine: &Name, fold: &Manifest) {
         for folded in &fold.epochs {
             let epoch = self.first.entry((machine.clone(), folded.epoch)).or_default();
-            for (place, lsn, bytes) in folded.kept_in() {
-                let first = epoch.entry(place.key()).or_insert(lsn);
-                *first = lsn.min(*first);
-                if bytes > 0 {
-                    self.sizes.insert(place.key(), bytes);
+            for (place, need) in folded.kept_in() {
+                let first = epoch.entry(place.key()).or_insert(need.first);
+                *first = need.first.min(*first);
+                if need.bytes > 0 {
+                    self.sizes.insert(place.key(), need.bytes);
                 }
                 self.logs.entry(place.log.id).or_insert(place.log);
             }
@@ -96,9 +97,17 @@ impl Referred {
             }
         }
         let mut damaged: HashMap<PackKey, LogError> = HashMap::new();
+        let mut dense = BTreeMap::new();
+        let machines = unread.keys().filter(|log| layout::is_dense(log)).map(|log| &log.node);
+        for machine in machines.collect::<BTreeSet<_>>() {
+            dense.append(&mut reader.dense_surveys(machine).await?);
+        }
         for (log, numbers) in unread {
             // The listing has the sizes, which tell a pack that was cut.
-            let survey = reader.survey(log).await?;
+            let survey = match layout::is_dense(log) {
+                true => dense.remove(log).unwrap_or_else(|| Survey::none(log.clone())),
+                false => reader.survey(log).await?,
+            };
             let as_it_was = |number: &PackNumber| {
                 let folded = self.sizes.get(&(log.id, *number));
                 folded.is_some_and(|bytes| survey.stored.get(&number.0) == Some(bytes))

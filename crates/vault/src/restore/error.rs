@@ -136,8 +136,10 @@ impl RestoreError {
     /// What is missing, and the first of what may be why.
     pub(super) fn broken(machine: Name, cause: Broken, losses: &[Loss]) -> Self {
         match losses.first() {
-            Some(loss) => Self::Lost { machine, cause, loss: Box::new(loss.clone()) },
-            None => Self::Broken { machine, cause },
+            Some(loss) if !cause.is_let_go() => {
+                Self::Lost { machine, cause, loss: Box::new(loss.clone()) }
+            }
+            _ => Self::Broken { machine, cause },
         }
     }
 
@@ -149,6 +151,7 @@ impl RestoreError {
             Self::Log(error) => error.remedy(),
             Self::Damaged { what, .. } => what.remedy(),
             Self::NoDisk { .. } => Remedy::Refuse,
+            Self::Broken { cause, .. } if cause.is_let_go() => Remedy::Refuse,
             Self::Broken { .. } | Self::Lost { .. } | Self::Undeclared { .. } => Remedy::Repair,
             Self::Sink { .. } | Self::Finish { .. } => Remedy::Stop,
         }

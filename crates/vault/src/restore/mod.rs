@@ -150,6 +150,7 @@ async fn read_layers(
     for epoch in &fold.epochs {
         let Some(upto) = builder.add_fold(epoch) else { continue };
         wanted.extend(epoch.needed(upto).map(|layer| (epoch.epoch, layer)));
+        reader.note_heads(epoch.kept_in().map(|(place, need)| (place.key(), need.head)));
     }
     let (store, ring, machine) = (reader.store(), reader.ring(), builder.machine().clone());
     let layers = stream::iter(wanted).map(|(epoch, entry)| {

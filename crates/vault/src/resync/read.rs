@@ -4,7 +4,7 @@ use tidegate_model::{Epoch, Lsn, Name, Point};
 
 use super::ResyncError;
 use super::standing::{Standing, Window};
-use crate::chain::MachineHistory;
+use crate::chain::{MachineHistory, READ_TRIES_MAX};
 use crate::fold::read_layer;
 use crate::log::LogReader;
 use crate::meta::{self, Records};
@@ -16,6 +16,25 @@ use crate::points::Referred;
 /// # Errors
 /// [`ResyncError`]; see [`ResyncError::is_for_good`].
 pub async fn read(
+    reader: &LogReader,
+    machine: &Name,
+    epoch: Epoch,
+    window: Window,
+    thoroughly: bool,
+) -> Result<Standing, ResyncError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match read_once(reader, machine, epoch, window, thoroughly).await {
+            // Others folded it meanwhile, and what went isn't needed any more.
+            Err(ResyncError::Lacks { cause, .. })
+                if cause.is_collected() && tries < READ_TRIES_MAX => {}
+            read => return read,
+        }
+    }
+}
+
+async fn read_once(
     reader: &LogReader,
     machine: &Name,
     epoch: Epoch,

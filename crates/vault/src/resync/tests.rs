@@ -12,7 +12,7 @@ use crate::testing::{
 };
 
 /// Folds at once, and makes bases.
-const FOLDING: Folding = Folding { anew: false, base_extents_min: 12 };
+const FOLDING: Folding = Folding { anew: false, base_extents_min: 12, ..Folding::DEFAULT };
 
 fn db() -> Name {
     "db-1".parse().unwrap()
@@ -97,7 +97,7 @@ fn a_copied_disk_is_had_block_by_block_and_only_at_its_place() {
 fn another_machines_blocks_are_never_had() {
     run(async {
         let mut vault = TestVault::new();
-        copied(&mut vault).await;
+        let mut machine = copied(&mut vault).await;
         let mut other = TestMachine::new("db-2", 1, TestLog::new(&vault, 3));
         other.does(Op::Disk(disk(0, 8 * BLOCK)));
         for place in 0..8 {
@@ -112,13 +112,10 @@ fn another_machines_blocks_are_never_had() {
             machine.store(&mut vault).await;
             machine.publish(&vault).await;
         }
-        let mut shared = TestLog::new(&vault, 5);
-        let both = [(db(), Epoch(2)), ("db-2".parse().unwrap(), Epoch(1))];
-        for (lsn, of) in (1..).zip(&both) {
-            let write = Op::Write(extent(0, 0, BLOCK), block(79));
-            shared.add(&vault, of, lsn, &write, None);
-        }
-        shared.store(&mut vault, false).await;
+        // Behind all of this machine, in a pack of its own log.
+        let (of, write) = (other.of.clone(), Op::Write(extent(0, 0, BLOCK), block(79)));
+        machine.log.add(&vault, &of, machine.stored, &write, None);
+        machine.log.store(&mut vault, false).await;
         let found = standing(&vault, 2, window(0, 0, 8)).await.unwrap();
         for (place, byte) in (0..8).flat_map(|place| [(place, 77), (place, 78), (place, 79)]) {
             assert!(!has(&vault, &found, place * BLOCK, &block(byte)), "{place} {byte}");

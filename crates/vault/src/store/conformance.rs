@@ -15,6 +15,8 @@ pub async fn run(store: &Store) {
     of_many_writers_one_creates(store).await;
     reads_within_limits(store).await;
     lists_in_order(store).await;
+    deletes_for_good(store).await;
+    has_a_clock(store).await;
 }
 
 async fn creates_once(store: &Store) {
@@ -96,4 +98,31 @@ async fn lists_in_order(store: &Store) {
         store.names("conformance/none").await.expect("names"),
         super::list::Names::default()
     );
+}
+
+async fn deletes_for_good(store: &Store) {
+    let folder = "conformance/delete";
+    for name in ["a", "b/1", "b/2"] {
+        let path = format!("{folder}/{name}");
+        store.put_new(&path, vec![Bytes::from_static(b"x")]).await.expect("a new object");
+    }
+    let gone = format!("{folder}/b/1");
+    let both = futures::join!(store.delete(&gone), store.delete(&gone));
+    assert_eq!(both, (Ok(()), Ok(())), "of two at once");
+    assert_eq!(store.delete(&gone).await, Ok(()), "once more");
+    assert_eq!(store.delete("conformance/never/was").await, Ok(()));
+    assert!(store.get(&gone, 1).await.expect_err("deleted").is_not_found());
+    let listed: Vec<_> = store.list(folder, None).try_collect().await.expect("a listing");
+    let listed: Vec<_> = listed.into_iter().map(|listed| listed.path).collect();
+    assert_eq!(listed, [format!("{folder}/a"), format!("{folder}/b/2")]);
+}
+
+async fn has_a_clock(store: &Store) {
+    let path = "conformance/clock";
+    let before = store.clock().await.expect("the time");
+    store.put_new(path, vec![Bytes::from_static(b"x")]).await.expect("a new object");
+    let made = store.head(path).await.expect("its head").modified;
+    let after = store.clock().await.expect("the time");
+    assert!(before <= made && made <= after, "{before:?} {made:?} {after:?}");
+    assert!(store.list("gc", None).next().await.is_none(), "it leaves nothing");
 }

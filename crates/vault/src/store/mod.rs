@@ -3,14 +3,17 @@
 //! Owns: opening a place, the two ways to write (both create-if-absent), reading with limits,
 //! listing in order, and what errors mean. Doesn't own what the objects are.
 //!
-//! Invariants: nothing is ever overwritten or deleted; no more is read than the caller allows; a
-//! directory's objects are durable when a put says so. Paths are relative to the vault.
+//! Invariants: nothing is ever overwritten, and only deleted what nobody needs (`gc`), or what was
+//! created to ask for the time; no more is read than the caller allows; a directory's objects are
+//! durable when a put says so. Paths are relative to the vault.
 //!
 //! Its futures need a tokio context.
 
 mod azure;
+mod clock;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod delete;
 mod directory;
 mod discarding;
 mod error;
@@ -33,6 +36,7 @@ use object_store::{
 };
 use tidegate_model::{Micros, Remedy};
 
+pub use clock::ClockError;
 use directory::Directory;
 pub use discarding::Slowness;
 pub use error::StoreError;

@@ -27,6 +27,8 @@ pub struct TestLog {
     plain: Vec<u8>,
     /// What the next pack states as committed.
     pub committed: u64,
+    /// The newest condemned list that the next pack states.
+    pub condemned_list: u64,
     /// Whether known blocks are referred to.
     pub references: bool,
     /// Whether the server's memory changes a bit of each frame before it is sealed.
@@ -63,6 +65,7 @@ impl TestLog {
             unit: Vec::new(),
             plain: Vec::new(),
             committed: 0,
+            condemned_list: 0,
             references: true,
             bad_memory: false,
         }
@@ -220,7 +223,7 @@ impl TestLog {
         let closed = self.writer.close(&PackClose {
             id: PackId::from_bytes([u8::try_from(number.0 % 256).unwrap(); 16]),
             last,
-            condemned_list: 0,
+            condemned_list: self.condemned_list,
             committed_packs: self.committed,
             closed: Micros(1),
             frame_bytes: self.frames.len() as u64,

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use tidegate_model::{
     Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros, Name, Point,
+    Token,
 };
 
 use super::{Op, TestLog, TestVault};
@@ -46,6 +47,7 @@ impl TestMachine {
         let record = EpochRecord {
             epoch: Epoch(epoch),
             incarnation: Incarnation::from_bytes([5; 16]),
+            token: Token::NONE,
             parent: None,
             begins: Begins::Copy,
             log: log.name.clone(),
@@ -106,6 +108,7 @@ impl TestMachine {
             epoch: self.of.1,
             number: self.sessions.len() as u64 + 1,
             incarnation: self.record.incarnation,
+            token: self.record.token,
             committed: Lsn(committed),
             log: self.log.name.clone(),
             pack: self.log.number(),

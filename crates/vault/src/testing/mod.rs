@@ -17,11 +17,15 @@ use crate::pack::Target;
 use crate::seal::{KeyRing, Secret};
 use crate::store::Store;
 
+mod before;
+mod clock;
 mod late;
 mod life;
 mod log;
 mod machine;
 
+pub use before::Before;
+pub use clock::{ClockedStore, TestClock};
 pub use late::LateStore;
 pub use life::{Event, apply, event, live};
 pub use log::TestLog;
@@ -35,6 +39,7 @@ pub struct TestVault {
     pub objects: Arc<InMemory>,
     pub ring: KeyRing,
     pub known: HashMap<BlockName, (LogName, Target)>,
+    pub clock: Arc<TestClock>,
 }
 
 /// What a record of a test says.
@@ -51,11 +56,20 @@ impl TestVault {
     pub fn new() -> Self {
         let ring =
             KeyRing::new(VaultId::from_bytes([1; 16]), BTreeMap::from([(1, Secret::new([7; 32]))]));
-        Self { objects: Arc::new(InMemory::new()), ring, known: HashMap::new() }
+        let (objects, known, clock) = (Arc::new(InMemory::new()), HashMap::new(), Arc::default());
+        Self { objects, ring, known, clock }
     }
 
     pub fn store(&self) -> Store {
-        Store::over(self.objects.clone(), "memory://test")
+        let clocked = ClockedStore(self.objects.clone(), self.clock.clone());
+        Store::over(Arc::new(clocked), "memory://test")
+    }
+
+    /// A reader of a store in which `work` is done right before `path` is put.
+    pub fn reader_before(&self, path: &str, work: impl FnOnce() + Send + 'static) -> LogReader {
+        let clocked = Arc::new(ClockedStore(self.objects.clone(), self.clock.clone()));
+        let store = Store::over(Before::put(clocked, path, work), "memory://test");
+        LogReader::new(store, self.ring.clone(), CACHE_BYTES_DEFAULT)
     }
 
     pub fn reader(&self) -> LogReader {
@@ -68,6 +82,7 @@ impl TestVault {
 
     pub async fn put(&self, path: &str, bytes: Vec<u8>) {
         self.objects.put(&Path::from(path), PutPayload::from(bytes)).await.unwrap();
+        self.clock.stamp(path);
     }
 
     pub async fn delete(&self, path: &str) {

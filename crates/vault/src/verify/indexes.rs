@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use futures::StreamExt;
 use tidegate_model::{BlockName, Checksum, Counted, FrameNumber, LogName, PackNumber};
 
+use super::folds::Folds;
 use super::report::{Counts, Finding, Spot};
 use super::{Progress, Steps, VerifyError};
 use crate::chain::Traces;
@@ -58,6 +59,7 @@ impl Indexes {
     pub async fn read(
         &mut self,
         reader: &LogReader,
+        folds: &Folds,
         steps: &mut Steps<'_>,
     ) -> Result<(), VerifyError> {
         loop {
@@ -67,7 +69,7 @@ impl Indexes {
                 let counted = self.surveys[&log].counted.packs.iter();
                 let new: Vec<_> = counted.copied().filter(|number| seen.insert(*number)).collect();
                 some |= !new.is_empty();
-                self.read_log(reader, &log, new, steps).await?;
+                self.read_log(reader, folds, &log, new, steps).await?;
             }
             if !some {
                 return Ok(());
@@ -78,6 +80,7 @@ impl Indexes {
     async fn read_log(
         &mut self,
         reader: &LogReader,
+        folds: &Folds,
         log: &LogName,
         numbers: Vec<PackNumber>,
         steps: &mut Steps<'_>,
@@ -87,7 +90,9 @@ impl Indexes {
         while let Some((place, pack)) = packs.next().await {
             steps.step(Progress::Index);
             match pack {
-                Ok(pack) => self.add(reader, &pack).await?,
+                Ok(pack) => self.add(reader, folds, &pack).await?,
+                // Since it was listed. Whoever needs it all the same tells of it.
+                Err(LogError::Collected(_)) => {}
                 Err(error) if error.is_damage() => self.find_pack(&place, &error),
                 Err(error) => return Err(error.into()),
             }
@@ -102,7 +107,12 @@ impl Indexes {
         }
     }
 
-    async fn add(&mut self, reader: &LogReader, pack: &PackRead) -> Result<(), VerifyError> {
+    async fn add(
+        &mut self,
+        reader: &LogReader,
+        folds: &Folds,
+        pack: &PackRead,
+    ) -> Result<(), VerifyError> {
         self.counts.packs += 1;
         if pack.index.last {
             self.closed.insert(pack.place.log.clone());
@@ -130,7 +140,7 @@ impl Indexes {
         }
         self.traces.add_pack(&pack.place, &pack.index, None);
         for (target, pointers) in pointers {
-            self.check_pointers(reader, pack, &target, &pointers).await?;
+            self.check_pointers(reader, folds, pack, &target, &pointers).await?;
         }
         Ok(())
     }
@@ -147,6 +157,7 @@ impl Indexes {
     async fn check_pointers(
         &mut self,
         reader: &LogReader,
+        folds: &Folds,
         pack: &PackRead,
         target: &PackPlace,
         pointers: &[Pointer],
@@ -159,8 +170,13 @@ impl Indexes {
         let found = match reader.pack(target).await {
             Ok(found) => found,
             Err(error) if error.is_damage() => {
-                // What is wrong with the target is told where it lies, unless nobody looks there.
-                if !self.surveys.contains_key(&target.log) {
+                // What is wrong with the target is told where it lies, unless nobody looks there; and
+                // nothing is, where it was collected and what refers to it is folded.
+                let told = match error.is_collected() {
+                    true => folds.have(pack) || folds.are_outdated(reader, pack).await?,
+                    false => self.surveys.contains_key(&target.log),
+                };
+                if !told {
                     self.find_pack(target, &error);
                 }
                 return Ok(());

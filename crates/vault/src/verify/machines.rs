@@ -61,7 +61,12 @@ pub async fn records(
             let path = error.damaged_path().unwrap_or("machines");
             findings.push(Finding::new(Spot::Object(path.to_owned()), error));
         }
-        histories.push(MachineHistory::new(machine, epochs, sessions));
+        let removed = meta::removed_upto(store, ring, &machine).await?;
+        let mut history = MachineHistory::new(machine, epochs, sessions);
+        history.remove_upto(removed);
+        if !history.is_gone() {
+            histories.push(history);
+        }
     }
     Ok(histories)
 }

@@ -8,6 +8,7 @@
 //! the names of kept blocks (`indexes`), the reader's cache, and what is on its way.
 
 mod contents;
+mod dense;
 mod ends;
 mod folds;
 mod indexes;
@@ -18,11 +19,10 @@ mod touch;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt, stream};
-use tidegate_model::{LogName, Remedy};
+use tidegate_model::Remedy;
 
 pub use report::{Counts, Finding, MachineReport, OpenLog, Report, Spot, Touch};
 
@@ -106,23 +106,37 @@ pub async fn verify(
     let folds = Folds::read(reader, &histories, &mut findings).await?;
     let (mut surveys, strays) = reader.surveys().await?;
     folds.state(&mut surveys);
-    let mut steps = Steps { done: expected(&surveys, contents), tell: progress };
+    let dense = folds.dense(reader, &mut findings).await?;
+    let all = surveys.values().chain(dense.values());
+    let mut steps = Steps { done: expected(all, contents), tell: progress };
 
+    let collected = reader.collected(true).await?;
     let mut indexes = Indexes::new(surveys);
-    indexes.read(reader, &mut steps).await?;
+    if !collected.removed.is_empty() {
+        // What the packs said that were removed, only manifests tell.
+        folds.seed(&mut indexes.traces);
+    }
+    indexes.read(reader, &folds, &mut steps).await?;
     indexes.judge();
     let Indexes { surveys, mut counts, findings: of_logs, traces, closed, .. } = indexes;
     findings.extend(of_logs);
+    counts.dense_packs = dense.len() as u64;
+    dense::check(reader, &dense, &mut steps, &mut findings).await?;
     let open_logs = ends::open_logs(&surveys, &closed, &histories, &findings);
     if contents {
-        findings.extend(contents::read(reader, surveys.values(), &mut steps).await?);
+        findings.extend(
+            contents::read(reader, surveys.values().chain(dense.values()), &mut steps).await?,
+        );
     }
     let named = ends::named_logs(&histories);
     let logs = surveys.keys().chain(named.iter().filter(|log| !surveys.contains_key(*log)));
     counts.runs = machines::check_runs(reader, logs, &mut findings).await?;
     counts.layers = folds.check(reader, &mut findings).await?;
+    folds.let_go(&mut histories);
     machines::compare(reader, &mut histories, traces, &mut findings).await?;
+    folds.retain(&mut histories);
     if !findings.is_empty() {
+        dense::touch(reader, &folds, &mut findings).await?;
         touch::read(reader, surveys.values(), &histories, &mut findings).await?;
     }
     let machines = histories.iter().map(machines::report).collect();
@@ -130,9 +144,9 @@ pub async fn verify(
 }
 
 /// What there is to do.
-fn expected(surveys: &BTreeMap<LogName, Survey>, contents: bool) -> Done {
-    let packs_all = surveys.values().map(|survey| survey.counted.packs.len() as u64).sum();
-    let stored = surveys.values().flat_map(|survey| survey.stored.values());
+fn expected<'s>(surveys: impl Iterator<Item = &'s Survey> + Clone, contents: bool) -> Done {
+    let packs_all = surveys.clone().map(|survey| survey.counted.packs.len() as u64).sum();
+    let stored = surveys.flat_map(|survey| survey.stored.values());
     Done { packs_all, bytes_all: if contents { stored.sum() } else { 0 }, ..Done::default() }
 }
 

@@ -27,6 +27,8 @@ pub struct Counts {
     pub references: u64,
     /// Layers of what is folded.
     pub layers: u64,
+    /// Dense packs that they name.
+    pub dense_packs: u64,
     /// Bytes of disks that frames hold, before they were made smaller.
     pub kept_bytes: u64,
     /// Bytes of the packs.

@@ -122,13 +122,17 @@ fn touch(history: &MachineHistory, finding: &Finding) -> Option<Touch> {
     }
     let traces = history.epochs.iter().map(|(epoch, told)| (epoch, &told.trace));
     let marks = traces.chain(&history.lost).flat_map(|(epoch, trace)| {
-        let offered = trace.bookmarks.iter().filter(|(_, (_, mark))| !mark.kind.begins_gap());
+        let offered = trace
+            .bookmarks
+            .iter()
+            .filter(|(lsn, (_, mark))| trace.retained.has(**lsn) && !mark.kind.begins_gap());
         offered.map(|(lsn, _)| Point { epoch: *epoch, lsn: *lsn })
     });
     let hit = |point: &Point| {
         let lineage = history.lineage(*point).unwrap_or_else(|broken| match broken {
             Broken::Lost(epoch) => vec![*point, Point { epoch, lsn: Lsn(u64::MAX) }],
             Broken::NoEpoch(_) | Broken::NoParent(_) | Broken::Ends { .. } => vec![*point],
+            Broken::Gone(_) | Broken::Thinned { .. } => vec![*point],
         });
         lineage.iter().any(|part| first(part).is_some_and(|first| first <= part.lsn))
     };

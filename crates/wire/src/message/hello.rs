@@ -3,7 +3,7 @@
 //! The version comes first in every version of the protocol, so that a server can name the one
 //! that it doesn't speak.
 
-use tidegate_model::{Epoch, Incarnation, Lsn, Name, Point, Reader, VaultId, Writer};
+use tidegate_model::{Epoch, Incarnation, Lsn, Name, Point, Reader, Token, VaultId, Writer};
 
 use crate::DecodeError;
 use crate::limits::PROTOCOL_VERSION;
@@ -37,6 +37,8 @@ pub struct Hello {
     pub begins: Begins,
     /// The parent of a new epoch, as far as the agent knows it; otherwise the end of the newest one.
     pub parent: Option<Point>,
+    /// By what the agent knows this session again: the next welcome of the epoch names it.
+    pub token: Token,
     /// The machine.
     pub machine: Name,
 }
@@ -55,6 +57,7 @@ impl Hello {
             .u8(self.begins as u8)
             .u32(parent.epoch.0)
             .u64(parent.lsn.0)
+            .bytes(self.token.as_bytes())
             .u8(u8::try_from(name.len()).expect("a name has at most 63 bytes"))
             .bytes(name);
     }
@@ -75,6 +78,7 @@ impl Hello {
             _ => return Err(DecodeError::Payload("a hello begins in an unknown way")),
         };
         let parent = parent(Epoch(reader.u32()?), Lsn(reader.u64()?))?;
+        let token = Token::from_bytes(reader.array()?);
         let length = usize::from(reader.u8()?);
         let name = std::str::from_utf8(reader.bytes(length)?).unwrap_or_default();
         Ok(Self {
@@ -86,6 +90,7 @@ impl Hello {
             features,
             begins,
             parent,
+            token,
             machine: name
                 .parse()
                 .map_err(|_| DecodeError::Payload("the machine's name is no name"))?,

@@ -1,6 +1,6 @@
 //! The server's answer to a hello. docs/formats/wire.md, "Welcome".
 
-use tidegate_model::{Epoch, Lsn, Reader, RunId, Writer};
+use tidegate_model::{Epoch, Lsn, Reader, RunId, Token, Writer};
 
 use crate::DecodeError;
 
@@ -23,6 +23,8 @@ pub struct Welcome {
     pub run: RunId,
     /// The session's shard.
     pub shard: u16,
+    /// That of the epoch's session before this one; [`Token::NONE`] for the first.
+    pub before: Token,
 }
 
 impl Welcome {
@@ -35,7 +37,8 @@ impl Welcome {
             .u32(self.block_bytes)
             .u64(self.features)
             .bytes(self.run.as_bytes())
-            .u16(self.shard);
+            .u16(self.shard)
+            .bytes(self.before.as_bytes());
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -48,6 +51,7 @@ impl Welcome {
             features: reader.u64()?,
             run: RunId::from_bytes(reader.array()?),
             shard: reader.u16()?,
+            before: Token::from_bytes(reader.array()?),
         })
     }
 }

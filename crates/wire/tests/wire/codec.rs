@@ -193,7 +193,7 @@ fn a_payload_that_is_too_long_is_refused_by_its_header_alone() {
         (Kind::Bookmark, 1 + TEXT_BYTES_MAX),
         (Kind::Time, 0),
         (Kind::Bye, 0),
-        (Kind::Welcome, 54),
+        (Kind::Welcome, 70),
         (Kind::Ack, 40),
         (Kind::Credit, 0),
         (Kind::Slow, 9),

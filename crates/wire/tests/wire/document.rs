@@ -4,7 +4,7 @@
 
 use tidegate_model::{
     Bookmark, BookmarkKind, Checksum, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros,
-    RunId, VaultId,
+    RunId, Token, VaultId,
 };
 use tidegate_wire::{
     Begins, Decoder, Hello, Item, Message, Record, RecordKind, Side, Totals, Welcome, agent, server,
@@ -21,6 +21,9 @@ fn vault() -> VaultId {
     "00112233445566778899aabbccddeeff".parse().unwrap()
 }
 
+/// Of the agent's run.
+const TOKEN: Token = Token::from_bytes([0xc3; 16]);
+
 fn hello(epoch: u32, committed: u64) -> Hello {
     Hello {
         version: 1,
@@ -31,6 +34,7 @@ fn hello(epoch: u32, committed: u64) -> Hello {
         features: 0,
         begins: Begins::Copy,
         parent: None,
+        token: TOKEN,
         machine: "db-1".parse().unwrap(),
     }
 }
@@ -45,6 +49,7 @@ fn welcome(committed: u64) -> Welcome {
         features: 0,
         run: RunId::from_bytes([0xb2; 16]),
         shard: 0,
+        before: if committed == 0 { Token::NONE } else { TOKEN },
     }
 }
 

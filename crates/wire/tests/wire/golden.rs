@@ -5,7 +5,7 @@
 
 use tidegate_model::{
     Bookmark, BookmarkKind, Checksum, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros,
-    Point, Remedy, RunId, VaultId,
+    Point, Remedy, RunId, Token, VaultId,
 };
 use tidegate_wire::{
     Ack, Begins, Decoder, Hashes, Have, Hello, Item, Message, Record, RecordKind, Refusal,
@@ -46,6 +46,7 @@ fn hello() {
         features: 0,
         begins: Begins::Continue,
         parent: Some(Point { epoch: Epoch(2), lsn: Lsn(99) }),
+        token: Token::from_bytes([0x44; 16]),
         machine: "db-1".parse().unwrap(),
     };
     check(Side::Server, &Message::Hello(hello), HELLO);
@@ -115,6 +116,7 @@ fn welcome() {
         features: 0,
         run: RunId::from_bytes([0x33; 16]),
         shard: 5,
+        before: Token::from_bytes([0x44; 16]),
     };
     check(Side::Agent, &Message::Welcome(welcome), WELCOME);
 }
@@ -164,11 +166,11 @@ fn refusal_codes_and_remedies_keep_their_numbers() {
 // kind flags disk zero, payload, lsn, offset, length, time, checksum, check; then the payload.
 
 const HELLO: &str = "\
-     01000000 48000000 0000000000000000 0000000000000000 \
-     0000000000000000 0000000000000000 0f3a6d9503d995b1 0742148c9263a996 \
+     01000000 58000000 0000000000000000 0000000000000000 \
+     0000000000000000 0000000000000000 6881060c303197e5 613e4a6e7ff97524 \
      0100111111111111111111111111111111112222222222222222222222222222 \
      222203000000bccd010000000000000000000000000002020000006300000000 \
-     0000000464622d31";
+     000000444444444444444444444444444444440464622d31";
 const DISK: &str = "\
      02000100 08000000 0700000000000000 0000000000000000 \
      0000004000000000 00401e18240a0600 8d91f3e14095fe7e d52678d45fb83b8b \
@@ -209,10 +211,11 @@ const BYE: &str = "\
      08000000 00000000 0000000000000000 0000000000000000 \
      0000000000000000 0000000000000000 c294d3380580062d a2e70efe852921d7";
 const WELCOME: &str = "\
-     41000000 36000000 0000000000000000 0000000000000000 \
-     0000000000000000 0000000000000000 7baa05bda0da5a89 dafb2b274f0f0aaa \
+     41000000 46000000 0000000000000000 0000000000000000 \
+     0000000000000000 0000000000000000 94932ec552b4a32e ef1381e4d30ef892 \
      03000000bccd0100000000000000010000000000000001000000010000000000 \
-     00000000333333333333333333333333333333330500";
+     0000000033333333333333333333333333333333050044444444444444444444 \
+     444444444444";
 const ACK: &str = "\
      43000000 28000000 0900000000000000 0000000000000000 \
      0000000000000000 0000000000000000 0b6910dc2bb651ee 8762db519bec5ef2 \

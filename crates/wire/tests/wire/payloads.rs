@@ -68,9 +68,9 @@ fn a_hello_that_says_what_cannot_be_is_refused() {
         ("begins in no way", 54, &[0]),
         ("begins in an unknown way", 54, &[3]),
         ("a parent's LSN without its epoch", 55, &[0; 4]),
-        ("no name", 67, &[0]),
-        ("a name that leaves its folder", 68, b"."),
-        ("a name that is no text", 68, &[0xff]),
+        ("no name", 83, &[0]),
+        ("a name that leaves its folder", 84, b"."),
+        ("a name that is no text", 84, &[0xff]),
     ];
     for (what, at, bytes) in wrong {
         let mut payload = right.clone();

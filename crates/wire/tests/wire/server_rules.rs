@@ -2,7 +2,7 @@
 
 use tidegate_model::{
     Bookmark, BookmarkKind, Checksum, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros,
-    Point, Remedy, RunId, VaultId,
+    Point, Remedy, RunId, Token, VaultId,
 };
 use tidegate_wire::server::Session;
 use tidegate_wire::{
@@ -24,6 +24,7 @@ pub fn hello() -> Hello {
         features: 0,
         begins: Begins::Copy,
         parent: None,
+        token: Token::NONE,
         machine: "m".parse().unwrap(),
     }
 }
@@ -38,6 +39,7 @@ pub fn welcome() -> Welcome {
         features: 0,
         run: RunId::from_bytes([3; 16]),
         shard: 0,
+        before: Token::NONE,
     }
 }
 

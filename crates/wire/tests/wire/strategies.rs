@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tidegate_model::limits::DISK_BYTES_MAX;
 use tidegate_model::{
     Bookmark, BookmarkKind, Disk, DiskNumber, Epoch, Extent, Incarnation, Lsn, Micros, Point,
-    Remedy, RunId, VaultId,
+    Remedy, RunId, Token, VaultId,
 };
 use tidegate_wire::limits::HASHES_MAX;
 use tidegate_wire::{
@@ -35,36 +35,42 @@ fn record_kind() -> impl Strategy<Value = RecordKind> {
 }
 
 fn hello() -> impl Strategy<Value = Hello> {
-    let ids = (any::<[u8; 16]>(), any::<[u8; 16]>());
+    let ids = any::<([u8; 16], [u8; 16], [u8; 16])>();
     let numbers = (any::<u32>(), any::<u64>(), any::<u64>());
     let parent = proptest::option::of((1_u32.., any::<u64>()));
     (ids, numbers, any::<bool>(), parent, "[a-z][a-z0-9._-]{0,62}").prop_map(
-        |((vault, incarnation), (epoch, committed, features), copy, parent, machine)| Hello {
-            version: 1,
-            vault: VaultId::from_bytes(vault),
-            incarnation: Incarnation::from_bytes(incarnation),
-            epoch: Epoch(epoch),
-            committed: Lsn(committed),
-            features,
-            begins: if copy { Begins::Copy } else { Begins::Continue },
-            parent: parent.map(|(epoch, lsn)| Point { epoch: Epoch(epoch), lsn: Lsn(lsn) }),
-            machine: machine.parse().unwrap(),
+        |((vault, incarnation, token), (epoch, committed, features), copy, parent, machine)| {
+            Hello {
+                version: 1,
+                vault: VaultId::from_bytes(vault),
+                incarnation: Incarnation::from_bytes(incarnation),
+                epoch: Epoch(epoch),
+                committed: Lsn(committed),
+                features,
+                begins: if copy { Begins::Copy } else { Begins::Continue },
+                parent: parent.map(|(epoch, lsn)| Point { epoch: Epoch(epoch), lsn: Lsn(lsn) }),
+                token: Token::from_bytes(token),
+                machine: machine.parse().unwrap(),
+            }
         },
     )
 }
 
 fn welcome() -> impl Strategy<Value = Welcome> {
     let numbers = any::<(u32, u64, u64, u32, u32, u64)>();
-    (numbers, any::<[u8; 16]>(), any::<u16>()).prop_map(
-        |((epoch, committed, credit_bytes, record, block, features), run, shard)| Welcome {
-            epoch: Epoch(epoch),
-            committed: Lsn(committed),
-            credit_bytes,
-            record_bytes_max: record,
-            block_bytes: block,
-            features,
-            run: RunId::from_bytes(run),
-            shard,
+    (numbers, any::<([u8; 16], [u8; 16])>(), any::<u16>()).prop_map(
+        |((epoch, committed, credit_bytes, record, block, features), (run, before), shard)| {
+            Welcome {
+                epoch: Epoch(epoch),
+                committed: Lsn(committed),
+                credit_bytes,
+                record_bytes_max: record,
+                block_bytes: block,
+                features,
+                run: RunId::from_bytes(run),
+                shard,
+                before: Token::from_bytes(before),
+            }
         },
     )
 }

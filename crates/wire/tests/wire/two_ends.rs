@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use proptest::prelude::*;
-use tidegate_model::{Checksum, Epoch, Incarnation, Lsn, RunId, VaultId};
+use tidegate_model::{Checksum, Epoch, Incarnation, Lsn, RunId, Token, VaultId};
 use tidegate_wire::agent::{self, Event};
 use tidegate_wire::{
     Begins, Decoder, Hello, Item, Message, RecordKind, Side, Totals, Welcome, server,
@@ -42,6 +42,7 @@ impl Connection {
             features: 0,
             begins: Begins::Copy,
             parent: None,
+            token: Token::NONE,
             machine: "m".parse().unwrap(),
         };
         let agent = agent::Session::new(hello, world.ever_sent);
@@ -139,6 +140,7 @@ impl Connection {
             features: 0,
             run: RunId::from_bytes([3; 16]),
             shard: 0,
+            before: Token::NONE,
         };
         self.server.grant(&welcome, out);
     }

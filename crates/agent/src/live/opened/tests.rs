@@ -1,38 +1,15 @@
 //! What an agent finds at its start after crashes of the host, and of itself while it looks.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Duration;
-
-use tidegate_model::{Incarnation, Micros, VaultId};
 
 use super::*;
-use crate::RetryPolicy;
-use crate::live::{Hooks, PassSettings};
+use crate::live::settings::for_tests;
 
 fn settings(folder: &Path, boot: u8) -> LiveSettings {
-    static LIVES: AtomicU8 = AtomicU8::new(1);
-    let life = || Incarnation::from_bytes([LIVES.fetch_add(1, Ordering::Relaxed); 16]);
     let (number, path) = (0.try_into().unwrap(), folder.join("disk"));
     let source = DiskSource::Tap { listen: "unix:/nowhere".parse().unwrap() };
-    let disk = LiveDisk { number, path, source };
-    LiveSettings {
-        machine: "db-1".parse().unwrap(),
-        vault: VaultId::from_bytes([7; 16]),
-        folder: folder.join("agent"),
-        journal_bytes: 64 << 20,
-        window_bytes: 1 << 20,
-        disks: vec![disk],
-        servers: Arc::default(),
-        bookmark_interval: Duration::from_secs(60),
-        application_interval: None,
-        passes: PassSettings::default(),
-        hooks: Hooks::default(),
-        retry: RetryPolicy::default(),
-        clock: Arc::new(|| Micros(u64::MAX >> 1)),
-        boot: [boot; 16],
-        new_incarnation: Arc::new(life),
-    }
+    let disks = vec![LiveDisk { number, path, source }];
+    LiveSettings { disks, boot: [boot; 16], ..for_tests(&folder.join("agent")) }
 }
 
 /// Opens as an agent does that ends then, perhaps just after it let the disks go; gives whose journal it
@@ -49,7 +26,8 @@ fn opened(folder: &Path, boot: u8, closes_disks: bool) -> (Incarnation, bool) {
 fn looked_at(folder: &Path, boot: u8) {
     let settings = settings(folder, boot);
     let storage = UringStorage::open(&settings.journal()).unwrap();
-    let birth = Birth { incarnation: (settings.new_incarnation)(), boot: settings.boot };
+    let incarnation = Incarnation::from_bytes((settings.random)());
+    let birth = Birth { incarnation, boot: settings.boot };
     let bounds = JournalSettings::of(settings.journal_bytes).unwrap();
     drop(Journal::open(storage, bounds, &birth, Box::new(|_| {})).unwrap());
 }
@@ -89,4 +67,22 @@ fn a_disk_that_was_removed_is_declared_so_by_whoever_comes_after() {
     let mut notes = Notes::new(Incarnation::from_bytes([1; 16]), Stands::Newest, Vec::new());
     notes.removed = vec![disk.clone()];
     assert_eq!(Before::of(Some(&notes)).disks, [disk]);
+}
+
+#[test]
+fn what_another_source_knew_of_a_disk_is_gone_when_it_has_its_source_back() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("disk"), vec![1; 1 << 20]).unwrap();
+    let tapped = settings(folder.path(), 1);
+    let mut scanned = settings(folder.path(), 1);
+    scanned.disks[0].source = DiskSource::Scan { snapshot: None };
+    let number = tapped.disks[0].number;
+    let (marks, hashes) = (tapped.marks(number), tapped.hashes(number));
+    for (settings, own, other) in [(&tapped, &marks, &hashes), (&scanned, &hashes, &marks)] {
+        drop(open(settings, Wish::GoOn).unwrap());
+        // What the one captured since isn't in the other's.
+        assert!(own.exists() && !other.exists());
+    }
+    drop(open(&tapped, Wish::GoOn).unwrap());
+    assert!(marks.exists() && !hashes.exists());
 }

@@ -4,12 +4,15 @@ use tidegate_model::{BlockName, Checksum, Epoch, FrameNumber, LayerId, LogId, Mi
 use tidegate_model::{Bookmark, LogName, RunId};
 
 use super::*;
+use crate::chain::Retained;
 use crate::fold::layer_codec::{decode, encode};
 use crate::fold::objects::decode_manifest;
 use crate::log::PackPlace;
 
 const LAYER: &[u8] = include_bytes!("../../golden/layer.bin");
 const MANIFEST: &[u8] = include_bytes!("../../golden/manifest.json");
+/// The same as it was written before there were dense packs.
+const OLD_MANIFEST: &[u8] = include_bytes!("../../golden/manifest-0.json");
 /// A layer and a manifest as objects, in the vault of all these tests.
 const LAYER_OBJECT: &[u8] = include_bytes!("../../golden/layer.object");
 const MANIFEST_OBJECT: &[u8] = include_bytes!("../../golden/manifest.object");
@@ -54,7 +57,7 @@ fn sample_layer() -> Layer {
 
 fn sample_entry() -> LayerEntry {
     let layer = LayerId::from_bytes([0xab; 16]);
-    LayerEntry { layer, first: Lsn(7), last: Lsn(9), extents: 3, bytes: 300 }
+    LayerEntry { layer, first: Lsn(7), last: Lsn(9), extents: 3, bytes: 300, kept_bytes: 66_048 }
 }
 
 fn sample_manifest() -> Manifest {
@@ -62,13 +65,16 @@ fn sample_manifest() -> Manifest {
     let bookmark = Bookmark { kind, clean: true, name: "copied".to_owned() };
     let (kind, name) = (BookmarkKind::GapJournalFull, String::new());
     let gap = Bookmark { kind, clean: false, name };
+    let stored = Micros(1_767_225_600_250_000);
     let epoch = FoldedEpoch {
         epoch: Epoch(3),
         runs: vec![(Lsn(1), Lsn(10)), (Lsn(12), Lsn(12))],
         last_time: Micros(1_767_225_600_000_012),
+        ages: vec![Age { lsn: Lsn(8), stored }, Age { lsn: Lsn(10), stored }],
+        retained: Retained { from: Lsn(9), points: vec![Lsn(7)] },
         bookmarks: vec![
-            Marked { lsn: Lsn(10), time: Micros(1_767_225_600_000_010), bookmark },
-            Marked { lsn: Lsn(12), time: Micros(1_767_225_600_000_012), bookmark: gap },
+            Marked { lsn: Lsn(10), time: Micros(1_767_225_600_000_010), bookmark, stored },
+            Marked { lsn: Lsn(12), time: Micros(1_767_225_600_000_012), bookmark: gap, stored },
         ],
         disks: vec![Declared {
             lsn: Lsn(1),
@@ -77,12 +83,39 @@ fn sample_manifest() -> Manifest {
         }],
         begins: vec![Begin { log: log(2), pack: PackNumber(4), lsn: Lsn(1) }],
         packs: vec![
-            FoldedPack { log: 0, pack: PackNumber(0), lsn: Lsn(7), bytes: 0 },
-            FoldedPack { log: 1, pack: PackNumber(5), lsn: Lsn(9), bytes: 1234 },
+            FoldedPack {
+                log: 0,
+                pack: PackNumber(0),
+                lsn: Lsn(7),
+                last: Lsn(7),
+                bytes: 0,
+                head: 0,
+            },
+            FoldedPack {
+                log: 1,
+                pack: PackNumber(5),
+                lsn: Lsn(9),
+                last: Lsn(9),
+                bytes: 1234,
+                head: 500,
+            },
         ],
         pack_logs: vec![log(1), log(2)],
         layers: vec![sample_entry()],
-        base: Some(Base { lsn: Lsn(10), layers: vec![sample_entry()] }),
+        base: Some(Base {
+            lsn: Lsn(10),
+            layers: vec![sample_entry()],
+            packs: vec![FoldedPack {
+                log: 0,
+                pack: PackNumber(2),
+                lsn: Lsn(10),
+                last: Lsn(10),
+                bytes: 4321,
+                head: 600,
+            }],
+            pack_logs: vec![layout::dense_log(&db(), RunId::from_bytes([3; 16]))],
+            unfinished: true,
+        }),
     };
     let usage = FoldedUsage {
         kept_bytes: 512,
@@ -91,7 +124,7 @@ fn sample_manifest() -> Manifest {
         stored_bytes: 700,
     };
     let folded = FoldedLog { log: log(2), from: PackNumber(4), upto: PackNumber(6) };
-    Manifest { number: 2, logs: vec![folded], epochs: vec![epoch], usage }
+    Manifest { number: 2, logs: vec![folded], epochs: vec![epoch], gone: vec![Epoch(1)], usage }
 }
 
 #[test]
@@ -104,6 +137,16 @@ fn the_golden_layer_reads_and_is_written_the_same() {
 fn the_golden_manifest_reads_and_is_written_the_same() {
     assert_eq!(decode_manifest(MANIFEST, 2), Ok(sample_manifest()));
     assert_eq!(serde_json::to_vec(&sample_manifest()).unwrap(), MANIFEST);
+}
+
+#[test]
+fn a_manifest_from_before_dense_packs_reads() {
+    let mut manifest = sample_manifest();
+    let epoch = &mut manifest.epochs[0];
+    let base = epoch.base.as_mut().unwrap();
+    (base.packs, base.pack_logs, base.unfinished) = (Vec::new(), Vec::new(), false);
+    epoch.layers.iter_mut().chain(&mut base.layers).for_each(|layer| layer.kept_bytes = 0);
+    assert_eq!(decode_manifest(OLD_MANIFEST, 2), Ok(manifest));
 }
 
 #[test]
@@ -121,7 +164,8 @@ fn the_golden_objects_open_where_they_belong_and_nowhere_else() {
         // Under another number, of another epoch, of another machine.
         vault.put(&layout::manifest(&db(), 3), MANIFEST_OBJECT.to_vec()).await;
         let newest = newest_manifest(&store, ring, &db()).await.unwrap();
-        assert_eq!((newest.number, newest.manifest, newest.damage.is_some()), (3, None, true));
+        assert!(newest.number == 3 && newest.damage.is_some());
+        assert_eq!(newest.manifest, Some(sample_manifest()), "the one before it serves");
         let other = read_layer(&store, ring, &db(), Epoch(4), sample_entry()).await.unwrap_err();
         assert!(other.is_damage() && other.to_string().contains("another layer"), "{other}");
         let web: Name = "web-1".parse().unwrap();
@@ -194,10 +238,19 @@ fn a_manifest_that_cant_be_is_refused() {
     assert!(refused(&|m| m.epochs[0].runs[1].0 = Lsn(11)).contains("LSNs"));
     assert!(refused(&|m| m.epochs[0].bookmarks[0].lsn = Lsn(11)).contains("bookmark"));
     assert!(refused(&|m| m.epochs[0].disks[0].disk.name = "x".repeat(1025)).contains("text"));
+    assert!(refused(&|m| m.gone = vec![Epoch(3)]).contains("order"));
+    assert!(refused(&|m| m.epochs[0].retained.points = vec![Lsn(9)]).contains("kept"));
+    assert!(refused(&|m| m.epochs[0].retained.points = vec![Lsn(0)]).contains("kept"));
+    assert!(refused(&|m| m.epochs[0].retained.from = Lsn(11)).contains("kept"));
+    assert!(refused(&|m| m.epochs[0].ages.swap(0, 1)).contains("ages"));
     assert!(refused(&|m| m.epochs[0].packs[0].log = 2).contains("pack"));
     assert!(refused(&|m| m.epochs[0].layers[0].last = Lsn(13)).contains("layer"));
     assert!(refused(&|m| m.epochs[0].layers[0].extents = 0).contains("layer"));
-    let base = |lsn| Some(Base { lsn: Lsn(lsn), layers: Vec::new() });
+    let base = |lsn| {
+        let (layers, packs, pack_logs) = (Vec::new(), Vec::new(), Vec::new());
+        Some(Base { lsn: Lsn(lsn), layers, packs, pack_logs, unfinished: false })
+    };
+    assert!(refused(&|m| m.epochs[0].base.as_mut().unwrap().pack_logs.clear()).contains("pack"));
     assert!(refused(&|m| m.epochs[0].base = base(8)).contains("across"));
     assert!(refused(&|m| m.epochs[0].base = base(12)).contains("base"));
     assert!(refused(&|m| m.epochs[0].base.as_mut().unwrap().lsn = Lsn(6)).contains("base"));

@@ -77,7 +77,7 @@ fn a_session_that_was_granted_after_the_records_were_read_is_no_loss() {
         }
         let mut indexes = Indexes::new(reader.surveys().await.unwrap().0);
         let mut steps = Steps { done: Done::default(), tell: &|_| () };
-        indexes.read(&reader, &mut steps).await.unwrap();
+        indexes.read(&reader, &Folds::default(), &mut steps).await.unwrap();
         let traces = indexes.traces;
         machines::compare(&reader, &mut histories, traces, &mut findings).await.unwrap();
         assert_eq!(findings, []);
