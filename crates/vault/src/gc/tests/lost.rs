@@ -8,7 +8,7 @@ use crate::gc::{GcError, collect};
 use crate::layout;
 use crate::meta::MetaError;
 use crate::points;
-use crate::testing::{TestVault, extent, run};
+use crate::testing::{BLOCK, TestVault, extent, run};
 
 #[test]
 fn the_record_of_an_epoch_that_is_lost_isnt_taken_for_a_removal() {
@@ -64,13 +64,23 @@ fn what_a_settled_list_had_removed_is_told_again_where_that_is_lost() {
 fn what_lies_behind_a_lost_pack_stays_if_a_manifest_names_it() {
     run(async {
         let mut vault = TestVault::new();
-        let machine = lived(&mut vault).await;
+        let mut machine = lived(&mut vault).await;
+        machine.marks(BookmarkKind::CrashConsistent, true);
+        machine.store(&mut vault).await;
+        for byte in [7, 8] {
+            // Closed while pack 11 was under way: that it was committed only the manifest tells.
+            machine.writes(extent(0, 7 * BLOCK, BLOCK), byte);
+            machine.send(&vault);
+            machine.log.committed = 11;
+            let (path, object) = machine.log.close(&mut vault, false);
+            vault.put(&path, object).await;
+        }
         folded(&vault).await;
-        // Of what comes after it nothing states that it was committed but the manifest.
-        vault.delete(&machine.log.place(8).path()).await;
-        let report = collect(&vault.reader(), NOW).await;
-        let again = collect(&vault.reader(), NOW).await;
-        assert!(is_there(&vault, &machine, 9).await, "{report:?}, {again:?}");
+        vault.delete(&machine.log.place(11).path()).await;
+        let survey = vault.reader().survey(&machine.log.name).await.unwrap();
+        assert_eq!(survey.counted.leftovers.len(), 2);
+        let (first, second) = (collected(&vault, NOW).await, collected(&vault, NOW).await);
+        assert!(is_there(&vault, &machine, 13).await, "{first:?}, {second:?}");
     });
 }
 
