@@ -255,10 +255,11 @@ impl Life {
     fn broken(&self, cause: &LiveError) -> Ended {
         let notes = self.agent.notebook.read();
         let stands = match cause {
-            // The vault has more than this agent ever had: the machine was restored, its agent with it.
-            LiveError::Session(SessionError::Window(WindowError::NeverSent { .. })) => {
-                notes.followed_from()
-            }
+            // The vault has more than this agent ever had, or another run went on from what it had: the
+            // machine was restored, its agent with it, or cloned. What the other did since isn't its own.
+            LiveError::Session(
+                SessionError::Window(WindowError::NeverSent { .. }) | SessionError::Copied,
+            ) => notes.followed_from(),
             // What is compared with may be what is broken.
             _ if notes.copy_end.is_none() => Stands::Nothing,
             _ => Stands::Newest,
