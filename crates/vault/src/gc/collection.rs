@@ -190,7 +190,8 @@ impl Collection {
             Answer::Machines(machines) => {
                 self.machines = machines;
                 self.outcome.lost_fold = self.lost_fold();
-                if self.outcome.lost_fold.is_some() { self.give_up() } else { Ask::Pins }
+                // What is stored contradicts itself: nothing is touched.
+                if self.outcome.lost_fold.is_some() { Ask::Nothing } else { Ask::Pins }
             }
             Answer::Pins(pinned) => {
                 self.needs = Needs::default();
@@ -221,7 +222,7 @@ impl Collection {
             // Others may have created it since: then it is there when that is asked again.
             if self.doubted.replace(self.collected.newest) == Some(self.collected.newest) {
                 self.outcome.lost_step = Some(step);
-                return self.give_up();
+                return Ask::Nothing;
             }
             return Ask::Collected;
         }
@@ -372,11 +373,6 @@ impl Collection {
                 counted.then(|| (PackPlace { log: log.clone(), number }, machine.clone()))
             })
         })
-    }
-
-    /// Ends without touching anything: what is stored contradicts itself.
-    const fn give_up(&self) -> Ask {
-        Ask::Nothing
     }
 
     /// Ends with what others may have left.
